@@ -1,0 +1,60 @@
+"""Every exception that Suffice raises on purpose.
+
+SufficeError
+├── UsageError            the caller can put it right: a flag, a setting, a file
+│   ├── DataError         a dataset, or one row of it, cannot be read
+│   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
+├── PromptTooLongError    this prompt leaves no room for an answer
+└── EngineError           generation failed on the way; nothing the caller wrote is wrong
+
+The message of each is one line for a person: what is wrong, with what value, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "EngineError",
+    "ModelError",
+    "PromptTooLongError",
+    "SufficeError",
+    "UsageError",
+]
+
+
+class SufficeError(Exception):
+    """Anything that Suffice reports instead of a traceback."""
+
+
+class UsageError(SufficeError):
+    """A flag, a setting or a file is wrong, and the caller can put it right."""
+
+
+class DataError(UsageError):
+    """A dataset, or one row of it, cannot be read."""
+
+
+class ModelError(UsageError):
+    """A model, an adapter or a tokenizer cannot be found or loaded."""
+
+
+class PromptTooLongError(SufficeError):
+    """The prompt fills the context, so that no token is left for an answer."""
+
+    def __init__(self, prompt_tokens: int, limit: int, limit_name: str) -> None:
+        """
+        Args:
+            prompt_tokens: tokens in the prompt, chat template included.
+            limit: the limit it ran into, in tokens.
+            limit_name: what set that limit, in the caller's words ("max_length", "the model's context").
+        """
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens and {limit_name} is {limit}, which leaves no room for an answer: "
+            "shorten the prompt or raise the limit"
+        )
+        self.prompt_tokens = prompt_tokens
+        self.limit = limit
+
+
+class EngineError(SufficeError):
+    """Generation failed on the engine's side: a server error, a time-out, a dropped connection, a device error."""

@@ -1,0 +1,34 @@
+"""What all tests share: no hub, no keys, no user's settings."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fake_openai import FakeOpenAI
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sees no key, no budget file and no hub, whatever the machine has."""
+    for name in ("SUFFICE_API_KEY", "OPENAI_API_KEY", "SUFFICE_BUDGET_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOpenAI]:
+    """A fake OpenAI-compatible server on loopback, in a thread of its own, for tests of whole commands."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    fake = FakeOpenAI()
+    asyncio.run_coroutine_threadsafe(fake.__aenter__(), loop).result()
+    yield fake
+    asyncio.run_coroutine_threadsafe(fake.__aexit__(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
