@@ -1,0 +1,246 @@
+"""How many real answers would be longer than the cap that `--max_new_tokens auto` gives them.
+
+    python benchmarks/budget_cuts.py DATA [--multi] [--models REGEX]
+
+DATA holds gzipped JSON lines, one row an answer: `NAME.jsonl.gz` with `source`, `id`, `lang`, `category`, `prompt` (or
+`messages`), `model`, `output_tokens`, `finish` ("length" where the answer ran into the generator's limit) and
+`gen_limit` in tokens where it is known. In `NAME_multi.jsonl.gz` a row is a prompt, `output_tokens` is {model: tokens},
+and nothing says how the answers ended; they are read where there is no plain file of that name, or with --multi.
+
+Every prompt is decided once, without tier, context or tokenizer. Only answers that ended by themselves count, those
+without `finish` among them. One that was generated under a limit no higher than its cap can never be longer than the
+cap: the column "cannot be" says how many of the answers that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suffice.budget import Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
+from suffice.budget.estimators import wish_tokens
+from suffice.budget.prompt import answer_language, instructions
+from suffice.budget.types import Unit
+from suffice.budget.wishes import find_wishes
+
+# The answers on which the head-room and the keyword table were chosen: source, and language where not all of it.
+CHOSEN_ON = {
+    ("ifeval", "en"),
+    ("arena_hard_v0_1", None),
+    ("arena_hard_v2_0", None),
+    ("mt_bench_zh", None),
+    ("gaokao", None),
+    ("ruozhiba", None),
+    ("gpteacher_codegen", None),
+}
+DECIDERS = {
+    "ExplicitWishes": "explicit wishes",
+    "TextTransform": "text to transform",
+    "Keywords": "keywords",
+    "ModelDefault": "the default",
+}
+UNITS: Mapping[Unit, str] = {
+    "word": "words, characters, pages",
+    "hanzi": "words, characters, pages",
+    "character": "words, characters, pages",
+    "page": "words, characters, pages",
+    "sentence": "sentences, lines",
+    "line": "sentences, lines",
+    "paragraph": "paragraphs",
+    "item": "list entries",
+    "piece": "whole texts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of one model."""
+
+    source: str
+    lang: str
+    prompt: str | Sequence[Mapping[str, Any]]
+    model: str
+    tokens: int
+    ended: bool
+    """It did not run into the generator's limit, as far as is known."""
+    limit: float
+    """The generator's limit in tokens; infinite where it is not known."""
+
+    @property
+    def chosen_on(self) -> bool:
+        """Whether the head-room was chosen on answers to this prompt."""
+        return not CHOSEN_ON.isdisjoint({(self.source, self.lang), (self.source, None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """An answer, and the budget of its prompt."""
+
+    answer: Answer
+    decider: str
+    cap: int
+    expected: int
+
+    @property
+    def cut(self) -> bool:
+        """The answer is longer than the cap."""
+        return self.answer.tokens > self.cap
+
+    @property
+    def cannot_be_cut(self) -> bool:
+        """The generator's limit was no higher than the cap."""
+        return self.answer.limit <= self.cap
+
+
+@dataclass(frozen=True, slots=True)
+class Noting:
+    """An estimator that writes its name into `log` whenever it has an answer."""
+
+    estimator: LengthEstimator
+    log: list[str]
+
+    def estimate(self, question: Question) -> LengthEstimate | None:
+        """What the estimator says."""
+        estimate = self.estimator.estimate(question)
+        if estimate is not None:
+            self.log.append(DECIDERS[type(self.estimator).__name__])
+        return estimate
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `path` that have a prompt and an answer."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row.get("output_tokens") and (row.get("messages") or row.get("prompt")):
+                yield row
+
+
+def answers(data: Path, with_multi: bool) -> Iterator[Answer]:
+    """Every answer in `data` once; the plain file of a name goes before its `_multi`, because it knows the ends."""
+    paths = {path.name.removesuffix(".jsonl.gz"): path for path in sorted(data.glob("*.jsonl.gz"))}
+    for name in sorted({name.removesuffix("_multi") for name in paths if not name.endswith("_full")}):
+        files = [paths[key] for key in (name, f"{name}_multi") if key in paths]
+        seen: set[Hashable] = set()
+        for path in files if with_multi else files[:1]:
+            for row in rows(path):
+                tokens = row["output_tokens"]
+                for model, count in tokens.items() if isinstance(tokens, dict) else [(row["model"], tokens)]:
+                    key = (row["category"], row["lang"], row["id"], model)
+                    if key not in seen:
+                        seen.add(key)
+                        yield Answer(
+                            source=row["source"],
+                            lang=row["lang"],
+                            prompt=row.get("messages") or row["prompt"],
+                            model=model,
+                            tokens=count,
+                            ended=row.get("finish") != "length",
+                            limit=row.get("gen_limit") or math.inf,
+                        )
+
+
+def decide(found: Iterable[Answer]) -> Iterator[Decided]:
+    """The budget of every answer's prompt, each prompt decided once."""
+    log: list[str] = []
+    plain = Budgeter.load()
+    budgeter = replace(plain, estimators=tuple(Noting(estimator, log) for estimator in plain.estimators))
+    known: dict[str, tuple[str, int, int]] = {}
+    for answer in found:
+        key = answer.prompt if isinstance(answer.prompt, str) else json.dumps(answer.prompt)
+        if key not in known:
+            budget = budgeter.decide(answer.prompt)
+            known[key] = (log[-1], budget.max_new_tokens, budget.expected_tokens)
+            log.clear()
+        yield Decided(answer, *known[key])
+
+
+def share(count: int, of: int) -> str:
+    """`3 (0.25 %)`."""
+    return f"{count:,} ({count / of:.2%})".replace("%", " %") if count else "0"
+
+
+def print_cuts(title: str, decided: Sequence[Decided], label: Callable[[Decided], str], labels: Sequence[str]) -> None:
+    """A table with one row for each label, and one for all."""
+    print(f"\n| {title} | answers | longer than the cap | cannot be | median cap | typical error |")
+    print("|---|---|---|---|---|---|")
+    for name in (*labels, "all"):
+        group = [one for one in decided if name in (label(one), "all")]
+        if not group:
+            continue
+        errors = [abs(math.log(max(1, one.answer.tokens) / one.expected)) for one in group]
+        cells = (
+            name,
+            f"{len(group):,}",
+            share(sum(one.cut for one in group), len(group)),
+            f"{sum(one.cannot_be_cut for one in group):,}",
+            f"{np.median([one.cap for one in group]):,.0f}",
+            f"{math.exp(np.median(errors)):.1f} x",
+        )
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_headroom(decided: Iterable[Decided]) -> None:
+    """Answer tokens / tokens that the wish says, for raw prompts with a single wish for the whole answer."""
+    ratios = TextRatios()
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for one in decided:
+        if one.decider != "explicit wishes" or not isinstance(one.answer.prompt, str):
+            continue
+        wishes = find_wishes(instructions(one.answer.prompt))
+        if len(wishes) == 1 and not wishes[0].each:
+            wish = wishes[0]
+            expected = wish_tokens(wish, answer_language(one.answer.prompt), ratios)
+            found[UNITS[wish.unit], wish.bound].append(one.answer.tokens / expected)
+    print("\n| wish (the only one of its prompt) | bound | answers | median | 95th percentile | 99th percentile |")
+    print("|---|---|---|---|---|---|")
+    for (unit, bound), values in sorted(found.items()):
+        cells = " | ".join(f"{value:.1f}" for value in np.percentile(values, (50, 95, 99)))
+        print(f"| {unit} | {bound} | {len(values):,} | {cells} |")
+
+
+def main() -> None:
+    """Print how many answers there are, the cuts by what decided and by data set, and the head-room of wishes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with the answers")
+    parser.add_argument("--models", metavar="REGEX", default="", help="only models whose name matches (default: all)")
+    parser.add_argument("--multi", action="store_true", help="also the answers of which nothing says how they ended")
+    options = parser.parse_args()
+    try:
+        wanted = re.compile(options.models, re.I)
+    except re.error as error:
+        parser.error(f"--models {options.models!r} is no regular expression: {error}")
+    found = [answer for answer in answers(options.data, options.multi) if wanted.search(answer.model)]
+    decided = list(decide(answer for answer in found if answer.ended))
+    if not decided:
+        parser.error(f"{options.data} has no answer that ended by itself of a model that matches {options.models!r}")
+
+    limited = Counter(f"{answer.source} {answer.lang}" for answer in found if not answer.ended)
+    prompts = len({json.dumps(one.answer.prompt) for one in decided})
+    print(f"{len(decided):,} answers to {prompts:,} prompts; {limited.total():,} more ran into the generator's limit:")
+    print(", ".join(f"{name} {count}" for name, count in sorted(limited.items())) or "none")
+    for title, chosen_on in (("decided by (head-room chosen on these)", True), ("decided by (others)", False)):
+        group = [one for one in decided if one.answer.chosen_on is chosen_on]
+        if group:
+            print_cuts(title, group, lambda one: one.decider, list(DECIDERS.values()))
+
+    def data_set(one: Decided) -> str:
+        return f"{one.answer.source} {one.answer.lang}{'' if one.answer.chosen_on else ' *'}"
+
+    print_cuts("data set (* not chosen on)", decided, data_set, sorted(set(map(data_set, decided))))
+    wishes = [one for one in decided if one.decider == "explicit wishes"]
+    print_cuts("explicit wishes in", wishes, lambda one: one.answer.lang, sorted({one.answer.lang for one in wishes}))
+    print_headroom(one for one in decided if one.answer.chosen_on)
+
+
+if __name__ == "__main__":
+    main()

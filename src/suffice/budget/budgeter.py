@@ -1,0 +1,168 @@
+"""The decision: estimators propose a cap; the caller, the tier and the context limit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from suffice.budget.estimators import ExplicitWishes, Keywords, ModelDefault, TextTransform
+from suffice.budget.prompt import instructions, split_prompt
+from suffice.budget.ratios import TextRatios, estimate_tokens
+from suffice.budget.settings import Settings, load_settings
+from suffice.budget.types import Budget, LengthEstimate, LengthEstimator, LimitedBy, Question, Tier
+from suffice.errors import PromptTooLongError, UsageError
+
+__all__ = ["Budgeter"]
+
+_TEMPLATE_TOKENS = 5  # what a chat template adds per message, in ChatML: <|im_start|>role\n ... <|im_end|>\n
+
+
+@dataclass(frozen=True, slots=True)
+class Budgeter:
+    """Decides how long an answer may be, and says why. Immutable; one serves all requests."""
+
+    estimators: tuple[LengthEstimator, ...]
+    """Asked in turn when the caller says *auto*; the first that answers wins. The last one always answers."""
+    tiers: Mapping[str, Tier]
+    reasoning_tokens: int = 0
+    """Added to the cap that a wish or a keyword sets, for models that think aloud before they answer."""
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Budgeter:
+        """The budgeter that a settings file describes.
+
+        Args:
+            path: a TOML file on top of the packaged `defaults.toml`; None takes the one that the environment variable
+                SUFFICE_BUDGET_FILE names, if any.
+
+        Raises:
+            UsageError: the file cannot be read, or has a key or a value that it should not have.
+        """
+        return cls.from_settings(load_settings(path))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Budgeter:
+        """The standard estimators with these settings."""
+        estimators: tuple[LengthEstimator, ...] = (
+            ExplicitWishes(),
+            TextTransform(),
+            Keywords(settings.keywords),
+            ModelDefault(settings.default_max_new_tokens),
+        )
+        return cls(estimators, settings.tiers, settings.reasoning_tokens)
+
+    def with_estimator(self, estimator: LengthEstimator, *, before: type | None = None) -> Budgeter:
+        """A budgeter that also asks `estimator`: first of all, or just before the first one of type `before`."""
+        kinds = [type(known) for known in self.estimators]
+        at = kinds.index(before) if before is not None else 0
+        return replace(self, estimators=(*self.estimators[:at], estimator, *self.estimators[at:]))
+
+    def decide(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        max_new_tokens: int | Literal["auto"] = "auto",
+        max_length: int | None = None,
+        tier: str | None = None,
+        context: int | None = None,
+        prompt_tokens: int | None = None,
+        model_default: int | None = None,
+        ratios: TextRatios | None = None,
+    ) -> Budget:
+        """Decide for one request.
+
+        Args:
+            prompt: raw text, or a conversation as `{"role": ..., "content": ...}` messages.
+            max_new_tokens: the caller's cap in tokens, or "auto".
+            max_length: the most tokens that prompt and answer may have together, as the caller wants it.
+            tier: name of the caller's class of service; its cap is never exceeded.
+            context: the model's context length in tokens.
+            prompt_tokens: tokens in the prompt, template included; estimated where not given.
+            model_default: `max_new_tokens` of the model's `generation_config.json`.
+            ratios: tokens per word and character of the model's tokenizer; Qwen2's where not given.
+
+        Raises:
+            UsageError: a number that is no positive integer, an unknown tier, or a malformed message.
+            PromptTooLongError: the prompt leaves no room for an answer.
+        """
+        for name, value in (
+            ("max_length", max_length),
+            ("context", context),
+            ("prompt_tokens", prompt_tokens),
+            ("model_default", model_default),
+        ):
+            if value is not None:
+                _check_tokens(name, value, minimum=0 if name == "prompt_tokens" else 1)
+        ratios = ratios or TextRatios()
+        user, system, whole = split_prompt(prompt)
+        reasons: list[str] = []
+        if prompt_tokens is None:
+            template = 0 if isinstance(prompt, str) else _TEMPLATE_TOKENS * (len(prompt) + 1)
+            prompt_tokens = estimate_tokens(whole, ratios) + template
+            reasons.append(f"prompt length estimated: about {prompt_tokens} tokens")
+        wanted = instructions(user), instructions(system)
+        estimate = self._estimate(Question(user, system, *wanted, ratios, model_default, prompt_tokens))
+        cap = _Cap(estimate.max_new_tokens, estimate.limited_by, [*reasons, estimate.reason])
+        if max_new_tokens != "auto":
+            _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
+            cap = _Cap(max_new_tokens, "caller", [*reasons, f"the caller asks for {max_new_tokens}"])
+        if tier is not None:
+            cap.clip(self._tier(tier).max_new_tokens, "tier", f"tier {tier}")
+        for limit, name in ((max_length, "max_length"), (context, "the model's context")):
+            if limit is not None:
+                if prompt_tokens >= limit:
+                    raise PromptTooLongError(prompt_tokens, limit, name)
+                cap.clip(limit - prompt_tokens, "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
+        quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in estimate.quantiles)
+        return Budget(
+            max_new_tokens=cap.tokens,
+            expected_tokens=quantiles[0][1],
+            quantiles=quantiles,
+            limited_by=cap.limited_by,
+            reasons=tuple(cap.reasons),
+            clamped_from=max_new_tokens if max_new_tokens != "auto" and cap.tokens < max_new_tokens else None,
+            prompt_tokens=prompt_tokens,
+        )
+
+    def _estimate(self, question: Question) -> LengthEstimate:
+        for estimator in self.estimators:
+            estimate = estimator.estimate(question)
+            if estimate is not None:
+                break
+        else:
+            raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
+        if self.reasoning_tokens and estimate.limited_by == "auto":
+            return replace(
+                estimate,
+                max_new_tokens=estimate.max_new_tokens + self.reasoning_tokens,
+                reason=f"{estimate.reason}, {self.reasoning_tokens} more for reasoning",
+            )
+        return estimate
+
+    def _tier(self, name: str) -> Tier:
+        try:
+            return self.tiers[name]
+        except KeyError:
+            raise UsageError(f"unknown tier {name!r}; there are: {', '.join(self.tiers)}") from None
+
+
+@dataclass(slots=True)
+class _Cap:
+    """A cap on its way through the limits."""
+
+    tokens: int
+    limited_by: LimitedBy
+    reasons: list[str]
+
+    def clip(self, limit: int, limited_by: LimitedBy, name: str) -> None:
+        if limit < self.tokens:
+            self.tokens, self.limited_by = limit, limited_by
+            self.reasons.append(f"clipped to {name}: {limit}")
+
+
+def _check_tokens(name: str, value: object, minimum: int = 1, or_auto: bool = False) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        wanted = f"a whole number of tokens >= {minimum}" + (' or "auto"' if or_auto else "")
+        raise UsageError(f"{name} is {value!r}; it must be {wanted}")

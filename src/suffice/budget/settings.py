@@ -1,0 +1,132 @@
+"""The settings file: keyword table, tiers and defaults, in TOML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from suffice.budget.estimators import KeywordClass
+from suffice.budget.types import Tier
+from suffice.errors import UsageError
+
+__all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings"]
+
+ENVIRONMENT_VARIABLE = "SUFFICE_BUDGET_FILE"
+_T = TypeVar("_T")
+_PACKAGED = Path(__file__).with_name("defaults.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a settings file says, checked."""
+
+    default_max_new_tokens: int
+    """The cap when nothing speaks of length, in tokens."""
+    reasoning_tokens: int
+    """Added to the cap of a wish or a keyword, in tokens."""
+    tiers: Mapping[str, Tier]
+    keywords: tuple[KeywordClass, ...]
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read `path`, else the file that SUFFICE_BUDGET_FILE names, on top of the packaged defaults.
+
+    Raises:
+        UsageError: the file cannot be read, is no TOML, has an unknown key, or a value of the wrong type.
+    """
+    if path is None and os.environ.get(ENVIRONMENT_VARIABLE):
+        path = Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser()
+    if path is None:
+        return _packaged()
+    return _parse(_merge(_read(_PACKAGED), _read(path)), str(path))
+
+
+@cache
+def _packaged() -> Settings:
+    return _parse(_read(_PACKAGED), str(_PACKAGED))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # only when a file is read: it costs as much as the rest of this room
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the budget file {path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the budget file {path} is not valid TOML: {error}") from None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, table by table; a list replaces a list."""
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def _parse(document: dict[str, Any], source: str) -> Settings:
+    reader = _Reader(source)
+    reader.only(document, "", "settings", "tiers", "keywords")
+    settings = reader.table(document, "settings", "default_max_new_tokens", "reasoning_tokens")
+    tiers = {}
+    for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key"):
+        needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
+        tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key)
+    keywords = []
+    for name, entry in reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words"):
+        where = f"keywords.{name}"
+        words = reader.typed(entry, where, "words", list, [])
+        if not all(isinstance(word, str) and word.strip() for word in words):
+            raise UsageError(f"{source}: {where}.words must be a list of words, not {words!r}")
+        expected, cap = (reader.tokens(entry, where, key) for key in ("expected_tokens", "max_new_tokens"))
+        keywords.append(KeywordClass(name, expected, cap, tuple(words)))
+    return Settings(
+        default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
+        reasoning_tokens=reader.tokens(settings, "settings", "reasoning_tokens", minimum=0),
+        tiers=tiers,
+        keywords=tuple(keywords),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Checks tables and values, and names the file and the key in every complaint."""
+
+    source: str
+
+    def only(self, table: Mapping[str, Any], where: str, *known: str) -> None:
+        unknown = sorted(set(table) - set(known))
+        if unknown:
+            named = ", ".join(f"{where}.{key}" if where else key for key in unknown)
+            raise UsageError(f"{self.source}: unknown key {named}; known here: {', '.join(known)}")
+
+    def table(self, document: Mapping[str, Any], where: str, *known: str) -> Mapping[str, Any]:
+        table = document.get(where.rpartition(".")[2], {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{self.source}: {where} must be a table, not {table!r}")
+        self.only(table, where, *known)
+        return table
+
+    def tables(self, document: Mapping[str, Any], where: str, *known: str) -> list[tuple[str, Mapping[str, Any]]]:
+        parent = document.get(where, {})
+        if not isinstance(parent, dict):
+            raise UsageError(f"{self.source}: {where} must be a table, not {parent!r}")
+        return [(name, self.table(parent, f"{where}.{name}", *known)) for name in parent]
+
+    def typed(self, table: Mapping[str, Any], where: str, key: str, kind: type[_T], default: _T) -> _T:
+        value = table.get(key, default)
+        if not isinstance(value, kind):
+            raise UsageError(f"{self.source}: {where}.{key} must be a {kind.__name__}, not {value!r}")
+        return value
+
+    def tokens(self, table: Mapping[str, Any], where: str, key: str, minimum: int = 1) -> int:
+        value = table.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise UsageError(f"{self.source}: {where}.{key} must be a number of tokens >= {minimum}, not {value!r}")
+        return value

@@ -1,0 +1,175 @@
+"""The words of this room: a budget, a tier, a question, and what an estimator answers to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from suffice.budget.ratios import TextRatios
+
+__all__ = [
+    "DEFAULT_TIERS",
+    "Bound",
+    "Budget",
+    "LengthEstimate",
+    "LengthEstimator",
+    "LimitedBy",
+    "Quantiles",
+    "Question",
+    "Tier",
+    "Unit",
+    "Wish",
+]
+
+LimitedBy = Literal["auto", "caller", "tier", "context", "model"]
+Quantiles = tuple[tuple[float, int], ...]
+Unit = Literal["word", "hanzi", "character", "sentence", "paragraph", "item", "piece", "page", "line"]
+Bound = Literal["about", "at least", "at most"]
+
+_UNIT_NAMES: dict[Unit, str] = {
+    "word": "word",
+    "hanzi": "character",
+    "character": "character",
+    "sentence": "sentence",
+    "paragraph": "paragraph",
+    "item": "point",
+    "piece": "text",
+    "page": "page",
+    "line": "line",
+}
+
+_Z = ((0.5, 0.0), (0.9, 1.2816), (0.95, 1.6449), (0.99, 2.3263))  # standard normal quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A named class of service."""
+
+    name: str
+    max_new_tokens: int
+    """The most tokens one answer may have."""
+    needs_key: bool = False
+    """Whether only a caller whose key permits it may use this tier."""
+
+
+DEFAULT_TIERS: Mapping[str, Tier] = {
+    tier.name: tier
+    for tier in (
+        Tier("short", 128),
+        Tier("standard", 512),
+        Tier("long", 1024),
+        Tier("unlimited", 2048, needs_key=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The decision for one request: a cap, what is expected, and why."""
+
+    max_new_tokens: int
+    """The cap: the most tokens the answer may have, the prompt not counted."""
+    expected_tokens: int
+    """The median of the predicted length in tokens, never above the cap."""
+    quantiles: Quantiles
+    """(p, tokens) for p = 0.5, 0.9, 0.95, 0.99, ascending, never above the cap."""
+    limited_by: LimitedBy
+    """What set the cap: a wish or a keyword in the prompt (`auto`), the `caller`'s number, the `tier`, the `context`
+    (or `max_length`), or the `model`'s default."""
+    reasons: tuple[str, ...]
+    """How the cap came about, step by step, each a short sentence for a person."""
+    clamped_from: int | None = None
+    """What the caller asked for, when a limit reduced it."""
+    prompt_tokens: int | None = None
+    """Tokens in the prompt; an estimate when the reasons say so."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The budget as JSON can hold it; quantiles are named `p50`, `p90`, `p95`, `p99`."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "expected_tokens": self.expected_tokens,
+            "quantiles": {f"p{round(p * 100)}": tokens for p, tokens in self.quantiles},
+            "limited_by": self.limited_by,
+            "reasons": list(self.reasons),
+            "clamped_from": self.clamped_from,
+            "prompt_tokens": self.prompt_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an estimator may look at."""
+
+    text: str
+    """The last user message (or the raw prompt)."""
+    system: str
+    """The system prompt; '' without one."""
+    instructions: str
+    """The parts of `text` in which its author says what to do, without quotes, code and pasted text."""
+    system_instructions: str
+    """The same of `system`."""
+    ratios: TextRatios
+    """Tokens per word, character, sentence ... for this model's tokenizer."""
+    model_default: int | None
+    """`max_new_tokens` of the model's `generation_config.json`."""
+    prompt_tokens: int
+    """Tokens in the whole prompt, perhaps estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One length that the prompt asks for."""
+
+    unit: Unit
+    amount: float
+    """How many of the unit; the upper end of a range."""
+    bound: Bound
+    text: str
+    """The words of the prompt that say so."""
+    each: bool = False
+    """It speaks of each part ("100 words each"), not of the whole answer."""
+
+    def __str__(self) -> str:
+        name = _UNIT_NAMES[self.unit] + ("" if self.amount == 1 else "s")
+        prefix = "" if self.bound == "about" else f"{self.bound} "
+        return f"{prefix}{self.amount:g} {name} ({' '.join(self.text.split())})"
+
+
+@dataclass(frozen=True, slots=True)
+class LengthEstimate:
+    """One estimator's answer."""
+
+    max_new_tokens: int
+    """The cap it proposes, head-room included."""
+    quantiles: Quantiles
+    """(p, tokens) as in `Budget`, not clipped."""
+    reason: str
+    """Why, in a short sentence for a person."""
+    limited_by: LimitedBy = "auto"
+
+    @classmethod
+    def around(
+        cls, median: float, spread: float, max_new_tokens: float, reason: str, limited_by: LimitedBy = "auto"
+    ) -> LengthEstimate:
+        """An estimate with log-normal quantiles.
+
+        Args:
+            median: tokens that half of the answers stay below.
+            spread: standard deviation of the natural logarithm of the length.
+            max_new_tokens: the cap, in tokens.
+            reason: why, for a person.
+            limited_by: what sets the cap.
+        """
+        quantiles = tuple((p, max(1, round(median * math.exp(spread * z)))) for p, z in _Z)
+        return cls(max(1, math.ceil(max_new_tokens)), quantiles, reason, limited_by)
+
+
+class LengthEstimator(Protocol):
+    """How long will the answer be? Estimators are asked in turn; the first that answers wins."""
+
+    def estimate(self, question: Question) -> LengthEstimate | None:
+        """The estimate, or None when this estimator has nothing to say about the question."""
+        ...
