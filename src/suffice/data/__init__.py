@@ -1,0 +1,20 @@
+"""Reading datasets in every common shape, and writing results that survive a crash."""
+
+from __future__ import annotations
+
+from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
+from suffice.data.results import ResultWriter, read_results
+from suffice.data.types import Conversation, DatasetSummary, RowError, Turn
+
+__all__ = [
+    "Conversation",
+    "DatasetRows",
+    "DatasetSummary",
+    "ResultWriter",
+    "RowError",
+    "Turn",
+    "count_rows",
+    "dataset_fingerprint",
+    "read_dataset",
+    "read_results",
+]

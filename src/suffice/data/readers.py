@@ -1,0 +1,280 @@
+"""One reader per file format: records in order, with their place in the file. Knows nothing about conversations."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from suffice.data.types import RowProblem, Unit
+from suffice.errors import DataError
+
+__all__ = ["DelimitedReader", "JsonLinesReader", "JsonReader", "ParquetReader", "Reader", "TextReader", "open_bytes"]
+
+_BOM = b"\xef\xbb\xbf"
+_CSV_FIELD_LIMIT = 1 << 24
+"""Characters in one CSV field. Python's own limit (131,072) is too low for long documents; without any, a quote that
+is never closed would swallow a whole file."""
+_PARQUET_BATCH = 1024
+"""Rows converted to Python at a time."""
+_CONTAINERS = ("data", "rows", "examples", "instances", "items", "records", "samples", "train", "validation", "test")
+"""Where a JSON object that is a whole dataset keeps its list of rows."""
+
+
+class Reader(Protocol):
+    """The records of one file. Reading may raise OSError, EOFError or DataError when the file itself is at fault."""
+
+    unit: Unit
+
+    def records(self) -> Iterator[tuple[int, Any]]:
+        """1-based line (or row) number and the record as it lies in the file; blank lines are no records."""
+
+    def parse(self, record: Any) -> object:
+        """The record's value: a mapping or a string, if the row is in order.
+
+        Raises:
+            RowProblem: this record cannot be parsed.
+        """
+
+    def count(self) -> int:
+        """Number of records."""
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked if it is a gzip file (whatever its name)."""
+    file = path.open("rb")
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
+    return cast(IO[bytes], io.BufferedReader(_GzipOwner(file), 1 << 20))
+
+
+class _GzipOwner(gzip.GzipFile):
+    """A gzip stream that closes the file below it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file, mode="rb")
+        self._below = file
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """All lines with their number and line end, the byte order mark removed."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            yield number, line.removeprefix(_BOM) if number == 1 else line
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise RowProblem(
+            f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1}): convert the file, "
+            "for example with `iconv -f gb18030 -t utf-8`"
+        ) from None
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    return error.msg.removesuffix(" at")
+
+
+class _LineReader:
+    """Files in which a record is a line."""
+
+    unit: Unit = "line"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        return ((number, line) for number, line in _lines(self.path) if not line.isspace() and line)
+
+    def count(self) -> int:
+        return sum(1 for _ in self.records())
+
+
+class TextReader(_LineReader):
+    """txt: one prompt a line."""
+
+    def parse(self, record: bytes) -> str:
+        return _decoded(record).rstrip("\r\n")
+
+
+class JsonLinesReader(_LineReader):
+    """jsonl: one JSON object a line."""
+
+    def parse(self, record: bytes) -> object:
+        text = _decoded(record).strip()
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            near = text[max(0, error.pos - 15) : error.pos + 15].strip()
+            raise RowProblem(f"not valid JSON: {_said(error)} at column {error.colno}, near {near!r}") from None
+        except (ValueError, RecursionError) as error:
+            raise RowProblem(f"not valid JSON: {str(error).splitlines()[0]}") from None
+
+
+class JsonReader:
+    """json: an array of rows, or an object that holds one under `data`, `rows`, ...; read as a whole."""
+
+    unit: Unit = "row"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[object] | None = None
+
+    def records(self) -> Iterator[tuple[int, object]]:
+        if self._rows is None:
+            self._rows = self._load()
+        return iter(enumerate(self._rows, 1))
+
+    def parse(self, record: object) -> object:
+        return record
+
+    def count(self) -> int:
+        return sum(1 for _ in self.records())
+
+    def _load(self) -> list[object]:
+        with open_bytes(self.path) as file:
+            content = file.read().removeprefix(_BOM)
+        try:
+            document = json.loads(content.decode())
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise DataError(f"{self.path}, line {line}: not UTF-8; convert the file first") from None
+        except json.JSONDecodeError as error:
+            hint = " (if each line is an object by itself, name it .jsonl)" if error.msg == "Extra data" else ""
+            where = f"{self.path}, line {error.lineno}"
+            raise DataError(f"{where}: not valid JSON: {_said(error)} at column {error.colno}{hint}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.path}: not valid JSON: {str(error).splitlines()[0]}") from None
+        return self._rows_of(document)
+
+    def _rows_of(self, document: object) -> list[object]:
+        if isinstance(document, list):
+            return document
+        if not isinstance(document, dict):
+            raise DataError(f"{self.path} holds a single {type(document).__name__}, expected an array of rows")
+        lists = [name for name in _CONTAINERS if isinstance(document.get(name), list)]
+        if len(lists) > 1:
+            raise DataError(f"{self.path} holds several lists of rows ({', '.join(lists)}): put each into its own file")
+        return cast(list[object], document[lists[0]]) if lists else [document]
+
+
+class DelimitedReader:
+    """csv and tsv with a header line. Quoted cells may hold line breaks."""
+
+    unit: Unit = "line"
+
+    def __init__(self, path: Path, delimiter: str | None = None) -> None:
+        """
+        Args:
+            path: the file.
+            delimiter: what separates cells; None takes the comma, or `;` or tab where the header has no comma.
+        """
+        self.path = path
+        self.delimiter = delimiter or self._delimiter_of_header()
+        self._header: list[str] = []
+
+    def records(self) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_LIMIT))
+        # Strict: a stray quote is an error rather than cells that quietly run together.
+        reader = csv.reader(self._text(), delimiter=self.delimiter, strict=True)
+        records = self._numbered(reader)
+        for line, cells in itertools.islice(records, 1):
+            self._header = self._checked_header(line, cells)
+        yield from records
+
+    def parse(self, record: list[str] | csv.Error) -> dict[str, str]:
+        if isinstance(record, csv.Error):
+            raise RowProblem(f"not valid CSV: {record} (a quote inside a quoted cell is written twice)")
+        if len(record) != len(self._header):
+            raise RowProblem(f"{len(record)} cells, and the header has {len(self._header)}")
+        for cell in record:
+            _decoded(cell.encode("utf-8", "surrogateescape"))
+        return dict(zip(self._header, record, strict=True))
+
+    def count(self) -> int:
+        return sum(1 for _ in self.records())
+
+    def _text(self) -> Iterable[str]:
+        return (line.decode("utf-8", "surrogateescape") for _, line in _lines(self.path))
+
+    def _numbered(self, reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, error
+                continue
+            if cells:
+                yield line, cells
+
+    def _checked_header(self, line: int, cells: list[str] | csv.Error) -> list[str]:
+        try:
+            if isinstance(cells, csv.Error):
+                raise RowProblem(f"not valid CSV: {cells}")
+            names = [_decoded(cell.encode("utf-8", "surrogateescape")).strip() for cell in cells]
+        except RowProblem as problem:
+            raise DataError(f"{self.path}, line {line} (the header): {problem}") from None
+        twice = sorted({name for name in names if name and names.count(name) > 1})
+        if twice:
+            raise DataError(f"{self.path}: the header has two columns named {', '.join(twice)}: rename one")
+        return [name or f"column {number}" for number, name in enumerate(names, 1)]
+
+    def _delimiter_of_header(self) -> str:
+        header = next((line for _, line in _lines(self.path) if line.strip()), b"")
+        return next((mark for mark in ",;\t" if mark.encode() in header), ",")
+
+
+class ParquetReader:
+    """parquet, in batches."""
+
+    unit: Unit = "row"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        file = self._open()
+        import pyarrow as pa
+
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}: damaged after row {number}: {str(error).splitlines()[0]}") from None
+        finally:
+            file.close()
+
+    def parse(self, record: dict[str, Any]) -> dict[str, Any]:
+        return record
+
+    def count(self) -> int:
+        with self._open() as file:
+            return int(file.metadata.num_rows)
+
+    def _open(self) -> Any:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise DataError(f"{self.path}: reading parquet needs pyarrow: pip install 'suffice[data]'") from None
+        try:
+            return pq.ParquetFile(self.path)
+        except pa.ArrowException as error:
+            raise DataError(f"{self.path} is not a parquet file: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,91 @@
+"""What reading a dataset gives: conversations, rows that cannot be used, and a count of both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+__all__ = ["Conversation", "DatasetSummary", "RowError", "RowFormat", "RowProblem", "Turn", "Unit"]
+
+RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text"]
+Unit = Literal["line", "row"]
+
+
+class Turn(TypedDict):
+    """One turn of a conversation, in OpenAI's shape (`tool_calls`, `tool_call_id`, `name` are kept where given)."""
+
+    role: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One row of a dataset that can be sent to a model."""
+
+    index: int
+    """0-based position in the dataset as it is read (after sampling); rows with errors have one too."""
+    line: int
+    """1-based line (or row) number in the file, for messages to people."""
+    messages: tuple[Turn, ...]
+    """The prompt: system, history, last user (or tool) turn."""
+    reference: str | None
+    """The answer that the data gives, where it gives one."""
+    row: Mapping[str, Any]
+    """The row as the file has it, so that extra columns can be passed through."""
+    source: str
+    """The file the row is from."""
+    format: RowFormat
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """A row that cannot be used, in the place where its conversation would have been."""
+
+    index: int
+    line: int
+    reason: str
+    """One line: what is wrong, with what value, and what is expected."""
+    source: str = ""
+    unit: Unit = "line"
+    """What `line` counts: lines of a text file, or rows of a JSON array or a parquet file."""
+
+    def __str__(self) -> str:
+        where = f"{self.unit} {self.line}"
+        return f"{self.source}, {where}: {self.reason}" if self.source else f"{where}: {self.reason}"
+
+
+class RowProblem(ValueError):  # noqa: N818 - a reason on its way to a RowError, not an error that anybody sees
+    """Why a row cannot be used. Raised and caught inside this package only."""
+
+
+@dataclass(slots=True)
+class DatasetSummary:
+    """What was read so far; complete when the rows are exhausted."""
+
+    formats: Counter[RowFormat] = field(default_factory=Counter)
+    """Usable rows per format."""
+    errors: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What the caller should tell the user, one line each (a sample larger than the file, a column never seen)."""
+
+    @property
+    def rows(self) -> int:
+        """Rows read, those with errors included."""
+        return self.formats.total() + self.errors
+
+    def add(self, row: Conversation | RowError) -> None:
+        """Count one more row."""
+        if isinstance(row, RowError):
+            self.errors += 1
+        else:
+            self.formats[row.format] += 1
+
+    def describe(self) -> str:
+        """One line, such as "13 rows: alpaca 10, messages 2, errors 1"."""
+        parts = [f"{name} {count}" for name, count in self.formats.most_common()]
+        if self.errors:
+            parts.append(f"errors {self.errors}")
+        noun = "row" if self.rows == 1 else "rows"
+        return f"{self.rows} {noun}: {', '.join(parts)}" if parts else "no rows"
