@@ -1,0 +1,270 @@
+"""From what a person writes after `--model` and `--adapters` to a model and a tokenizer in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from suffice.errors import ModelError
+
+__all__ = ["LoadedModel", "ModelSource", "bundled_model", "load_model", "resolve_model"]
+
+BUNDLED_NAME = "suffice-tiny"
+
+_ORGANISATIONS = (
+    ("Qwen", "Qwen"),
+    ("QwQ", "Qwen"),
+    ("Meta-Llama", "meta-llama"),
+    ("Llama", "meta-llama"),
+    ("gemma", "google"),
+    ("Mistral", "mistralai"),
+    ("Mixtral", "mistralai"),
+    ("Ministral", "mistralai"),
+    ("DeepSeek", "deepseek-ai"),
+    ("SmolLM", "HuggingFaceTB"),
+    ("Phi", "microsoft"),
+    ("GLM", "zai-org"),
+    ("gpt-oss", "openai"),
+    ("OLMo", "allenai"),
+)
+"""Who publishes models whose id begins so; an id without an organisation gets theirs."""
+
+_DTYPES = {
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "float16": "float16",
+    "fp32": "float32",
+    "float32": "float32",
+}
+_HUBS = ("hf", "modelscope")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from."""
+
+    name: str
+    """As a person would say it."""
+    location: str
+    """A folder, or an id on the hub."""
+    local: bool
+    """True for a folder: no network is needed."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA folders, merged in this order."""
+    bundled: bool = False
+    """True for the small model that comes with Suffice."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run."""
+
+    source: ModelSource
+    model: Any
+    """A causal language model of transformers."""
+    tokenizer: Any
+
+
+def bundled_model() -> Path:
+    """Folder of the small model that comes with Suffice."""
+    return Path(str(files("suffice.models") / "tiny"))
+
+
+def resolve_model(
+    model: str | Path | None = None, *, adapters: Sequence[str | Path] = (), hub: str = "hf"
+) -> ModelSource:
+    """Find out what is meant, without loading it and without the network.
+
+    Args:
+        model: a folder, a hub id, a short id such as `Qwen2.5-7B-Instruct`, or None: the adapters' base model, or the
+            bundled model if there are none.
+        adapters: LoRA folders.
+        hub: `hf` or `modelscope`.
+
+    Raises:
+        ModelError: a folder that is not there or holds no model, or a hub that is not known.
+    """
+    if hub not in _HUBS:
+        raise ModelError(f"unknown hub {hub!r}: use one of {', '.join(_HUBS)}")
+    folders = tuple(_adapter_folder(adapter) for adapter in adapters)
+    if model is None and folders:
+        model = _base_model(folders[0])
+    if model is None:
+        folder = bundled_model()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"the bundled model is missing ({folder}): name a model with --model FOLDER or --model ID")
+        return ModelSource(BUNDLED_NAME, str(folder), local=True, adapters=folders, bundled=True)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _check_model_folder(path)
+        return ModelSource(path.resolve().name, str(path), local=True, adapters=folders)
+    if _looks_like_path(str(model)):
+        raise ModelError(f"no model folder {str(model)!r}: {_whats_there(path)}")
+    return ModelSource(str(model), _full_id(str(model)), local=False, adapters=folders)
+
+
+def load_model(
+    source: ModelSource, *, hub: str = "hf", dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load weights (safetensors only) and tokenizer, and merge the adapters.
+
+    Args:
+        source: what `resolve_model` found.
+        hub: where ids are looked up.
+        dtype: `auto` (bf16 on CUDA where the card has it, else fp16; fp32 on CPU), `bf16`, `fp16` or `fp32`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ModelError: in one line, whatever goes wrong.
+    """
+    _be_quiet()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target = _device(device, torch)
+    location = _download(source.location) if hub == "modelscope" and not source.local else source.location
+    common: dict[str, Any] = {
+        "local_files_only": source.local or hub == "modelscope",
+        "trust_remote_code": trust_remote_code,
+    }
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, **common)
+        model = AutoModelForCausalLM.from_pretrained(
+            location,
+            dtype=_dtype(dtype, target, torch),
+            use_safetensors=True,
+            device_map={"": target} if target.type == "cuda" else None,
+            **common,
+        )
+        for adapter in source.adapters:
+            model = _merge(model, adapter)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(_explain(source, error)) from error
+    return LoadedModel(source, model.eval().requires_grad_(False), tokenizer)
+
+
+def _be_quiet() -> None:
+    """Errors come as one line from us, progress from the command that loads."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
+
+
+def _adapter_folder(adapter: str | Path) -> Path:
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"no adapter folder {str(adapter)!r}: {_whats_there(folder)}")
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{str(adapter)!r} is no LoRA adapter (no adapter_config.json): {_whats_inside(folder)}")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{str(adapter)!r} has no adapter_model.safetensors: other weight files are not loaded")
+    return folder
+
+
+def _base_model(adapter: Path) -> str | None:
+    """What the adapter was trained on: a folder as written, a folder beside the adapter, or a hub id."""
+    try:
+        base = json.loads((adapter / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {adapter / 'adapter_config.json'}: {error}") from error
+    if not base:
+        raise ModelError(f"{str(adapter)!r} does not name its base model: give it with --model")
+    if base == BUNDLED_NAME:
+        return None
+    beside = (adapter / base).resolve()
+    return str(beside) if not Path(base).is_dir() and beside.is_dir() else str(base)
+
+
+def _check_model_folder(folder: Path) -> None:
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{str(folder)!r} is a LoRA adapter: use --adapters {folder} in place of --model")
+    raise ModelError(f"{str(folder)!r} holds no model (no config.json): {_whats_inside(folder)}")
+
+
+def _looks_like_path(model: str) -> bool:
+    if model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1 or model.endswith("/"):
+        return True
+    return "/" in model and Path(model).parent.is_dir()
+
+
+def _whats_there(path: Path) -> str:
+    parent = next((each for each in path.absolute().parents if each.is_dir()), Path("/"))
+    return _whats_inside(parent)
+
+
+def _whats_inside(folder: Path) -> str:
+    names = sorted(each.name + "/" * each.is_dir() for each in folder.iterdir() if not each.name.startswith("."))
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{folder} has {shown or 'nothing in it'}"
+
+
+def _full_id(model: str) -> str:
+    if "/" in model:
+        return model
+    for prefix, organisation in _ORGANISATIONS:
+        if model.lower().startswith(prefix.lower()):
+            return f"{organisation}/{model}"
+    return model
+
+
+def _download(model_id: str) -> str:
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
+    try:
+        return str(snapshot_download(model_id))
+    except Exception as error:
+        raise ModelError(f"cannot get {model_id!r} from ModelScope: {_first_line(error)}") from error
+
+
+def _device(device: str, torch: Any) -> Any:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from None
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {device!r} is not there: {torch.cuda.device_count()} CUDA devices can be seen")
+    return target
+
+
+def _dtype(dtype: str, device: Any, torch: Any) -> Any:
+    if dtype == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}: use auto, bf16, fp16 or fp32")
+    return getattr(torch, _DTYPES[dtype])
+
+
+def _merge(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+
+
+def _explain(source: ModelSource, error: Exception) -> str:
+    if source.local:
+        return f"cannot load the model in {source.location}: {_first_line(error)}"
+    return f"cannot load {source.location!r} (no such folder here, so looked up on the hub): {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,145 @@
+"""One answer of an OpenAI-compatible server, event by event, in the words of the engine protocol. No network here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
+from suffice.engines.openai_api import error_message, estimate_tokens, one_line, text_of
+from suffice.errors import EngineError
+
+__all__ = ["AnswerReader"]
+
+_END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is OpenAI's, the others are seen elsewhere
+_LENGTH = frozenset({"length", "max_tokens"})
+_FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class AnswerReader:
+    """Follows one answer through its events: its text, why it ended, what it took.
+
+    Reasoning (`reasoning_content`, `reasoning`) is not part of the text. It is part of the usage: servers count it, and
+    where they say nothing, its pieces are counted here.
+    """
+
+    def __init__(self, request: GenerationRequest, host: str) -> None:
+        self.pieces = 0
+        """Pieces of text so far."""
+        self.done = False
+        """The server said that nothing more will come."""
+        self._request = request
+        self._host = host
+        self._reasoning_pieces = 0
+        self._finish_reason: str | None = None
+        self._stop_reason: Any = None
+        self._usage: Usage | None = None
+        self._held = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has said how the answer ended."""
+        return self.done or self._finish_reason is not None
+
+    def read(self, data: str) -> str:
+        """The text in one event's data, '' if it has none.
+
+        Raises:
+            EngineError: the event reports an error, or is not what the API promises.
+        """
+        if data.strip() == "[DONE]":
+            self.done = True
+            return ""
+        event = self._decode(data)
+        self._usage = _usage(event.get("usage")) or self._usage
+        choices = event.get("choices")
+        if not choices:
+            return ""
+        try:
+            return self._read_choice(choices[0])
+        except (AttributeError, LookupError, TypeError):
+            raise self._error(f"malformed event from the server: {one_line(data)}") from None
+
+    def last(self, finish: Finish | None = None) -> Chunk:
+        """The chunk that ends the answer.
+
+        Args:
+            finish: why it ended, where that is not the server's decision.
+
+        Raises:
+            EngineError: the server stopped sending before the answer's end, or gave the request up.
+        """
+        finish = finish or self._finish()
+        tail = "\ufffd" if self._held else ""
+        return Chunk(text=tail, finish=finish, usage=self._usage or self._counted())
+
+    def after(self) -> str:
+        """How far the answer had come, for the end of an error message."""
+        if not self.pieces:
+            return "before the first piece"
+        return f"after {self.pieces} piece{'s' if self.pieces > 1 else ''}"
+
+    def _decode(self, data: str) -> dict[str, Any]:
+        try:
+            event = json.loads(data)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise self._error(f"malformed JSON from the server {self.after()}: {one_line(data)}")
+        if event.get("error") or event.get("object") == "error":
+            raise self._error(f"the server failed {self.after()}: {error_message(data)}")
+        return event
+
+    def _read_choice(self, choice: Mapping[str, Any]) -> str:
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if choice.get("stop_reason") is not None:
+            self._stop_reason = choice["stop_reason"]
+        message = choice.get("delta") or choice.get("message") or {}
+        if message.get("reasoning_content") or message.get("reasoning"):
+            self._reasoning_pieces += 1
+        text = self._whole(text_of(message.get("content") or choice.get("text") or ""))
+        self.pieces += bool(text)
+        return text
+
+    def _whole(self, text: str) -> str:
+        """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
+        text, self._held = self._held + text, ""
+        if not _SURROGATE.search(text):
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def _finish(self) -> Finish:
+        reason = self._finish_reason
+        if reason is None:
+            if not self.done:
+                raise self._error(f"connection dropped {self.after()}")
+            if self._usage and self._usage.answer_tokens >= self._request.max_new_tokens:
+                return Finish("length")
+            return Finish("stop", what="the server gave no finish_reason")
+        if reason in _FAILED:
+            raise self._error(f"the server gave the request up ({reason}) {self.after()}")
+        if reason in _LENGTH:
+            return Finish("length")
+        what = "" if self._stop_reason is None else str(self._stop_reason)
+        return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
+
+    def _counted(self) -> Usage:
+        prompt_tokens = estimate_tokens(self._request.messages, self._request.prompt)
+        return Usage(prompt_tokens, self.pieces + self._reasoning_pieces, exact=False)
+
+    def _error(self, text: str) -> EngineError:
+        return EngineError(f"{self._host}: {text}")
+
+
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (isinstance(prompt_tokens, int) and isinstance(answer_tokens, int)):
+        return None
+    return Usage(prompt_tokens, answer_tokens)
