@@ -1,0 +1,200 @@
+"""Answers a whole dataset through one session: continuous, longest first, one result line per row as it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from suffice.budget import Budget
+from suffice.data import Conversation, ResultWriter, RowError
+from suffice.errors import EngineError, PromptTooLongError, UsageError
+from suffice.session import Answer, Request, Session
+
+__all__ = ["BatchSummary", "run_batch"]
+
+_WINDOW = 8  # rows looked ahead for ordering, as a multiple of those answered at once: bounded memory for any dataset
+_GIVE_UP = 20  # engine failures in a row, at least, after which the engine and not the rows must be at fault
+
+
+@dataclass(slots=True)
+class BatchSummary:
+    """What a run did so far. Rows that were done before a resume are only in `already_done`."""
+
+    already_done: int = 0
+    answered: int = 0
+    failed: int = 0
+    finishes: Counter[str] = field(default_factory=Counter)
+    """Answers by finish reason: `stop`, `length` ..."""
+    limits: Counter[str] = field(default_factory=Counter)
+    """Cut answers by what cut them: `auto`, `caller`, `tier`, `context` ..."""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    asked_tokens: int = 0
+    """The sum of the caps: what worst-case reservation would have set aside."""
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows that this run has dealt with."""
+        return self.answered + self.failed
+
+    @property
+    def truncation_rate(self) -> float:
+        """Share of the answers that a limit ended (0-1)."""
+        return self.finishes["length"] / self.answered if self.answered else 0.0
+
+    def add(self, answer: Answer) -> None:
+        """Count one more answer."""
+        self.finishes[answer.finish.reason] += 1
+        if answer.finish.reason == "error":
+            self.failed += 1
+            return
+        self.answered += 1
+        self.prompt_tokens += answer.usage.prompt_tokens
+        self.answer_tokens += answer.usage.answer_tokens
+        self.asked_tokens += answer.budget.max_new_tokens
+        if answer.finish.reason == "length":
+            self.limits[answer.finish.by] += 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Waiting:
+    """A row in the window; the least one comes first."""
+
+    rank: tuple[int, int]
+    row: Conversation = field(compare=False)
+    request: Request = field(compare=False)
+    budget: Budget = field(compare=False)
+
+
+async def run_batch(
+    session: Session,
+    rows: Iterable[Conversation | RowError],
+    writer: ResultWriter,
+    request_for: Callable[[Conversation], Request],
+    describe: Callable[[Answer], dict[str, Any]],
+    *,
+    concurrency: int,
+    longest_first: bool = True,
+    on_row: Callable[[BatchSummary], None] = lambda _: None,
+) -> BatchSummary:
+    """Answer every row that `writer` does not have yet.
+
+    A row that fails is written with its `error`, and the others go on.
+
+    Args:
+        session: over an engine that has been entered.
+        rows: the dataset; read as it is needed, a window at a time.
+        writer: where results go, the moment they are there.
+        request_for: what to ask for a row.
+        describe: an answer as JSON.
+        concurrency: rows answered at once.
+        longest_first: start with the answers expected to be longest, so that no long one runs alone at the end.
+        on_row: called after each row.
+
+    Raises:
+        DataError: the results cannot be written.
+        EngineError: so many rows failed in a row that the engine must be down.
+    """
+    batch = _Batch(session, rows, writer, request_for, describe, concurrency, longest_first, on_row)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(batch.work())
+    except* (EngineError, UsageError) as errors:
+        raise errors.exceptions[0] from None
+    return batch.summary
+
+
+class _Batch:
+    """The state that the workers of one run share."""
+
+    def __init__(
+        self,
+        session: Session,
+        rows: Iterable[Conversation | RowError],
+        writer: ResultWriter,
+        request_for: Callable[[Conversation], Request],
+        describe: Callable[[Answer], dict[str, Any]],
+        concurrency: int,
+        longest_first: bool,
+        on_row: Callable[[BatchSummary], None],
+    ) -> None:
+        self.summary = BatchSummary()
+        self._session, self._writer = session, writer
+        self._rows = self._unfinished(rows)
+        self._request_for, self._describe, self._on_row = request_for, describe, on_row
+        self._concurrency, self._longest_first = concurrency, longest_first
+        self._window: list[_Waiting] = []
+        self._refilling = asyncio.Lock()
+        self._failures_in_a_row = 0
+        self._started = time.perf_counter()
+
+    async def work(self) -> None:
+        """Answer one row after the other until none is left."""
+        while (waiting := await self._next()) is not None:
+            answer = await self._session.answer(waiting.request, waiting.budget)
+            self.summary.add(answer)
+            result = self._describe(answer)
+            if answer.finish.reason == "error":
+                result["error"] = answer.finish.what
+            self._write(waiting.row, result)
+            self._check_engine(answer)
+
+    async def _next(self) -> _Waiting | None:
+        """The next row of the window, which is refilled before it runs low."""
+        async with self._refilling:
+            if len(self._window) < self._concurrency:
+                await self._refill()
+        return heapq.heappop(self._window) if self._window else None
+
+    async def _refill(self) -> None:
+        fresh = list(islice(self._rows, self._concurrency * _WINDOW - len(self._window)))
+        for waiting in await asyncio.gather(*map(self._prepare, fresh)):
+            if waiting is not None:
+                heapq.heappush(self._window, waiting)
+
+    async def _prepare(self, row: Conversation) -> _Waiting | None:
+        """Decide a row's budget; a row that can have none is written as failed."""
+        request = self._request_for(row)
+        try:
+            budget = await self._session.decide(request)
+        except (PromptTooLongError, UsageError, EngineError) as error:
+            self.summary.failed += 1
+            self._write(row, {"error": str(error)})
+            return None
+        rank = (-budget.expected_tokens if self._longest_first else 0, row.index)
+        return _Waiting(rank, row, request, budget)
+
+    def _unfinished(self, rows: Iterable[Conversation | RowError]) -> Iterator[Conversation]:
+        """The rows to answer; those that cannot be read are written as failed on the way."""
+        for row in rows:
+            if row.index in self._writer.finished:
+                self.summary.already_done += 1
+            elif isinstance(row, RowError):
+                self.summary.failed += 1
+                self._write(row, {"error": str(row)})
+            else:
+                yield row
+
+    def _write(self, row: Conversation | RowError, result: dict[str, Any]) -> None:
+        result = {"line": row.line, **result}
+        if isinstance(row, Conversation):
+            result["row"] = dict(row.row)
+        self._writer.write(row.index, result)
+        self.summary.seconds = time.perf_counter() - self._started
+        self._on_row(self.summary)
+
+    def _check_engine(self, answer: Answer) -> None:
+        self._failures_in_a_row = self._failures_in_a_row + 1 if answer.finish.reason == "error" else 0
+        if self._failures_in_a_row >= max(_GIVE_UP, 2 * self._concurrency):
+            raise EngineError(
+                f"the last {self._failures_in_a_row} rows all failed, most recently with: {answer.finish.what}; "
+                "the answers so far are safe: put that right and go on with --resume"
+            )
