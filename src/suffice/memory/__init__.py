@@ -1,0 +1,26 @@
+"""What fits? Parameters, KV cache and training memory from a model's `config.json`, and what a device has free.
+
+No torch at import, and none needed but to ask a CUDA device.
+"""
+
+from __future__ import annotations
+
+from suffice.memory.architecture import Architecture, kv_bytes_per_token, lora_parameter_count, parameter_count
+from suffice.memory.device import free_memory, human_bytes, return_freed_memory
+from suffice.memory.fit import Suggestion, what_would_fit
+from suffice.memory.training import TrainingForecast, TrainingSetup, forecast_training
+
+__all__ = [
+    "Architecture",
+    "Suggestion",
+    "TrainingForecast",
+    "TrainingSetup",
+    "forecast_training",
+    "free_memory",
+    "human_bytes",
+    "kv_bytes_per_token",
+    "lora_parameter_count",
+    "parameter_count",
+    "return_freed_memory",
+    "what_would_fit",
+]

@@ -1,0 +1,192 @@
+"""The shape of a decoder-only transformer, read from its `config.json`, and what follows from it by counting.
+
+Dense models in the style of Llama: attention with grouped queries, a gated MLP, RMSNorm. Counts follow the modules that
+transformers builds for these configs; the tests compare them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from suffice.errors import UsageError
+
+__all__ = ["Architecture", "kv_bytes_per_token", "lora_parameter_count", "parameter_count"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What `model_type` says and no field of the config does."""
+
+    qkv_bias: bool | None = False
+    """None: as `attention_bias` in the config says."""
+    output_bias: bool | None = False
+    """Of the attention's output projection. None: as `attention_bias` in the config says."""
+    mlp_bias: bool | None = False
+    """None: as `mlp_bias` in the config says."""
+    head_norms: bool = False
+    """RMSNorm over each head of queries and keys."""
+    norms_per_layer: int = 2
+    tied: bool = False
+    """Whether input and output embeddings are one where the config does not say."""
+    fused_mlp: bool = False
+    """Gate and up projection are one matrix, which LoRA adapts as one."""
+
+
+_FAMILIES: Mapping[str, _Family] = {
+    "qwen2": _Family(qkv_bias=True),
+    "qwen3": _Family(qkv_bias=None, output_bias=None, head_norms=True),
+    "llama": _Family(qkv_bias=None, output_bias=None, mlp_bias=None),
+    "mistral": _Family(),
+    "gemma": _Family(qkv_bias=None, output_bias=None, tied=True),
+    "gemma2": _Family(qkv_bias=None, output_bias=None, norms_per_layer=4, tied=True),
+    "gemma3_text": _Family(qkv_bias=None, output_bias=None, head_norms=True, norms_per_layer=4, tied=True),
+    "glm": _Family(qkv_bias=None, fused_mlp=True),
+    "glm4": _Family(qkv_bias=None, norms_per_layer=4, fused_mlp=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes of a dense decoder."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    """Input and output embeddings are one matrix."""
+    family: _Family
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Architecture:
+        """The shape that a `config.json` describes.
+
+        Raises:
+            UsageError: the config lacks a size, or describes no dense decoder that is known here.
+        """
+        config = config.get("text_config") or config
+        model_type = config.get("model_type")
+        family = _FAMILIES.get(str(model_type))
+        if family is None:
+            raise UsageError(
+                f"no memory arithmetic for model type {model_type!r}; there is for {', '.join(sorted(_FAMILIES))}"
+            )
+        hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+        bias = bool(config.get("attention_bias", False))
+        return cls(
+            layers=_size(config, "num_hidden_layers"),
+            hidden=hidden,
+            intermediate=_size(config, "intermediate_size"),
+            heads=heads,
+            kv_heads=_size(config, "num_key_value_heads", heads),
+            head_dim=_size(config, "head_dim", hidden // heads),
+            vocabulary=_size(config, "vocab_size"),
+            tied=bool(config.get("tie_word_embeddings", family.tied)),
+            family=_Family(
+                qkv_bias=bias if family.qkv_bias is None else family.qkv_bias,
+                output_bias=bias if family.output_bias is None else family.output_bias,
+                mlp_bias=bool(config.get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
+                head_norms=family.head_norms,
+                norms_per_layer=family.norms_per_layer,
+                fused_mlp=family.fused_mlp,
+            ),
+        )
+
+    @property
+    def query_size(self) -> int:
+        """Width of all queries of a token."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all keys (or values) of a token."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def linears(self) -> tuple[tuple[int, int, bool], ...]:
+        """(inputs, outputs, bias) of each linear layer of one block."""
+        family = self.family
+        qkv, mlp = bool(family.qkv_bias), bool(family.mlp_bias)
+        up = (2 * self.intermediate,) if family.fused_mlp else (self.intermediate, self.intermediate)
+        return (
+            (self.hidden, self.query_size, qkv),
+            (self.hidden, self.kv_size, qkv),
+            (self.hidden, self.kv_size, qkv),
+            (self.query_size, self.hidden, bool(family.output_bias)),
+            *((self.hidden, outputs, mlp) for outputs in up),
+            (self.intermediate, self.hidden, mlp),
+        )
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the blocks' linear layers, biases not counted: what quantisation shrinks."""
+        return self.layers * sum(inputs * outputs for inputs, outputs, _ in self.linears)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; tied embeddings count once."""
+        biases = sum(outputs for _, outputs, bias in self.linears if bias)
+        norms = self.family.norms_per_layer * self.hidden + 2 * self.head_dim * self.family.head_norms
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.linear_parameters + self.layers * (biases + norms) + embeddings + self.hidden
+
+    def lora_parameters(self, rank: int) -> int:
+        """Parameters of LoRA matrices A (inputs x rank) and B (rank x outputs) on every linear layer of the blocks.
+
+        Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+        """
+        return self.layers * sum(rank * (inputs + outputs) for inputs, outputs, _ in self.linears)
+
+
+def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = config.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"the model's config has {name} {value!r}; it must be a whole number above 0")
+    return value
+
+
+def parameter_count(config: Mapping[str, Any]) -> int:
+    """Parameters of the model that a `config.json` describes; tied embeddings count once.
+
+    Raises:
+        UsageError: as `Architecture.from_config`.
+    """
+    return Architecture.from_config(config).parameters
+
+
+def lora_parameter_count(config: Mapping[str, Any], rank: int, target: str = "all-linear") -> int:
+    """Parameters that a LoRA adapter of this rank adds.
+
+    Args:
+        config: the model's `config.json`.
+        rank: the rank of the adapter's matrices.
+        target: `all-linear`, every linear layer but the output embedding, as PEFT understands it.
+
+    Raises:
+        UsageError: another target, a rank below 1, or as `Architecture.from_config`.
+    """
+    if target != "all-linear":
+        raise UsageError(f"no count for LoRA target {target!r}; there is for all-linear")
+    if rank < 1:
+        raise UsageError(f"LoRA rank is {rank}; it must be 1 or more")
+    return Architecture.from_config(config).lora_parameters(rank)
+
+
+def kv_bytes_per_token(config: Mapping[str, Any], bytes_per_value: int = 2) -> int:
+    """Bytes of KV cache for one token: layers x KV heads x head size x 2 (key and value) x bytes per value.
+
+    Args:
+        config: the model's `config.json`.
+        bytes_per_value: 2 for bfloat16 and float16, 4 for float32, 1 for an 8-bit cache.
+
+    Raises:
+        UsageError: as `Architecture.from_config`.
+    """
+    shape = Architecture.from_config(config)
+    return shape.layers * shape.kv_size * 2 * bytes_per_value
