@@ -1,0 +1,160 @@
+"""Before any weight is loaded: does the run fit into memory, and about how long will it take?"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+from suffice.errors import UsageError
+from suffice.memory import (
+    Architecture,
+    TrainingForecast,
+    forecast_training,
+    free_memory,
+    human_bytes,
+    what_would_fit,
+)
+from suffice.train.base import Base
+from suffice.train.batches import BatchLimits
+from suffice.train.prepare import Prepared
+from suffice.train.recipe import Recipe
+
+__all__ = ["Forecast", "checkpointing", "fitted", "forecast", "planned_steps"]
+
+_EFFICIENCY = 0.5  # of a plain matrix product's speed: what training of large models reaches (PaLM, 2022: 46-58 %)
+_BLOCK_SECONDS = {"cpu": 1.2e-3, "cuda": 0.6e-3}  # Python and launches, per block and batch; measured on small models
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run will take; `memory` is None for a model whose arithmetic is not known."""
+
+    memory: TrainingForecast | None
+    free: int
+    """Bytes that are free on the device."""
+    suggestions: tuple[str, ...]
+    """Changes that would make it fit, where it does not."""
+    steps: int
+    seconds: float | None
+    """Of the steps alone, roughly."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the forecast is below what is free."""
+        return self.memory is None or self.memory.total <= self.free
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        if self.memory is None:
+            return ["memory: no forecast for this architecture", f"{self.steps} steps"]
+        needed, verdict = human_bytes(self.memory.total), "fits" if self.fits else "does not fit"
+        lines = [*self.memory.lines(), f"{verdict}: {needed} of {human_bytes(self.free)} free"]
+        if not self.fits:
+            lines += [f"would fit: {change}" for change in self.suggestions] or ["nothing would make it fit here"]
+        return [*lines, f"{self.steps} steps, roughly {_duration(self.seconds or 0)} (measured by a matrix product)"]
+
+
+def checkpointing(recipe: Recipe, device: str) -> bool:
+    """Whether activations are computed twice."""
+    return recipe.gradient_checkpointing == "true" or (recipe.gradient_checkpointing == "auto" and device != "cpu")
+
+
+def forecast(recipe: Recipe, base: Base, prepared: Prepared, device: str, processes: int) -> Forecast:
+    """Memory on one device, and time.
+
+    Args:
+        recipe: the run.
+        base: its model.
+        prepared: its rows.
+        device: `cpu` or `cuda:N`.
+        processes: how many train together.
+    """
+    steps = planned_steps(recipe, len(prepared.train), processes)
+    free = free_memory(device)
+    try:
+        memory = _memory(recipe, base, prepared, device)
+        shape = Architecture.from_config(base.config)
+    except UsageError:
+        return Forecast(None, free, (), steps, None)
+    suggestions = what_would_fit(base.config, memory.setup, free) if memory.total > free else []
+    mean = sum(row.tokens for row in prepared.train) / len(prepared.train)
+    tokens = mean * steps * recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+    passes = 6 if memory.setup.gradient_checkpointing else 4  # FLOPs per weight and token, LoRA: no weight gradients
+    seconds = passes * shape.parameters * tokens / (_EFFICIENCY * _matrix_speed(device, memory.setup.compute_bytes))
+    batches = max(steps, tokens / memory.setup.tokens)  # groups of rows, if they fill their pass
+    seconds += batches * shape.layers * _BLOCK_SECONDS[device.partition(":")[0]] * passes
+    return Forecast(memory, free, tuple(each.change for each in suggestions), steps, seconds)
+
+
+def planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
+    """Steps of a run; an epoch's last step may have fewer rows."""
+    per_step = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps * processes
+    by_epochs = math.ceil(recipe.num_train_epochs * math.ceil(rows / per_step))
+    return recipe.max_steps or max(1, by_epochs)
+
+
+def fitted(recipe: Recipe, base: Base, prepared: Prepared, device: str) -> tuple[Recipe, str]:
+    """The recipe with the least painful change that makes it fit, and what changed; the data stays as it is.
+
+    Raises:
+        UsageError: no change of batch, checkpointing and quantization makes it fit.
+    """
+    memory, free = _memory(recipe, base, prepared, device), free_memory(device)
+    for each in what_would_fit(base.config, memory.setup, free):
+        setup = each.setup
+        if setup.max_length < memory.setup.max_length:
+            continue
+        factor = recipe.per_device_train_batch_size // setup.batch_size
+        changed = replace(
+            recipe,
+            per_device_train_batch_size=setup.batch_size,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps * factor,
+            gradient_checkpointing="true" if setup.gradient_checkpointing else "false",
+            quantization="4bit" if setup.weight_bits == 4 else "none",
+        )
+        return changed, each.change
+    raise UsageError(
+        f"--fit auto: {human_bytes(memory.total)} are needed, {human_bytes(free)} are free, and no batch size, "
+        "checkpointing or quantization changes that: take a smaller --max_length or a smaller model"
+    )
+
+
+def _memory(recipe: Recipe, base: Base, prepared: Prepared, device: str) -> TrainingForecast:
+    compute = 4 if recipe.dtype == "float32" or (recipe.dtype == "auto" and device == "cpu") else 2
+    whole = forecast_training(
+        base.config,
+        batch_size=recipe.per_device_train_batch_size,
+        max_length=prepared.longest,
+        lora_rank=recipe.lora_rank,
+        gradient_checkpointing=checkpointing(recipe, device),
+        weight_bits=4 if recipe.quantization == "4bit" else 8 * compute,
+        compute_bytes=compute,
+        device=device,
+    )
+    limits = BatchLimits.of(prepared.train, recipe.per_device_train_batch_size)
+    return replace(whole, logits=whole.logits * limits.logits // whole.setup.tokens)
+
+
+def _matrix_speed(device: str, value_bytes: int) -> float:
+    """FLOPs per second of a matrix product, measured for about a tenth of a second."""
+    import torch
+
+    side = 1024 if device == "cpu" else 8192
+    dtype = torch.float32 if value_bytes == 4 else torch.bfloat16
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    _product_seconds(matrix)  # warm up
+    return 2 * side**3 / min(_product_seconds(matrix) for _ in range(3))
+
+
+def _product_seconds(matrix: object) -> float:
+    import torch
+
+    assert isinstance(matrix, torch.Tensor)
+    started = time.perf_counter()
+    float((matrix @ matrix)[0, 0])  # reading a value waits for the device
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

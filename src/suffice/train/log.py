@@ -1,0 +1,83 @@
+"""What a run tells while it goes on: `logging.jsonl`, the progress bar, and warnings."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import TrainerCallback
+
+from suffice.train.folders import LOG, link
+from suffice.train.memory_use import memory_in_use
+
+__all__ = ["RunLog", "Showing"]
+
+
+class Showing(Protocol):
+    """Where progress is shown."""
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` steps are done in all."""
+        ...
+
+
+class RunLog(TrainerCallback):
+    """Writes a line per log event as it happens, shows progress, and keeps the links `best` and `last`."""
+
+    def __init__(self, run: Path, device: str, show: Showing, warn: Callable[[dict[str, float]], None]) -> None:
+        """
+        Args:
+            run: the run's folder.
+            device: `cpu` or `cuda:N`, whose memory is logged.
+            show: gets each step.
+            warn: gets the metrics of each evaluation.
+        """
+        self._run, self._device, self._show, self._warn = run, device, show, warn
+        self._started = time.monotonic()
+        self._first_step, self._note = 0, ""
+        self.latest: dict[str, float] = {}
+        """The newest value of everything that was logged."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Progress counts the steps of this process."""
+        self._first_step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        self._show.update(state.global_step - self._first_step, self._note)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        """Write a line."""
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        memory = memory_in_use(self._device)
+        values = {name: value for name, value in logs.items() if not name.endswith(("_per_second", "_runtime"))}
+        self.latest.update(values, step=state.global_step)
+        line = {
+            "step": state.global_step,
+            "of": state.max_steps,
+            **{name: float(f"{value:.6g}") for name, value in values.items()},
+            "memory_bytes": memory,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+        with (self._run / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if "loss" in logs:
+            self._note = f"loss {logs['loss']:.3f}, {memory / 2**30:.2f} GiB"
+            self._show.update(state.global_step - self._first_step, self._note)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        """Warn, where answers do not end any more."""
+        if state.is_world_process_zero:
+            self._warn(metrics)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the links; the checkpoint is whole by now."""
+        if not state.is_world_process_zero:
+            return
+        link(self._run, "last", self._run / f"checkpoint-{state.global_step}")
+        if state.best_model_checkpoint:
+            link(self._run, "best", Path(state.best_model_checkpoint))

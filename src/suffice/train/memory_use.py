@@ -1,0 +1,57 @@
+"""How much memory training takes, and what to say when there is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from suffice.errors import EngineError
+from suffice.memory import free_memory, human_bytes
+
+__all__ = ["explained_memory_errors", "memory_in_use"]
+
+
+def memory_in_use(device: str) -> int:
+    """Bytes: the peak that torch has allocated on a CUDA device, or this process's resident memory now."""
+    if device == "cpu":
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+@contextmanager
+def explained_memory_errors(device: str, run: Path) -> Iterator[None]:
+    """Turn running out of memory into an error for people.
+
+    Args:
+        device: `cpu` or `cuda:N`.
+        run: the run's folder, whose checkpoints stay.
+
+    Raises:
+        EngineError: with the figures, and what to change.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_about_memory(error):
+            raise
+        used, free = human_bytes(memory_in_use(device)), human_bytes(free_memory(device))
+        saved = sorted(path.name for path in run.glob("checkpoint-*"))
+        kept = f"{', '.join(saved)} in {run}: go on with --resume {run}" if saved else "nothing was saved yet"
+        raise EngineError(
+            f"out of memory on {device}: {used} in use, {free} free. Take a smaller --per_device_train_batch_size or "
+            f"--max_length, --gradient_checkpointing true, or --quantization 4bit (--fit auto chooses); saved: {kept}"
+        ) from error
+
+
+def _is_about_memory(error: RuntimeError) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
