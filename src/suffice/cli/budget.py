@@ -1,0 +1,82 @@
+"""`suffice budget`: the length decision for a prompt, and its reasons; no model is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from suffice.cli.command import Command, Option
+from suffice.cli.options import parse_cap
+
+if TYPE_CHECKING:
+    from suffice.budget import Budget
+
+__all__ = ["command"]
+
+_EXAMPLES = """
+suffice budget '用一句话解释什么是 KV 缓存'
+suffice budget 'Write an 800-word essay about rivers' --tier standard
+suffice budget --json --max-length 4096 - < prompt.txt
+"""
+
+
+def _run(
+    prompt: str,
+    max_new_tokens: str,
+    max_length: int | None,
+    context: int | None,
+    tier: str | None,
+    rules: Path | None,
+    as_json: bool,
+) -> int:
+    """Show how long the answer to PROMPT would be allowed to be, what is expected, and why.
+
+    PROMPT may be - for standard input.
+    """
+    from suffice.budget import Budgeter
+
+    budget = Budgeter.load(rules).decide(
+        sys.stdin.read() if prompt == "-" else prompt,
+        max_new_tokens=parse_cap(max_new_tokens),
+        max_length=max_length,
+        context=context,
+        tier=tier,
+    )
+    print(_as_json(budget) if as_json else _as_text(budget))
+    return 0
+
+
+def _as_json(budget: Budget) -> str:
+    return json.dumps(budget.to_dict(), ensure_ascii=False)
+
+
+def _as_text(budget: Budget) -> str:
+    quantiles = ", ".join(f"{100 * p:.0f} % below {tokens}" for p, tokens in budget.quantiles)
+    lines = [
+        f"max_new_tokens   {budget.max_new_tokens}   (limited by: {budget.limited_by})",
+        f"expected tokens  {budget.expected_tokens}   ({quantiles})",
+        f"prompt tokens    {budget.prompt_tokens}",
+        *(f"  - {reason}" for reason in budget.reasons),
+    ]
+    return "\n".join(lines)
+
+
+def _options() -> list[click.Parameter]:
+    limits: dict[str, Any] = {"group": "Limits"}
+    positive = click.IntRange(min=1)
+    return [
+        click.Argument(["prompt"]),
+        Option(["--max-new-tokens"], default="auto", show_default=True, **limits, help="A number, or auto."),
+        Option(["--max-length"], type=positive, **limits, help="The most tokens of prompt and answer together."),
+        Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
+        Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),
+        Option(["--rules"], type=click.Path(path_type=Path), help="A TOML file with your own keywords and tiers."),
+        Option(["--json", "as_json"], is_flag=True, help="Print the decision as one JSON object."),
+    ]
+
+
+command = Command("budget", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)

@@ -1,0 +1,112 @@
+"""How every command reads its flags and shows its help: `-` or `_`, `--flag true`, several values after one flag."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+__all__ = ["Command", "Option", "normalise"]
+
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+
+
+class Option(click.Option):
+    """A flag that belongs to a group of the help page."""
+
+    def __init__(self, *declarations: Any, group: str = "Other", **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self.group = group
+
+
+class Command(click.Command):
+    """A command whose help is grouped, with examples on top, and whose flags follow the field's habits."""
+
+    def __init__(self, *args: Any, examples: str = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Bring the arguments into the one form that click knows, then parse them."""
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        normal, notices = normalise(args, options)
+        for notice in notices:
+            print(f"notice: {notice}", file=sys.stderr)
+        return super().parse_args(ctx, normal)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's sentence, then its examples."""
+        super().format_help_text(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"  {line.strip()}\n")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The flags, group by group, in the order in which the groups first appear."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Other"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[list[str], list[str]]:
+    """Rewrite arguments as people type them into click's form.
+
+    `--max_new_tokens` becomes `--max-new-tokens`, `--stream true` becomes `--stream`, and `--stop_words a, b` becomes
+    `--stop-words a --stop-words b`.
+
+    Returns:
+        The arguments, and notices about what was changed beyond spelling.
+    """
+    flags = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    normal: list[str] = []
+    notices: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*normal, word, *rest], notices
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            normal.append(word)
+            continue
+        name = name.replace("_", "-")
+        option = flags.get(name)
+        if option is not None and option.is_flag and (equals or (rest and rest[0].lower() in _TRUE | _FALSE)):
+            normal.append(_switch(option, name, (value if equals else rest.pop(0)).lower()))
+        elif option is not None and option.multiple and not equals:
+            values, rest = _values(rest)
+            stripped = [
+                item[:-1] if item.endswith(",") and item != "," and item != values[-1] else item for item in values
+            ]
+            if stripped != values:
+                notices.append(f"stripped the comma between the values of {name}: {' '.join(map(repr, stripped))}")
+            normal += [part for item in stripped for part in (name, item)] or [name]
+        else:
+            normal.append(name + equals + value)
+    return normal, notices
+
+
+def _switch(option: click.Option, name: str, value: str) -> str:
+    if value not in _TRUE | _FALSE:
+        raise click.UsageError(f"{name} takes true or false, not {value!r}")
+    wanted = (value in _TRUE) == (name in option.opts)
+    if wanted:
+        return option.opts[0]
+    if not option.secondary_opts:
+        raise click.UsageError(f"{name} can only be switched on; leave it out to have it off")
+    return option.secondary_opts[0]
+
+
+def _values(rest: list[str]) -> tuple[list[str], list[str]]:
+    """The words up to the next flag, and what follows."""
+    end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+    return rest[:end], rest[end:]

@@ -1,0 +1,72 @@
+"""The `suffice` program: finds the command, imports it only then, and turns errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from suffice.errors import SufficeError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "infer": "Answer prompts: a chat, one prompt, or a whole dataset.",
+    "sft": "Fine-tune a model with LoRA on your own answers.",
+    "export": "Merge an adapter into its model.",
+    "budget": "Show how long an answer would be allowed to be, and why.",
+}
+_EPILOG = """
+As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).
+"""
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are called; their help lines are here, so that `--help` imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"suffice.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+        with formatter.section("Examples"):
+            formatter.write("  suffice infer\n  suffice infer --prompt 'List five animals.'\n")
+            formatter.write("  suffice budget '写一篇800字的文章'\n")
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings=_CONTEXT)
+@click.version_option(package_name="suffice")
+def _suffice() -> None:
+    """Run language models so that every answer gets the length it needs and no more."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script. Exits with 0, with 1 when work failed, with 2 for a wrong call."""
+    try:
+        status = _suffice.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except SufficeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The flags of `suffice infer`: what they are called, what they mean, and which of them go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from suffice.cli.command import Option
+from suffice.errors import UsageError
+
+if TYPE_CHECKING:
+    from suffice.engines.base import Message, Sampling
+    from suffice.session import Request
+
+__all__ = ["InferOptions", "infer_options", "parse_cap"]
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """The flags of `suffice infer`, as click reads them."""
+
+    model: str | None
+    adapters: tuple[str, ...]
+    hub: str
+    dtype: str
+    device: str
+    trust_remote_code: bool
+    upstream: str | None
+    prompt: str | None
+    dataset: tuple[str, ...]
+    columns: tuple[str, ...]
+    system: str | None
+    max_new_tokens: str
+    max_length: int | None
+    tier: str | None
+    stop_words: tuple[str, ...]
+    keep_stop_words: bool
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    repetition_penalty: float | None
+    seed: int | None
+    stream: bool
+    output: str | None
+    resume: bool
+    overwrite: bool
+    json: bool
+    concurrency: int | None
+    sort: bool
+
+    def check(self) -> None:
+        """Refuse flags that contradict each other.
+
+        Raises:
+            UsageError: with what contradicts and what to do.
+        """
+        if self.prompt is not None and self.dataset:
+            raise UsageError("--prompt and --dataset exclude each other: give one of them")
+        if self.dataset and not self.output:
+            raise UsageError("--dataset needs --output FILE for the answers, for example --output answers.jsonl")
+        if not self.dataset and (self.output or self.resume or self.overwrite):
+            raise UsageError("--output, --resume and --overwrite go with --dataset")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: give one of them")
+        if self.upstream and self.adapters:
+            raise UsageError(
+                "--adapters cannot be loaded into a remote server: give it the adapter there, or leave out --upstream"
+            )
+        if self.dataset and self.json:
+            raise UsageError("--json is for --prompt; with --dataset the output file is JSON Lines anyway")
+        parse_cap(self.max_new_tokens)
+
+    def sampling(self) -> Sampling:
+        """The sampling flags; what was left out stays the model's own default."""
+        from suffice.engines.base import Sampling
+
+        return Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.seed)
+
+    def request(self, messages: tuple[Message, ...]) -> Request:
+        """The request for one conversation; `--system` counts where it has no system prompt of its own."""
+        from suffice.session import Request
+
+        if self.system and not any(message["role"] == "system" for message in messages):
+            messages = ({"role": "system", "content": self.system}, *messages)
+        return Request(
+            messages=messages,
+            max_new_tokens=parse_cap(self.max_new_tokens),
+            max_length=self.max_length,
+            tier=self.tier,
+            sampling=self.sampling(),
+            stop_words=self.stop_words,
+            keep_stop_words=self.keep_stop_words,
+        )
+
+
+def parse_cap(value: str) -> int | Literal["auto"]:
+    """`--max-new-tokens`: a number, or "auto".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if value.lower() == "auto":
+        return "auto"
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"--max-new-tokens is {value!r}: give a number of tokens from 1, or auto")
+    return int(value)
+
+
+def infer_options() -> list[click.Parameter]:
+    """The flags, group by group, as the help page shows them."""
+    model, length, sampling = {"group": "Model"}, {"group": "Length"}, {"group": "Sampling"}
+    what, output = {"group": "What to answer (nothing: chat)"}, {"group": "Output"}
+    positive = click.IntRange(min=1)
+    return [
+        Option(
+            ["--model"],
+            **model,
+            help="A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]",
+        ),
+        Option(
+            ["--adapters"],
+            multiple=True,
+            **model,
+            help="LoRA adapter folders, merged at load; they name their base model.",
+        ),
+        Option(
+            ["--hub"],
+            type=click.Choice(["hf", "modelscope"]),
+            default="hf",
+            show_default=True,
+            **model,
+            help="Where hub ids are fetched from.",
+        ),
+        Option(
+            ["--dtype"],
+            type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+            default="auto",
+            show_default=True,
+            **model,
+            help="Precision of the weights; auto suits the device.",
+        ),
+        Option(
+            ["--device"],
+            default="auto",
+            show_default=True,
+            **model,
+            help="cuda, cuda:1, cpu; auto takes a GPU when there is one.",
+        ),
+        Option(
+            ["--trust-remote-code/--no-trust-remote-code"],
+            default=False,
+            **model,
+            help="Run Python code that comes with the model. [default: no]",
+        ),
+        Option(
+            ["--upstream"],
+            metavar="URL",
+            **model,
+            help="Use an OpenAI-compatible server; its key is read from SUFFICE_API_KEY or OPENAI_API_KEY.",
+        ),
+        Option(["--prompt"], **what, help="Answer this and exit; - reads standard input."),
+        Option(
+            ["--dataset"],
+            multiple=True,
+            metavar="FILE[#N]",
+            **what,
+            help="json, jsonl, csv, parquet or txt; #N takes N rows. Several may be given.",
+        ),
+        Option(
+            ["--columns"],
+            multiple=True,
+            metavar="NAME=OURS",
+            **what,
+            help="Names of your columns, for example ask=query reply=response.",
+        ),
+        Option(["--system"], **what, help="System prompt, where a conversation has none."),
+        Option(
+            ["--max-new-tokens"],
+            default="auto",
+            show_default=True,
+            **length,
+            help="The most tokens an answer may have, or auto: decided for each prompt and explained.",
+        ),
+        Option(
+            ["--max-length", "--max-model-len"],
+            type=positive,
+            **length,
+            help="The most tokens that prompt and answer have together. [default: the model's context]",
+        ),
+        Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--stop-words"],
+            multiple=True,
+            **length,
+            help="End the answer at any of these strings, which are removed from it.",
+        ),
+        Option(
+            ["--keep-stop-words/--no-keep-stop-words"],
+            default=False,
+            **length,
+            help="Leave the stop word in the answer. [default: no]",
+        ),
+        Option(
+            ["--temperature"],
+            type=click.FloatRange(min=0),
+            **sampling,
+            help="0 always takes the likeliest token. [default: the model's own]",
+        ),
+        Option(
+            ["--top-p"],
+            type=click.FloatRange(min=0, max=1, min_open=True),
+            **sampling,
+            help="Keep the likeliest tokens up to this probability. [default: the model's own]",
+        ),
+        Option(
+            ["--top-k"],
+            type=click.IntRange(min=0),
+            **sampling,
+            help="Keep this many of the likeliest tokens; 0 keeps all. [default: the model's own]",
+        ),
+        Option(
+            ["--repetition-penalty"],
+            type=click.FloatRange(min=0, min_open=True),
+            **sampling,
+            help="Above 1 makes used tokens less likely. [default: the model's own]",
+        ),
+        Option(["--seed"], type=int, **sampling, help="Makes sampling repeatable, and chooses the rows of FILE#N."),
+        Option(
+            ["--stream/--no-stream"], default=True, **output, help="Show the answer as it is written. [default: yes]"
+        ),
+        Option(["--json"], is_flag=True, **output, help="Print one JSON object per answer instead of text."),
+        Option(
+            ["--output"],
+            metavar="FILE",
+            **output,
+            help="Answers to --dataset, one JSON object a line, written as they come.",
+        ),
+        Option(
+            ["--resume"],
+            is_flag=True,
+            **output,
+            help="Go on with an output file: answered rows are kept, failed ones tried again.",
+        ),
+        Option(["--overwrite"], is_flag=True, **output, help="Replace an output file that exists."),
+        Option(["--concurrency"], type=positive, **output, help="Rows answered at once. [default: 64, on a server 16]"),
+        Option(
+            ["--sort/--no-sort"],
+            default=True,
+            **output,
+            help="Start with the rows whose answers are expected to be longest. [default: yes]",
+        ),
+    ]
