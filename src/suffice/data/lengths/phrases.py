@@ -78,6 +78,14 @@ def advice_sentences(report: Report, language: Language = "en") -> list[str]:
         said = [_unsure_sentence(advice.cap, zh)]
     else:
         said = [_cap_sentence(advice.cap, zh)]
+    if report.prompts_answered:
+        answers, prompts = f"{advice.cap.rows:,}", f"{report.prompts_answered:,}"
+        said.append(
+            f"这 {answers} 条回答只对应 {prompts} 个不同的提示；置信区间把它们当作彼此独立，因此偏窄。"
+            if zh
+            else f"These {answers} answers are to {prompts} distinct prompts; the confidence takes them for "
+            "independent, and is narrower than it should be."
+        )
     if advice.tiers:
         said.append(_tier_sentence(advice, zh))
     if advice.savings is not None:
@@ -97,7 +105,7 @@ def _cap_sentence(cap: CapAdvice, zh: bool) -> str:
         )
     return (
         f"Set max_new_tokens to {cap.suggested:,}. Of {cap.rows:,} answers 99 % have at most {cap.observed:,} tokens; "
-        f"for all traffic like this, the cap that cuts at most 1 % lies between {between[0]} and {between[1]} with 95 % "
+        f"for traffic like this, the cap that cuts at most 1 % lies between {between[0]} and {between[1]} with 95 % "
         "confidence, and the suggestion is the upper end in multiples of 64."
     )
 
@@ -163,11 +171,13 @@ def _tier_sentence(advice: Advice, zh: bool) -> str:
 def _saving_sentence(savings: Savings, report: Report, zh: bool) -> str:
     before = f"{savings.before:,}"
     if savings.after > savings.before:
-        over = f"{report.profile.all.answer.over(savings.before):,}"
+        answers = report.profile.all.answer
+        over = answers.over(savings.before)
+        share = percent(over / answers.rows)
         return (
-            f"上限 {before} 太小：至少截断其中 {over} 条回答。"
+            f"上限 {before} 至少截断其中 {over:,} 条回答（{share}），比建议值小。"
             if zh
-            else f"A cap of {before} is too small here: it cuts {over} of these answers at least."
+            else f"A cap of {before} cuts {over:,} of these answers ({share}) at least; the suggestion is larger."
         )
     kv = report.memory.kv_bytes_per_token if report.memory else None
     old, new = (human_size(tokens * kv) if kv else f"{tokens:,.0f}" for tokens in savings.reserved)

@@ -55,6 +55,13 @@ class Report:
         """What was measured, in a word."""
         return self.sources[0] if len(self.sources) == 1 else f"{self.sources[0]} and {len(self.sources) - 1} more"
 
+    @property
+    def prompts_answered(self) -> int | None:
+        """Distinct prompts among the answers, where many prompts have several; None where it does not matter."""
+        words, answers = self.profile.words, self.profile.all.answer.rows
+        prompts = words.prompts if words.complete and words.seen == answers else min(self.found.rows, answers)
+        return prompts if answers > 1.5 * prompts else None
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
         everything = self.profile.all

@@ -53,15 +53,16 @@ def report_lines(report: Report) -> Iterator[str]:
     """The whole report, what to do at the end of it."""
     yield from _head(report)
     yield from _lengths(report)
-    for name in ("answer", "prompt"):
-        histogram: Histogram = getattr(report.profile.all, name)
-        if histogram.rows:
-            yield from ("", f"{name} tokens")
-            yield from _bars(histogram)
-            if name == "answer":
-                break
+    everything = report.profile.all
+    name, histogram = ("answer", everything.answer) if everything.answer.rows else ("prompt", everything.prompt)
+    if histogram.rows:
+        yield from ("", f"{name} tokens")
+        yield from _bars(histogram)
     for column, groups in report.groups.items():
-        yield from ("", *_groups(column, groups, report))
+        yield from (
+            "",
+            *(_groups(column, groups, report) if everything.answer.rows else _prompt_groups(column, groups)),
+        )
     yield from _words(report)
     if report.advice is not None and report.advice.tiers:
         yield from ("", *_tiers(report))
@@ -113,6 +114,16 @@ def _bars(histogram: Histogram) -> Iterator[str]:
     width = max(display_width(label) for label, _ in rows)
     for (label, share), (_, _, count) in zip(rows, bars, strict=True):
         yield f"{label:>{width}}  {share if count else '':>8}  {bar(count / most)}".rstrip()
+
+
+def _prompt_groups(column: str, groups: Mapping[str, GroupLengths]) -> list[str]:
+    rows = [[column, "prompts", *(f"p{p * 100:.0f}" for p in QUANTILES), "max"]]
+    for name, group in list(groups.items())[:_SHOWN_GROUPS]:
+        if (prompt := group.prompt).rows:
+            quantiles = (f"{prompt.quantile(p):,}" for p in QUANTILES)
+            rows.append([name, f"{prompt.rows:,}", *quantiles, f"{prompt.largest:,}"])
+    more = len(groups) - _SHOWN_GROUPS
+    return [*table(rows), *([f"and {more:,} more (all of them with --json)"] if more > 0 else [])]
 
 
 def _groups(column: str, groups: Mapping[str, GroupLengths], report: Report) -> list[str]:

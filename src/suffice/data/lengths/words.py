@@ -12,6 +12,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 __all__ = ["SplittingWord", "WordSample"]
 
@@ -28,6 +29,12 @@ _LEAST_FACTOR = 1.15
 """Smaller differences are true, perhaps, and of no use."""
 _LONGEST_PHRASE = 4
 """Chinese characters in a row."""
+_LOOKED_AT = 200
+_SAME_PROMPTS = 0.5
+"""Words with so large a share of their prompts in common (Jaccard) say the same."""
+
+_Observation = tuple[frozenset[str], float]
+"""The words of a prompt, and the mean logarithm of its answers' lengths."""
 
 _RUNS = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]{2,}(?:['’-][^\W\d_]+)*|[\u3040-\u30ff\u3400-\u9fff]+")
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
@@ -83,18 +90,26 @@ class WordSample:
         """Distinct prompts in the sample."""
         return len(self._prompts)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every distinct prompt is in the sample."""
+        return self._limit == 1 << 32
+
     def splitting(self, most: int = 8) -> tuple[list[SplittingWord], list[SplittingWord]]:
         """Words of prompts with longer answers and with shorter ones, the largest difference first.
 
         Welch's t-test on the logarithm of the length, corrected for the number of words that are looked at
-        (Bonferroni); of words inside one another, the one that tells more is kept.
+        (Bonferroni); of words that stand in mostly the same prompts, one is kept.
         """
-        found = _significant(list(self._observations()))
-        longer = sorted((word for word in found if word.factor >= _LEAST_FACTOR), key=lambda word: -word.factor)
-        shorter = sorted((word for word in found if word.factor <= 1 / _LEAST_FACTOR), key=lambda word: word.factor)
-        return _without_parts(longer)[:most], _without_parts(shorter)[:most]
+        observations = list(self._observations())
+        found = _significant(observations)
+        longer = [word for word in found if word.factor >= _LEAST_FACTOR]
+        shorter = [word for word in found if word.factor <= 1 / _LEAST_FACTOR]
+        longer.sort(key=lambda word: (-word.factor, -len(word.word)))
+        shorter.sort(key=lambda word: (word.factor, -len(word.word)))
+        return _distinct(longer, observations)[:most], _distinct(shorter, observations)[:most]
 
-    def _observations(self) -> Iterator[tuple[frozenset[str], float]]:
+    def _observations(self) -> Iterator[_Observation]:
         return ((_terms(text), logs / times) for text, times, logs in self._prompts.values())
 
 
@@ -115,7 +130,7 @@ def _terms(text: str) -> frozenset[str]:
     return frozenset(terms)
 
 
-def _significant(observations: list[tuple[frozenset[str], float]]) -> list[SplittingWord]:
+def _significant(observations: list[_Observation]) -> list[SplittingWord]:
     rows = len(observations)
     sums: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for terms, value in observations:
@@ -130,7 +145,7 @@ def _significant(observations: list[tuple[frozenset[str], float]]) -> list[Split
     candidates = {term: entry for term, entry in sums.items() if least <= entry[0] <= most}
     if not candidates:
         return []
-    z = _normal_quantile(1 - _FAMILY_ERROR / (2 * len(candidates)))
+    z = NormalDist().inv_cdf(1 - _FAMILY_ERROR / (2 * len(candidates)))
     found = []
     for term, (count, own, own_squares) in candidates.items():
         rest = rows - count
@@ -148,32 +163,16 @@ def _variance(count: float, total: float, squares: float) -> float:
     return max((squares - total * total / count) / max(1, count - 1), 1e-3)
 
 
-def _without_parts(words: list[SplittingWord]) -> list[SplittingWord]:
-    """Of 列出三, 出三种 and 列出三种, which stand in the same prompts, only the longest."""
+def _distinct(words: list[SplittingWord], observations: list[_Observation]) -> list[SplittingWord]:
+    """The first of all words that stand in mostly the same prompts, such as the pieces of a phrase."""
+    words = words[:_LOOKED_AT]
+    places: dict[str, set[int]] = {word.word: set() for word in words}
+    for place, (terms, _) in enumerate(observations):
+        for term in terms & places.keys():
+            places[term].add(place)
     kept: list[SplittingWord] = []
     for word in words:
-        twins = [other for other in words if other is not word and _same_prompts(word, other)]
-        if any(word.word in other.word for other in twins):
-            continue
-        if any(_overlap(word.word, other.word) for other in kept if _same_prompts(word, other)):
-            continue
-        kept.append(word)
+        own = places[word.word]
+        if all(len(own & other) < _SAME_PROMPTS * len(own | other) for other in (places[each.word] for each in kept)):
+            kept.append(word)
     return kept
-
-
-def _same_prompts(one: SplittingWord, other: SplittingWord) -> bool:
-    """Nearly as many prompts with nearly the same lengths, which pieces of one phrase have."""
-    return abs(one.prompts - other.prompts) <= 0.2 * max(one.prompts, other.prompts)
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether two runs of characters are pieces of one phrase: the end of one is the beginning of the other."""
-    if not (_HAN.match(one) and _HAN.match(other)):
-        return False
-    return any(one[-size:] == other[:size] or other[-size:] == one[:size] for size in range(1, len(one)))
-
-
-def _normal_quantile(p: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(p)
