@@ -71,7 +71,7 @@ class Histogram:
         Raises:
             ValueError: there are no rows.
         """
-        # p * rows that is a whole number but for the rounding of p itself counts as that number, as in NumPy.
+        # What is a whole number but for the rounding of p counts as that number.
         rank = p * self.rows
         nearest = round(rank)
         return self.at_rank(max(1, nearest if math.isclose(rank, nearest, rel_tol=1e-12) else math.ceil(rank)))

@@ -122,11 +122,11 @@ def _unsure_sentence(cap: CapAdvice, zh: bool) -> str:
             f"{cap.rows_needed} or more. Of these, 99 % have at most {fits} tokens."
         )
     return (
-        f"{rows} 条回答中 99 % 不超过 {fits} 个 token，但其余多数被上限截断，给不出有 95 % 把握的上界；"
-        f"真值不低于 {cap.lower or 0:,}。"
+        f"{rows} 条回答中 99 % 不超过 {fits} 个 token，但其余中有 {cap.already_cut:,} 条被上限截断，"
+        f"给不出有 95 % 把握的上界；真值不低于 {cap.lower or 0:,}。"
         if zh
-        else f"Of {rows} answers 99 % have at most {fits} tokens, but so many of the rest were cut by a limit that "
-        f"there is no upper bound with 95 % confidence; the true value is not below {cap.lower or 0:,}."
+        else f"Of {rows} answers 99 % have at most {fits} tokens, but a limit cut {cap.already_cut:,} of the rest, too many "
+        f"for an upper bound with 95 % confidence; the true value is not below {cap.lower or 0:,}."
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.data.lengths.histogram import Histogram
 from suffice.data.lengths.report import Report
+from suffice.data.lengths.svg import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +29,10 @@ _CHINESE_FONTS = (
     "SimHei",
     "Noto Sans CJK JP",
 )
+_CHINESE_FILES = ("cjk", "wqy", "sourcehansans", "notosanssc", "msyh", "simhei", "pingfang", "heiti")
+"""Parts of the names of the files that these fonts come in."""
 _COLOUR, _WARM = "#2b7a78", "#c2571a"
+_STYLE: dict[str, Any] = {"font.size": 9, "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
 _SHOWN_GROUPS = 14
 
 
@@ -51,20 +57,14 @@ def draw(report: Report, path: Path) -> Iterator[str]:
     ]
     columns = [(column, _with_answers(table)) for column, table in report.groups.items()]
     columns = [(column, groups) for column, groups in columns if groups]
-    fonts = _fonts()
-    text = report.name + "".join(name for _, groups in columns for name, _ in groups)
-    if len(fonts) == 1 and any(ord(char) > 0x2E7F for char in text):
+    names = report.name + "".join(name for _, groups in columns for name, _ in groups)
+    chinese = any(ord(char) > 0x2E7F for char in names)
+    fonts = _fonts(chinese)
+    if chinese and len(fonts) == 1:
         yield f"no font with Chinese characters is installed ({', '.join(_CHINESE_FONTS[:3])}, ...): they show as boxes"
     heights = [2.6] * (len(shown) + 1) + [0.5 + 0.28 * len(groups) for _, groups in columns]
-    with mpl.rc_context(
-        {
-            "font.family": fonts,
-            "font.size": 9,
-            "svg.fonttype": "path",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    ):
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns of every weight it cannot find
+    with mpl.rc_context({**_STYLE, "font.family": fonts}):
         figure = Figure(figsize=(8, sum(heights) + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -74,16 +74,24 @@ def draw(report: Report, path: Path) -> Iterator[str]:
         _shares(panels[len(shown)], shown, report)
         for axes, (column, groups) in zip(panels[len(shown) + 1 :], columns, strict=True):
             _groups(axes, column, groups)
-        figure.savefig(path, dpi=130)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # said above, in one line
+            figure.savefig(path, dpi=130)
 
 
-def _fonts() -> list[str]:
-    """The usual font, and behind it the first installed one that has Chinese characters."""
+def _fonts(chinese: bool) -> list[str]:
+    """The usual font, and behind it one that has Chinese characters, if any is needed and installed."""
     from matplotlib import font_manager
 
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    chinese = next((name for name in _CHINESE_FONTS if name in installed), None)
-    return ["DejaVu Sans", chinese] if chinese else ["DejaVu Sans"]
+    if not chinese:
+        return ["DejaVu Sans"]
+    manager = font_manager.fontManager
+    if not any(font.name in _CHINESE_FONTS for font in manager.ttflist):  # the list is kept from when it was first made
+        for path in font_manager.findSystemFonts():
+            if any(word in Path(path).name.lower() for word in _CHINESE_FILES):
+                manager.addfont(path)
+    installed = {font.name for font in manager.ttflist}
+    return ["DejaVu Sans", *[name for name in _CHINESE_FONTS if name in installed][:1]]
 
 
 def _with_answers(table: Any) -> list[tuple[str, Histogram]]:
@@ -113,7 +121,7 @@ def _histogram(axes: Axes, title: str, histogram: Histogram) -> None:
     _log_axis(axes)
     axes.set_ylabel(f"% of {title}")
     marks = [(f"p{p * 100:.0f}", histogram.quantile(p)) for p in (0.5, 0.9, 0.99)]
-    for name, tokens in marks:
+    for _, tokens in marks:
         axes.axvline(max(tokens, 1), color=_WARM, linestyle="--", linewidth=1)
     axes.set_title(
         f"{title}: "
@@ -152,6 +160,6 @@ def _groups(axes: Axes, column: str, groups: list[tuple[str, Histogram]]) -> Non
     for values, colour, name in ((low, _COLOUR, "p50"), (middle, "#6fb1aa", "p90"), (high, _WARM, "p99")):
         axes.scatter(values, places, color=colour, s=26, zorder=3, label=name)
     _log_axis(axes)
-    axes.set_yticks(places, [name for name, _ in groups])
+    axes.set_yticks(places, [shortened(name) for name, _ in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_title(f"answers by {column}: p50, p90, p99", fontsize=9, loc="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from suffice.data.lengths.advice import Advice, CapAdvice, RowLimit, TierShare
@@ -53,7 +54,8 @@ class Report:
     @property
     def name(self) -> str:
         """What was measured, in a word."""
-        return self.sources[0] if len(self.sources) == 1 else f"{self.sources[0]} and {len(self.sources) - 1} more"
+        first = PurePath(self.sources[0]).name or self.sources[0]
+        return first if len(self.sources) == 1 else f"{first} and {len(self.sources) - 1} more"
 
     @property
     def prompts_answered(self) -> int | None:

@@ -8,10 +8,10 @@ from html import escape
 
 from suffice.data.lengths.histogram import Histogram
 
-__all__ = ["group_chart", "histogram_chart", "share_chart"]
+__all__ = ["group_chart", "histogram_chart", "share_chart", "shortened"]
 
 _WIDTH, _LEFT, _RIGHT = 760, 56, 16
-_CHART_HEIGHT, _TOP, _BOTTOM = 250, 26, 34
+_CHART_HEIGHT, _TOP, _BOTTOM = 260, 26, 44
 _ROW = 26
 _TICKS = tuple(1 << shift for shift in range(21))
 
@@ -45,8 +45,8 @@ def histogram_chart(histogram: Histogram, marks: Sequence[tuple[str, int]], titl
         x, right, share = axis.at(low), axis.at(high + 1), rows / most
         label = f"{low:,}–{high:,}: {rows:,} ({100 * rows / histogram.rows:.1f} %)"
         parts.append(
-            f'<rect class="bar" x="{x:.1f}" y="{_TOP + height * (1 - share):.1f}" width="{max(1.0, right - x - 1):.1f}" '
-            f'height="{height * share:.1f}"><title>{escape(label)}</title></rect>'
+            f'<rect class="bar" x="{x:.1f}" y="{_TOP + height * (1 - share):.1f}" '
+            f'width="{max(1.0, right - x - 1):.1f}" height="{height * share:.1f}"><title>{escape(label)}</title></rect>'
         )
     parts += _tick_lines(axis, _TOP + height)
     parts += _mark_lines(axis, marks, _TOP + height)
@@ -72,10 +72,11 @@ def share_chart(series: Sequence[tuple[str, Histogram]], marks: Sequence[tuple[s
             tokens = axis.low * (axis.high / axis.low) ** (step / 160)
             share = 1 - histogram.over(math.floor(tokens)) / histogram.rows
             points.append(f"{axis.at(tokens):.1f},{_TOP + height * (1 - share):.1f}")
+        line = f'<polyline class="line s{number}" points="{" ".join(points)}">'
+        parts.append(f"{line}<title>{escape(name)}</title></polyline>")
         parts.append(
-            f'<polyline class="line s{number}" points="{" ".join(points)}"><title>{escape(name)}</title></polyline>'
+            f'<text class="key s{number}" x="{_LEFT + 90 * number}" y="{_CHART_HEIGHT - 4}">{escape(name)}</text>'
         )
-        parts.append(f'<text class="key s{number}" x="{_LEFT + 90 * number}" y="14">{escape(name)}</text>')
     parts += _tick_lines(axis, _TOP + height)
     parts += _mark_lines(axis, marks, _TOP + height)
     return _svg(_CHART_HEIGHT, title, parts)
@@ -96,7 +97,7 @@ def group_chart(groups: Sequence[tuple[str, Histogram]], title: str) -> str:
         low, middle, high = (histogram.quantile(p) for p in (0.5, 0.9, 0.99))
         label = f"{name}: p50 {low:,}, p90 {middle:,}, p99 {high:,}"
         parts.append(
-            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(name))}</text>'
+            f'<text class="name" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(shortened(name))}</text>'
             f'<line class="span" x1="{axis.at(low):.1f}" x2="{axis.at(high):.1f}" y1="{y:.1f}" y2="{y:.1f}">'
             f"<title>{escape(label)}</title></line>"
             f'<circle class="dot" cx="{axis.at(low):.1f}" cy="{y:.1f}" r="5"/>'
@@ -116,21 +117,19 @@ def _tick_lines(axis: _LogAxis, bottom: float) -> list[str]:
 
 
 def _mark_lines(axis: _LogAxis, marks: Sequence[tuple[str, int]], bottom: float) -> list[str]:
-    """Vertical lines with their names on top; a name that would overlap the one before it is left out."""
-    parts, free_from = [], 0.0
-    for name, tokens in sorted(marks, key=lambda mark: mark[1]):
-        x = axis.at(tokens)
-        label = f"{name} {tokens:,}"
-        parts.append(
-            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{bottom:.1f}"><title>{escape(label)}</title></line>'
-        )
-        half = 3.3 * len(label)
-        if x - half >= free_from:
-            middle = min(x, _WIDTH - half)
-            parts.append(
-                f'<text class="markname" x="{middle:.1f}" y="{_TOP - 8}" text-anchor="middle">{escape(label)}</text>'
-            )
-            free_from = x + half + 4
+    """Vertical lines with their names on top; a name that would overlap another is left out."""
+    parts, free_to = [], float(_WIDTH)
+    inside = [mark for mark in marks if axis.low <= mark[1] <= axis.high]
+    for name, tokens in sorted(inside, key=lambda mark: -mark[1]):  # the largest is told first
+        x, label = axis.at(tokens), f"{name} {tokens:,}"
+        line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{bottom:.1f}">'
+        parts.append(f"{line}<title>{escape(label)}</title></line>")
+        half = 3.6 * len(label)
+        middle = min(x, _WIDTH - half)
+        if middle + half <= free_to:
+            text = f'<text class="markname" x="{middle:.1f}" y="{_TOP - 8}" text-anchor="middle">'
+            parts.append(f"{text}{escape(label)}</text>")
+            free_to = middle - half - 4
     return parts
 
 
@@ -141,7 +140,7 @@ def _svg(height: float, title: str, parts: Sequence[str]) -> str:
     )
 
 
-def _short(name: str, most: int = 34) -> str:
+def shortened(name: str, most: int = 28) -> str:
     """A name that fits beside a chart; a Chinese character takes the room of two."""
     width = 0
     for place, char in enumerate(name):
