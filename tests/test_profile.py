@@ -371,6 +371,31 @@ def test_max_length_advice_counts_rows_and_tokens() -> None:
         assert limit.tokens_cut == (over - limit.max_length).sum()
 
 
+def test_training_counts_are_those_of_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    from suffice.cli.counting import load_counter
+    from suffice.engines.loading import bundled_model
+    from suffice.train.masks import Encoder
+
+    counter = load_counter(str(bundled_model()))
+    encoder = Encoder(counter._tokenizer, [counter._tokenizer.eos_token_id])
+    turns = [("你是谁？", "我是一个助手。"), ("Who are you?", "I am an assistant, made to help.\n\nAsk me!")]
+    rows = [{"system": "Be brief.", "query": query, "response": answer} for query, answer in turns]
+    for query, answer in turns:
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": query}]
+        encoded = encoder.encode([*messages, {"role": "assistant", "content": answer}])
+        (prompt,) = counter.prompts([messages])  # type: ignore[list-item]
+        assert (prompt, *counter.answers([answer])) == (encoded.prompt_tokens, encoded.answer_tokens)
+    path = write(tmp_path / "rows.jsonl", rows)
+    record = as_json(capsys, path, "--training", "--model", str(bundled_model()))
+    assert record["lengths"] == {"given": 0, "counted": 4}
+    sizes = [limit["training_bytes"] for limit in record["max_length"]]
+    assert sizes == sorted(sizes)
+    assert sizes[0] > 0
+    assert run(path, "--training", "--model", str(bundled_model())) == 0
+    assert "keeps every row" in capsys.readouterr().out
+
+
 # ---- words ----
 
 

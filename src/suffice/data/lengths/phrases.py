@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from suffice.data.lengths.advice import Advice, CapAdvice, Savings
+from suffice.data.lengths.advice import TOLERANCE, Advice, CapAdvice, Savings
 from suffice.data.lengths.report import Report
 
 __all__ = ["Language", "advice_sentences", "finish_sentences", "human_size", "percent"]
@@ -90,7 +90,33 @@ def advice_sentences(report: Report, language: Language = "en") -> list[str]:
         said.append(_tier_sentence(advice, zh))
     if advice.savings is not None:
         said.append(_saving_sentence(advice.savings, report, zh))
+    if report.row_limits:
+        said.append(_training_sentence(report, zh))
     return said
+
+
+def _training_sentence(report: Report, zh: bool) -> str:
+    """The `max_length` that keeps nearly every row, and the one that keeps all."""
+    whole = next(limit for limit in report.row_limits if not limit.over)
+    nearly = next(limit for limit in report.row_limits if limit.share <= TOLERANCE)
+    memory = report.memory.training if report.memory else None
+    sizes = [
+        f" ({human_size(memory[limit.max_length])})" if memory and limit.max_length in memory else ""
+        for limit in (nearly, whole)
+    ]
+    if nearly is whole:
+        return (
+            f"训练：max_length {whole.max_length:,} 即可保留全部行{sizes[1]}。"
+            if zh
+            else f"For training, max_length {whole.max_length:,} keeps every row{sizes[1]}."
+        )
+    return (
+        f"训练：max_length {nearly.max_length:,}{sizes[0]} 会丢弃或截断 {nearly.over:,} 行（{percent(nearly.share)}）；"
+        f"{whole.max_length:,}{sizes[1]} 保留全部。"
+        if zh
+        else f"For training, max_length {nearly.max_length:,}{sizes[0]} drops or cuts {nearly.over:,} rows "
+        f"({percent(nearly.share)}), and {whole.max_length:,}{sizes[1]} keeps every row."
+    )
 
 
 def _cap_sentence(cap: CapAdvice, zh: bool) -> str:
@@ -125,8 +151,8 @@ def _unsure_sentence(cap: CapAdvice, zh: bool) -> str:
         f"{rows} 条回答中 99 % 不超过 {fits} 个 token，但其余中有 {cap.already_cut:,} 条被上限截断，"
         f"给不出有 95 % 把握的上界；真值不低于 {cap.lower or 0:,}。"
         if zh
-        else f"Of {rows} answers 99 % have at most {fits} tokens, but a limit cut {cap.already_cut:,} of the rest, too many "
-        f"for an upper bound with 95 % confidence; the true value is not below {cap.lower or 0:,}."
+        else f"Of {rows} answers 99 % have at most {fits} tokens, but a limit cut {cap.already_cut:,} of the rest, too "
+        f"many for an upper bound with 95 % confidence; the true value is not below {cap.lower or 0:,}."
     )
 
 

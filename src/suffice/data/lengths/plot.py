@@ -32,7 +32,13 @@ _CHINESE_FONTS = (
 _CHINESE_FILES = ("cjk", "wqy", "sourcehansans", "notosanssc", "msyh", "simhei", "pingfang", "heiti")
 """Parts of the names of the files that these fonts come in."""
 _COLOUR, _WARM = "#2b7a78", "#c2571a"
-_STYLE: dict[str, Any] = {"font.size": 9, "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a name may hold dollar signs
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 _SHOWN_GROUPS = 14
 
 
