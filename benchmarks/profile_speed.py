@@ -2,7 +2,7 @@
 
     python benchmarks/profile_speed.py DATA [--rows 10000000] [--tokenizer DATA/qwen2-tokenizer]
 
-DATA holds `*.jsonl.gz` and `traces/*.csv.gz`. Rows per second are by CPU time of a process with one thread, the median of
+DATA holds `*.jsonl.gz` and `traces/*.csv.gz`. Rows per second are by CPU time of one thread, the median of
 three; files of fewer than 50,000 rows are repeated until they have as many. With --rows, a file of so many rows
 (lengths drawn from a log-normal distribution) is measured once in a process of its own, and its peak memory told.
 With --tokenizer, the answers of `*_full.jsonl.gz` are counted, and set against the tokenizer alone on the same texts.

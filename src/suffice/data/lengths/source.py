@@ -22,6 +22,8 @@ DEFAULT_GROUPS = ("file", "model", "category", "language", "tier", "type")
 _BATCH = 256
 """Rows whose texts are counted together."""
 _LOG_SUFFIXES = (*SUFFIXES, ".log", ".pq")
+_LANGUAGE_HEAD = 80
+"""Characters of a prompt by which its language is recognised; more would take longer than all the rest."""
 _SHOWN = 60
 """Characters of a group's name."""
 
@@ -129,7 +131,7 @@ class LengthReader:
 
     def _found(self, row: object, name: str | None, place: str) -> Iterator[LengthRecord | _Uncounted]:
         """The records of one row: one, or one for each model where the row has the answers of several."""
-        if not isinstance(row, Mapping):
+        if not isinstance(row, dict):  # what every reader makes of a row with columns
             yield from self._texts(LengthRecord(None, None, None, self._blank(name)), row, place)
             return
         flat = flattened(row)
@@ -145,7 +147,7 @@ class LengthReader:
         groups = self._groups(flat, layout, name, text)
         if _failed(row):
             yield LengthRecord(prompt, None, "error", tuple(groups), text)
-        elif isinstance(answer, Mapping):
+        elif isinstance(answer, dict):
             yield from self._of_models(answer, finish, prompt, groups, text)
         else:
             tokens = token_count(answer, layout.answer or "")
@@ -171,7 +173,7 @@ class LengthReader:
             if column == "file":
                 values[place] = file
             elif column == "language" and values[place] is None and prompt and self.language_of is not None:
-                values[place] = self.language_of(prompt)
+                values[place] = self.language_of(prompt[:_LANGUAGE_HEAD])
         return values
 
     def _blank(self, file: str | None) -> tuple[str | None, ...]:
@@ -211,7 +213,7 @@ class LengthReader:
         groups = list(record.groups)
         for place, column in enumerate(self.groups):
             if column == "language" and groups[place] is None and self.language_of is not None:
-                groups[place] = self.language_of(prompt)
+                groups[place] = self.language_of(prompt[:_LANGUAGE_HEAD])
         return record._replace(prompt=prompt, groups=tuple(groups))
 
     def _counted(self, waiting: Sequence[_Uncounted], source: str) -> Iterator[LengthRecord]:
@@ -259,9 +261,12 @@ def _last_user_turn(messages: object) -> str:
 
 def _label(value: object) -> str | None:
     """A group's name as it can be shown; None for what is none."""
-    if value is None or value == "" or isinstance(value, Mapping | list):
+    if isinstance(value, str):
+        text = value
+    elif value is None or isinstance(value, dict | list):
         return None
-    text = value if isinstance(value, str) else str(value)
+    else:
+        text = str(value)
     if len(text) > _SHOWN or "\n" in text:
         text = " ".join(text.split())
         text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -138,6 +138,9 @@ def _groups(column: str, groups: Mapping[str, GroupLengths], report: Report) -> 
         cut = percent(group.finishes["length"] / known) if known else ""
         most = f"{answer.largest:,}" if answer.rows else ""
         rows.append([name, f"{answer.rows:,}", prompt, *quantiles, most, cut, shown, tier or ("none" if cap else "")])
+    cut_place = rows[0].index("cut")
+    if not any(row[cut_place] for row in rows[1:]):  # no finish reasons, no column for them
+        rows = [row[:cut_place] + row[cut_place + 1 :] for row in rows]
     lines = table(rows)
     if (more := len(groups) - _SHOWN_GROUPS) > 0:
         lines.append(f"and {more:,} more (all of them with --json)")
