@@ -142,7 +142,7 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
     except UsageError as error:
         print(f"notice: no memory figures: {error}", file=sys.stderr)
         return None
-    setup = f"peak on a CUDA card, {options.batch_size} rows a batch, LoRA rank {options.lora_rank}, 16-bit weights, "
+    setup = f"peak on a CUDA card, batch size {options.batch_size}, LoRA rank {options.lora_rank}, 16-bit weights, "
     return MemoryFacts(str(options.model), kv_bytes, training or None, setup + "gradient checkpointing (forecast)")
 
 
