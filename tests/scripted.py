@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount, Usage
+from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount, Usage
 from suffice.errors import EngineError
 
 
@@ -53,6 +53,9 @@ class ScriptedEngine:
             self.running -= 1
             if not done:
                 self.cancelled.append(request.id)
+
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        return Prefix(written.text + then)
 
     async def cancel(self, request_id: str) -> None:
         raise AssertionError("the session closes the iterator instead")

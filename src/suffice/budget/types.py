@@ -41,6 +41,8 @@ _UNIT_NAMES: dict[Unit, str] = {
     "line": "line",
 }
 
+_RESERVED = 0.9  # a tenth of the answers has to go on; a higher quantile sets much more aside for few of them
+
 _Z = ((0.5, 0.0), (0.9, 1.2816), (0.95, 1.6449), (0.99, 2.3263))  # standard normal quantiles
 
 
@@ -85,6 +87,12 @@ class Budget:
     """What the caller asked for, when a limit reduced it."""
     prompt_tokens: int | None = None
     """Tokens in the prompt; an estimate when the reasons say so."""
+
+    @property
+    def reservation(self) -> int:
+        """Tokens to set aside at first: what 9 of 10 such answers do not exceed, and never above the cap."""
+        enough = (tokens for p, tokens in self.quantiles if p >= _RESERVED)
+        return max(1, min(next(enough, self.max_new_tokens), self.max_new_tokens))
 
     def to_dict(self) -> dict[str, Any]:
         """The budget as JSON can hold it; quantiles are named `p50`, `p90`, `p95`, `p99`."""

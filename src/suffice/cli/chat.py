@@ -117,7 +117,7 @@ def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
                 talk.messages.pop()  # an unanswered message would spoil the turns of the conversation
             raise
         _remember(talk, answer)
-        if not talk.cut or not _confirm("continue? [y/N] "):
+        if not talk.cut or not talk.options.asks_on_length or not _confirm("continue? [y/N] "):
             return
 
 

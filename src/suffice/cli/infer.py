@@ -56,7 +56,7 @@ def engine_of(options: InferOptions) -> Engine:
     from suffice.engines import open_engine
 
     if options.upstream:
-        return open_engine(options.model, upstream=options.upstream)
+        return open_engine(options.model, upstream=options.upstream, tokenizer=options.tokenizer)
     if options.model is None and not options.adapters:
         print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
     return open_engine(

@@ -28,6 +28,7 @@ class InferOptions:
     device: str
     trust_remote_code: bool
     upstream: str | None
+    tokenizer: str | None
     prompt: str | None
     dataset: tuple[str, ...]
     columns: tuple[str, ...]
@@ -35,6 +36,8 @@ class InferOptions:
     max_new_tokens: str
     max_length: int | None
     tier: str | None
+    on_length: str | None
+    first_reservation: str
     stop_words: tuple[str, ...]
     keep_stop_words: bool
     temperature: float | None
@@ -70,7 +73,10 @@ class InferOptions:
             )
         if self.dataset and self.json:
             raise UsageError("--json is for --prompt; with --dataset the output file is JSON Lines anyway")
+        if self.tokenizer and not self.upstream:
+            raise UsageError("--tokenizer goes with --upstream: a model that is loaded here has its own")
         parse_cap(self.max_new_tokens)
+        parse_cap(self.first_reservation, "--first-reservation")
 
     def sampling(self) -> Sampling:
         """The sampling flags; what was left out stays the model's own default."""
@@ -92,11 +98,18 @@ class InferOptions:
             sampling=self.sampling(),
             stop_words=self.stop_words,
             keep_stop_words=self.keep_stop_words,
+            on_length="stop" if self.on_length == "stop" else "continue",
+            first_reservation=parse_cap(self.first_reservation, "--first-reservation"),
         )
 
+    @property
+    def asks_on_length(self) -> bool:
+        """Whether the chat asks if it should go on with a cut answer: so it does unless told otherwise."""
+        return self.on_length in (None, "ask")
 
-def parse_cap(value: str) -> int | Literal["auto"]:
-    """`--max-new-tokens`: a number, or "auto".
+
+def parse_cap(value: str, flag: str = "--max-new-tokens") -> int | Literal["auto"]:
+    """A number of tokens, or "auto".
 
     Raises:
         UsageError: it is neither.
@@ -104,7 +117,7 @@ def parse_cap(value: str) -> int | Literal["auto"]:
     if value.lower() == "auto":
         return "auto"
     if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"--max-new-tokens is {value!r}: give a number of tokens from 1, or auto")
+        raise UsageError(f"{flag} is {value!r}: give a number of tokens from 1, or auto")
     return int(value)
 
 
@@ -160,6 +173,12 @@ def infer_options() -> list[click.Parameter]:
             **model,
             help="Use an OpenAI-compatible server; its key is read from SUFFICE_API_KEY or OPENAI_API_KEY.",
         ),
+        Option(
+            ["--tokenizer"],
+            metavar="MODEL",
+            **model,
+            help="The server's tokenizer (a folder or hub id), to count prompts and go on with answers exactly.",
+        ),
         Option(["--prompt"], **what, help="Answer this and exit; - reads standard input."),
         Option(
             ["--dataset"],
@@ -190,6 +209,21 @@ def infer_options() -> list[click.Parameter]:
             help="The most tokens that prompt and answer have together. [default: the model's context]",
         ),
         Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--on-length"],
+            type=click.Choice(["continue", "ask", "stop"]),
+            **length,
+            help="At the end of the first reservation go on, unnoticed, up to the cap; ask also at the cap (in the "
+            "chat); or stop reserving less than the cap. [default: ask in the chat, else continue]",
+        ),
+        Option(
+            ["--first-reservation"],
+            default="auto",
+            show_default=True,
+            metavar="auto|N",
+            **length,
+            help="Tokens to set aside at first; auto: what 9 of 10 such answers take, where the engine charges for it.",
+        ),
         Option(
             ["--stop-words"],
             multiple=True,

@@ -34,6 +34,8 @@ def why_it_ended(finish: Finish) -> str:
             return f"stopped at the stop word {finish.what!r}"
         case "stop":
             return f"ended by itself ({finish.what or finish.by})"
+        case "length" if finish.by == "reservation":
+            return f"CUT at its first reservation: {finish.what}"
         case "length":
             hint = _CUT_HINT.get(finish.by)
             return f"CUT by the limit of {finish.what} ({finish.by})" + (f"; {hint} gives it more" if hint else "")

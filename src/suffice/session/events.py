@@ -1,0 +1,78 @@
+"""What a request yields, and the answer that is made of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from suffice.budget import Budget
+from suffice.engines.base import Finish, Usage
+
+__all__ = ["Answer", "AnswerBuilder", "Event", "Text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer: whole characters, and never the beginning of a stop word."""
+
+    text: str
+
+
+Event = Budget | Text | Usage | Finish
+"""What a request yields: one `Budget`, any number of `Text`, one `Usage`, one `Finish`, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+    budget: Budget
+    seconds: float
+    """From the request to the last token."""
+    first_token_seconds: float | None
+    """From the request to the first text; None if there was none."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Answer tokens over the whole time, the prompt's processing included."""
+        return self.usage.answer_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+class AnswerBuilder:
+    """Gathers the events of one request into an `Answer`; what arrived counts, wherever the events stop."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._first: float | None = None
+        self._pieces: list[str] = []
+        self._budget: Budget | None = None
+        self._usage: Usage | None = None
+        self._finish = Finish("cancelled")
+
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to make an answer of: the budget has been decided."""
+        return self._budget is not None
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case Text(text):
+                self._first = self._first or time.perf_counter() - self._started
+                self._pieces.append(text)
+            case Budget():
+                self._budget = event
+            case Usage():
+                self._usage = event
+            case Finish():
+                self._finish = event
+
+    def answer(self) -> Answer:
+        """The answer so far; without a `Finish` event it counts as cancelled, and its pieces as its tokens."""
+        assert self._budget is not None, "a request yields its budget before anything else"
+        usage = self._usage or Usage(self._budget.prompt_tokens or 0, len(self._pieces), exact=False)
+        seconds = time.perf_counter() - self._started
+        return Answer("".join(self._pieces), self._finish, usage, self._budget, seconds, self._first)
