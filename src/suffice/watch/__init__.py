@@ -1,5 +1,6 @@
-"""Is this answer still going somewhere? Stop words and incremental text."""
+"""Is this answer still going somewhere? Runaways, stop words and incremental text."""
 
+from suffice.watch.runaway import Runaway, RunawayDetector
 from suffice.watch.text import IncrementalDecoder, StopMatch, StopWords, TextSeam
 
-__all__ = ["IncrementalDecoder", "StopMatch", "StopWords", "TextSeam"]
+__all__ = ["IncrementalDecoder", "Runaway", "RunawayDetector", "StopMatch", "StopWords", "TextSeam"]
