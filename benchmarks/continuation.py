@@ -1,14 +1,15 @@
 """Is an answer that was continued the answer that would have been given at once? Byte by byte, at temperature 0.
 
-Every prompt is answered twice by the same engine: with the whole cap reserved, and with a first reservation of 16 tokens
-that is extended while the answer runs (on the local engine), or after which the answer is gone on with in another request
-(on a server). Text, finish and token counts must be the same.
+Every prompt is answered twice by the same engine: with the whole cap reserved, and with a first reservation of 16
+tokens that is extended while the answer runs (on the local engine), or after which the answer is gone on with in
+another request (on a server). Text, finish and token counts must be the same.
 
 Run:  python benchmarks/continuation.py [--upstream URL] [--answers 1000] [--reservation 16] [--concurrency 1]
 
-The prompts are drawn from the bundled model's own tasks (English and Chinese), a fixed seed, no duplicates. With more than
-one answer at a time, rounding can differ with the number of requests in a step and flip a near-tie, with and without
-reservations; so pairs that differ are asked again one at a time, and both counts are reported.
+The prompts are drawn from the bundled model's own tasks (English and Chinese), a fixed seed, no duplicates. With more
+than one answer at a time, rounding can differ with the number of requests in a step and flip a near-tie, with and
+without reservations; so pairs that differ are asked again one at a time, and both counts are reported. Loops are not
+stopped, so that the answers are as long as they get.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ async def ask(session: Session, asked: Sequence[str], reservation: int | None, c
             messages=({"role": "user", "content": prompt},),
             max_new_tokens=MAX_NEW_TOKENS,
             sampling=Sampling(temperature=0),
+            on_runaway="off",
             on_length="continue" if reservation else "stop",
             first_reservation=reservation or "auto",
         )

@@ -32,6 +32,7 @@ class ScriptedEngine:
         self.most_running = 0
 
     model_name = "scripted"
+    decode_token = staticmethod(chr)
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self.asked.append(request)

@@ -38,6 +38,8 @@ class InferOptions:
     tier: str | None
     on_length: str | None
     first_reservation: str
+    on_runaway: Literal["stop", "warn", "off"]
+    max_thinking_tokens: int | None
     stop_words: tuple[str, ...]
     keep_stop_words: bool
     temperature: float | None
@@ -100,6 +102,8 @@ class InferOptions:
             keep_stop_words=self.keep_stop_words,
             on_length="stop" if self.on_length == "stop" else "continue",
             first_reservation=parse_cap(self.first_reservation, "--first-reservation"),
+            on_runaway=self.on_runaway,
+            max_thinking_tokens=self.max_thinking_tokens,
         )
 
     @property
@@ -223,6 +227,21 @@ def infer_options() -> list[click.Parameter]:
             metavar="auto|N",
             **length,
             help="Tokens to set aside at first; auto: what 9 of 10 such answers take, where the engine charges for it.",
+        ),
+        Option(
+            ["--on-runaway"],
+            type=click.Choice(["stop", "warn", "off"]),
+            default="stop",
+            show_default=True,
+            **length,
+            help="When an answer becomes a loop: stop it and keep the loop's first turn, warn only, or do not look.",
+        ),
+        Option(
+            ["--max-thinking-tokens"],
+            type=click.IntRange(min=0),
+            **length,
+            help="The most tokens of thinking, on top of the answer's; then the answer is written. "
+            "[default: three quarters of the answer's]",
         ),
         Option(
             ["--stop-words"],

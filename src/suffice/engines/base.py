@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
@@ -132,6 +132,8 @@ class Chunk:
     """Thinking that a server has taken out of the text (`reasoning_content`); it comes before this chunk's `text`."""
     prompt_ids: tuple[int, ...] = ()
     """The prompt's tokens, on the first chunk of a server that tells them."""
+    thinking: bool = False
+    """On the first chunk: the prompt has opened a block of thinking, and the text begins inside it."""
     finish: Finish | None = None
     """Set on the last chunk, and only there. The engine knows `stop` (end token) and `length`."""
     usage: Usage | None = None
@@ -177,6 +179,11 @@ class Engine(Protocol):
     @property
     def model_name(self) -> str:
         """The model's name, as a person would say it."""
+        ...
+
+    @property
+    def decode_token(self) -> Callable[[int], str] | None:
+        """The text of one token, always the same function; None where only the server knows."""
         ...
 
     def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:

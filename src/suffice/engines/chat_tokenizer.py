@@ -11,6 +11,9 @@ from suffice.errors import ModelError, UsageError
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 
 
+_OPENING_TOKENS = 12  # more than "<think>" and a line end take where they are no tokens of their own
+
+
 class ChatTokenizer:
     """Turns what a caller writes into what a model reads.
 
@@ -23,6 +26,8 @@ class ChatTokenizer:
         self.tokenizer = tokenizer
         self._name = name
         self._fast = getattr(tokenizer, "backend_tokenizer", None)  # a third of the time per token
+        self.decode_token = lambda token: self.decode((token,))
+        """The text of one token, always the same function."""
 
     def prompt_ids(self, messages: Sequence[Message], prompt: str | None) -> list[int]:
         """Tokens of the conversation with the chat template applied, or of the raw `prompt`.
@@ -51,6 +56,10 @@ class ChatTokenizer:
         if self._fast is not None:
             return str(self._fast.decode(list(ids), skip_special_tokens=True))
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the chat template has opened a block of thinking, as those of some reasoning models do."""
+        return self.decode(prompt_ids[-_OPENING_TOKENS:]).rstrip().endswith("<think>")
 
     def _render(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:

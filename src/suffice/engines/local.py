@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -87,6 +88,11 @@ class LocalEngine:
         """The model's tokenizer of transformers."""
         return self._ready().tokenizer
 
+    @property
+    def decode_token(self) -> Callable[[int], str]:
+        """The text of one token."""
+        return self._ready().decode_token
+
     async def __aenter__(self) -> LocalEngine:
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Lock()
@@ -122,6 +128,7 @@ class LocalEngine:
         end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
         decoder = IncrementalDecoder(prompting.decode, after)
         stream = AnswerStream(request, decoder, len(prompt), end_tokens, limited_by)
+        thinking = not after and prompting.opens_thinking(prompt)
         key = str(next(self._numbers))
         self._streams[key] = stream
         try:
@@ -137,7 +144,8 @@ class LocalEngine:
                 raise EngineError(f"generation has stopped: {self._failure or 'the engine is closing'}")
             while True:
                 chunk = await stream.next()
-                yield chunk
+                yield replace(chunk, thinking=True) if thinking else chunk
+                thinking = False
                 if chunk.finish is not None:
                     return
         finally:

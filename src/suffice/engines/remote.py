@@ -71,6 +71,11 @@ class RemoteEngine:
         """The model's name on the server; the server's own name until one is known."""
         return self._model or self._client.host
 
+    @property
+    def decode_token(self) -> None:
+        """The server decodes."""
+        return None
+
     async def __aenter__(self) -> Self:
         """Connects, and asks the server for its models.
 

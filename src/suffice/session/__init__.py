@@ -1,7 +1,7 @@
 """One request's way through, the same for every engine and every caller."""
 
-from suffice.session.events import Answer, AnswerBuilder, Event, Text
+from suffice.session.events import Answer, AnswerBuilder, Event, Repetition, Text, Thinking
 from suffice.session.request import Request
 from suffice.session.session import Session
 
-__all__ = ["Answer", "AnswerBuilder", "Event", "Request", "Session", "Text"]
+__all__ = ["Answer", "AnswerBuilder", "Event", "Repetition", "Request", "Session", "Text", "Thinking"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from suffice.budget import Budget
 from suffice.engines.base import Finish, Usage
 
-__all__ = ["Answer", "AnswerBuilder", "Event", "Text"]
+__all__ = ["Answer", "AnswerBuilder", "Event", "Repetition", "Text", "Thinking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,33 @@ class Text:
     text: str
 
 
-Event = Budget | Text | Usage | Finish
-"""What a request yields: one `Budget`, any number of `Text`, one `Usage`, one `Finish`, in this order."""
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A piece of the model's thinking, which is not part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """The answer has become a loop. What was shown cannot be taken back; `dropped` says how much of it is void."""
+
+    onset: int
+    """Where the loop begins, in `unit`."""
+    period: int
+    """The length of its first turn."""
+    unit: Literal["tokens", "characters"]
+    dropped: int
+    """Characters at the end of the `Text` so far that are no part of the answer: all turns but the first."""
+    stopped: bool = True
+    """Whether the generation was stopped for it (`on_runaway="stop"`)."""
+    thinking: bool = False
+    """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
+
+
+Event = Budget | Text | Thinking | Repetition | Usage | Finish
+"""What a request yields: one `Budget`; any number of `Thinking` and `Text`, and a `Repetition` if there is one; one
+`Usage`; one `Finish`, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +60,10 @@ class Answer:
     """From the request to the last token."""
     first_token_seconds: float | None
     """From the request to the first text; None if there was none."""
+    thinking: str = ""
+    """What the model thought before it answered."""
+    repetition: Repetition | None = None
+    """The loop it fell into; with `on_runaway="stop"`, `text` ends with the loop's first turn."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -48,6 +78,8 @@ class AnswerBuilder:
         self._started = time.perf_counter()
         self._first: float | None = None
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
+        self._repetition: Repetition | None = None
         self._budget: Budget | None = None
         self._usage: Usage | None = None
         self._finish = Finish("cancelled")
@@ -63,6 +95,12 @@ class AnswerBuilder:
             case Text(text):
                 self._first = self._first or time.perf_counter() - self._started
                 self._pieces.append(text)
+            case Thinking(text):
+                self._thoughts.append(text)
+            case Repetition():
+                self._repetition = event
+                if event.dropped:
+                    self._pieces = ["".join(self._pieces)[: -event.dropped]]
             case Budget():
                 self._budget = event
             case Usage():
@@ -75,4 +113,13 @@ class AnswerBuilder:
         assert self._budget is not None, "a request yields its budget before anything else"
         usage = self._usage or Usage(self._budget.prompt_tokens or 0, len(self._pieces), exact=False)
         seconds = time.perf_counter() - self._started
-        return Answer("".join(self._pieces), self._finish, usage, self._budget, seconds, self._first)
+        return Answer(
+            text="".join(self._pieces),
+            finish=self._finish,
+            usage=usage,
+            budget=self._budget,
+            seconds=seconds,
+            first_token_seconds=self._first,
+            thinking="".join(self._thoughts),
+            repetition=self._repetition,
+        )

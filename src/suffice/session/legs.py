@@ -43,6 +43,8 @@ class Legs:
         self._request = request
         self._written = Written(prompt_tokens)
         self._seam = TextSeam()
+        self._turn: GenerationRequest | None = None
+        self._run = request
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The chunks of the answer, as if one run had written them; the last has `finish`.
@@ -53,6 +55,7 @@ class Legs:
         leg: GenerationRequest | None = self._request
         while leg is not None:
             run, leg = leg, None
+            self._run = run
             async with aclosing(self._engine.submit(run)) as chunks:
                 async for chunk in chunks:
                     chunk = self._joined(chunk)
@@ -60,6 +63,21 @@ class Legs:
                     if chunk.finish is not None:
                         leg, chunk = await self._end(run, chunk)
                     yield chunk
+                    if self._turn is not None:
+                        leg, self._turn = self._turn, None
+                        break
+
+    async def go_on_after(self, text: str) -> str:
+        """End the current run after the chunk that came last, and go on behind what is written and `text`.
+
+        Returns:
+            '' if it will be so, else why it cannot be; the current run then goes on.
+        """
+        try:
+            self._turn = await self._next(self._run, text)
+        except CannotContinueError as error:
+            return str(error)
+        return ""
 
     @property
     def usage(self) -> Usage:
@@ -76,19 +94,22 @@ class Legs:
                 finish = Finish("length", "reservation", str(error))
         return None, replace(last, text=last.text + self._seam.flush(), finish=finish)
 
-    async def _next(self, run: GenerationRequest) -> GenerationRequest:
+    async def _next(self, run: GenerationRequest, then: str = "") -> GenerationRequest:
         """The request that goes on with the answer; each one doubles what there is.
 
         Raises:
             CannotContinueError: the engine cannot.
         """
         written = self._written.prefix()
-        after = await self._engine.seam(self._request, written)
-        self._seam.begin(written.text.removeprefix(after.text))
-        self._written.next_leg(after)
+        if then and not may_continue(self._request):
+            raise CannotContinueError("tool calls, JSON modes and the like are not continued")
+        after = await self._engine.seam(self._request, written, then)
+        self._seam.begin("" if then else written.text.removeprefix(after.text))
+        self._written.next_leg(after, then)
         generated = self.usage.answer_tokens
         left = max(1, self._request.max_new_tokens - generated)
-        return replace(run, after=after, max_new_tokens=left, reservation=max(generated, run.first_cap))
+        reservation = None if run.reservation is None else max(generated, run.first_cap)
+        return replace(run, after=after, max_new_tokens=left, reservation=reservation)
 
     def _joined(self, chunk: Chunk) -> Chunk:
         """The chunk without what was shown already; text whose tokens are known needs no such care."""

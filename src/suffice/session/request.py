@@ -10,9 +10,10 @@ from typing import Any, Literal
 from suffice.engines.base import Message, Sampling
 from suffice.errors import UsageError
 
-__all__ = ["OnLength", "Request"]
+__all__ = ["OnLength", "OnRunaway", "Request"]
 
 OnLength = Literal["continue", "stop"]
+OnRunaway = Literal["stop", "warn", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Request:
     whole cap is reserved at once, so that there is nothing to continue."""
     first_reservation: int | Literal["auto"] = "auto"
     """Tokens to set aside at first; `auto` takes what is predicted (`Budget.reservation`) where that saves anything."""
+    on_runaway: OnRunaway = "stop"
+    """When the answer becomes a loop: `stop` it and cut it back to the loop's first turn, `warn` only, or `off`."""
+    max_thinking_tokens: int | None = None
+    """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
+    is longer is closed, and the answer is written."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), handed on as they are."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -47,6 +53,8 @@ class Request:
         Raises:
             UsageError: with the field, its value, and what it may be.
         """
+        if self.max_thinking_tokens is not None and self.max_thinking_tokens < 0:
+            raise UsageError(f"max_thinking_tokens is {self.max_thinking_tokens}: give a number of tokens from 0")
         if self.first_reservation != "auto" and self.first_reservation < 1:
             raise UsageError(
                 f'first_reservation is {self.first_reservation}: give a number of tokens from 1, or "auto"'

@@ -11,10 +11,12 @@ from suffice.budget import Budget, Budgeter, TextRatios
 from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.engines.base import Engine, GenerationRequest
 from suffice.errors import EngineError
+from suffice.session.caps import Caps
 from suffice.session.events import Answer, AnswerBuilder, Event
 from suffice.session.legs import Legs, may_continue
 from suffice.session.reader import Reader
 from suffice.session.request import Request
+from suffice.watch.thinking import CLOSING
 
 __all__ = ["Session"]
 
@@ -77,13 +79,17 @@ class Session:
         """
         budget = budget or await self.decide(request)
         yield budget
-        legs = Legs(self.engine, self._generation(request, budget), budget.prompt_tokens or 0)
-        reader = Reader(request, budget)
+        caps = Caps.plan(request, budget, self.engine.capacity().context_tokens)
+        legs = Legs(self.engine, self._generation(request, budget, caps), budget.prompt_tokens or 0)
+        reader = Reader(request, budget, caps, self.engine.decode_token)
         try:
             async with aclosing(legs.chunks()) as chunks:
                 async for chunk in chunks:
                     for event in reader.read(chunk):
                         yield event
+                    if reader.thinking_is_over:
+                        for event in reader.close_thinking(await legs.go_on_after(CLOSING)):
+                            yield event
                     if reader.finish is not None:
                         break
         except EngineError as error:
@@ -102,11 +108,11 @@ class Session:
                 builder.add(event)
         return builder.answer()
 
-    def _generation(self, request: Request, budget: Budget) -> GenerationRequest:
+    def _generation(self, request: Request, budget: Budget, caps: Caps) -> GenerationRequest:
         """What the engine is asked for."""
         generation = GenerationRequest(
             id=request.id,
-            max_new_tokens=budget.max_new_tokens,
+            max_new_tokens=caps.total,
             messages=request.messages,
             prompt=request.prompt,
             sampling=request.sampling,

@@ -52,14 +52,15 @@ class Written:
         ids, prompt_ids = (tuple(self._ids), self._prompt_ids) if known else ((), ())
         return Prefix("".join(self._pieces), ids, prompt_ids, self._reasoned)
 
-    def next_leg(self, after: Prefix) -> None:
-        """A new run begins behind `after`; tokens that lay behind that are written again, and count once."""
-        again = len(self._ids) - len(after.token_ids) if self._ids_known and after.token_ids else 0
+    def next_leg(self, after: Prefix, then: str = "") -> None:
+        """A new run begins behind `after`, which ends with `then`; tokens that are written again count once."""
+        again = len(self._ids) - len(after.token_ids) if self._ids_known and after.token_ids and not then else 0
         self._before = self.usage
         if again > 0:
             self._before = replace(self._before, answer_tokens=self._before.answer_tokens - again)
         if after.token_ids and self._ids_known:
             self._ids = list(after.token_ids)
+        self._pieces.append(then)
         self._said, self._counted = None, Usage(0, 0)
 
     @property
