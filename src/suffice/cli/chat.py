@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from suffice.cli.infer import engine_of, session_of
 from suffice.cli.options import parse_cap
-from suffice.cli.show import dim, show_answer
+from suffice.cli.screen import dim
+from suffice.cli.show import show_answer
 from suffice.errors import SufficeError
 from suffice.session import Session
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from suffice.cli.screen import Screen, dim
 from suffice.engines.base import Finish
-from suffice.session import Answer, AnswerBuilder, Event, Repetition, Request, Session, Text, Thinking
+from suffice.session import Answer, AnswerBuilder, Request, Session
 
 __all__ = ["answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
 
@@ -21,11 +22,6 @@ _CUT_HINT = {
     "model": "--max-new-tokens with a larger number",
     "memory": "a shorter prompt, or a device with more memory",
 }
-
-
-def dim(text: str) -> str:
-    """`text` in the terminal's faint style; as it is where standard error is no terminal."""
-    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text
 
 
 def why_it_ended(finish: Finish) -> str:
@@ -77,52 +73,22 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-class _Screen:
-    """A streamed answer: its text on standard output; what is about it, faint, on standard error if somebody looks."""
-
-    def __init__(self) -> None:
-        self._watched = sys.stderr.isatty()
-        self._thinking = False
-
-    def show(self, event: Event) -> None:
-        """Show what an event says, at once."""
-        match event:
-            case Thinking(text) if self._watched:
-                self._thinking = True
-                print(dim(text), end="", file=sys.stderr, flush=True)
-            case Text(text):
-                if self._thinking:
-                    print("\n", file=sys.stderr, flush=True)
-                self._thinking = False
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            case Repetition():
-                print(dim(_about_loop(event)), file=sys.stderr, flush=True)
-
-
-def _about_loop(loop: Repetition) -> str:
-    what = "thinking" if loop.thinking else "the answer"
-    words = f"\n({what} loops: {loop.period} {loop.unit} again and again"
-    if loop.dropped:
-        words += f"; the last {loop.dropped} characters are no part of the answer"
-    return words + ("; stopped)" if loop.stopped else ")")
-
-
 async def show_answer(session: Session, request: Request, *, stream: bool) -> Answer:
     """Answer a request: the text on standard output, the line about it on standard error.
 
     A cancelled task ends the answer, not the program: what was written so far is returned as `cancelled`.
     """
-    builder, screen = AnswerBuilder(), _Screen()
+    builder, screen = AnswerBuilder(), Screen(stream=stream)
+    request = replace(request, progress=screen.watched)
     async with aclosing(session.stream(request)) as events:
         try:
             async for event in events:
                 builder.add(event)
-                if stream:
-                    screen.show(event)
+                screen.show(event)
         except asyncio.CancelledError:
             if not builder.started:
                 raise
+    screen.close()
     answer = builder.answer()
     sys.stdout.write("\n" if stream else answer.text + "\n")
     sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import Literal
 from suffice.budget import Budget
 from suffice.engines.base import Finish, Usage
 
-__all__ = ["Answer", "AnswerBuilder", "Event", "Repetition", "Text", "Thinking"]
+__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,26 @@ class Repetition:
     """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
 
 
-Event = Budget | Text | Thinking | Repetition | Usage | Finish
-"""What a request yields: one `Budget`; any number of `Thinking` and `Text`, and a `Repetition` if there is one; one
-`Usage`; one `Finish`, in this order."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running answer is."""
+
+    tokens: int
+    """Generated so far."""
+    remaining_tokens: int
+    """Expected to come, from the prediction and from what the answer has become."""
+    tokens_per_second: float
+    """Since the first token."""
+
+    @property
+    def remaining_seconds(self) -> float:
+        """At the speed so far; 0 before there is one."""
+        return self.remaining_tokens / self.tokens_per_second if self.tokens_per_second > 0 else 0.0
+
+
+Event = Budget | Text | Thinking | Repetition | Progress | Usage | Finish
+"""What a request yields: one `Budget`; any number of `Thinking` and `Text`, a `Repetition` if there is one, `Progress`
+now and then if the request wants it; one `Usage`; one `Finish`, in this order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from suffice.engines.base import Chunk, Finish, Usage
 from suffice.session.caps import Caps
 from suffice.session.events import Event, Repetition, Text, Thinking
 from suffice.session.loops import Loop, LoopWatch
+from suffice.session.meter import Meter
 from suffice.session.request import Request
 from suffice.watch import StopWords, ThinkingSplitter
 
@@ -38,6 +39,7 @@ class Reader:
         self._separate = False  # the server takes thinking out of the text itself
         self._loop: Loop | None = None
         self._note = ""
+        self._meter = Meter(request, budget) if request.progress else None
 
     def read(self, chunk: Chunk) -> Iterator[Event]:
         """The events in a chunk; look at `finish` and `thinking_is_over` after."""
@@ -60,6 +62,9 @@ class Reader:
                 yield from self._looped(loop)
         if self.finish is None:
             self.finish = chunk.finish or self._caps.reached(self._answer_tokens)
+        if self._meter is not None and self.finish is None:
+            tokens = self._thinking_tokens + self._answer_tokens + self._undecided
+            yield from self._meter.read("" if self.thinking else chunk.text, tokens, self.thinking)
 
     @property
     def thinking(self) -> bool:

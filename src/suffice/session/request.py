@@ -43,6 +43,8 @@ class Request:
     max_thinking_tokens: int | None = None
     """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
     is longer is closed, and the answer is written."""
+    progress: bool = False
+    """Whether `Progress` events are wanted, one every 16 tokens."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), handed on as they are."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
