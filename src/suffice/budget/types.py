@@ -17,6 +17,7 @@ __all__ = [
     "LengthEstimate",
     "LengthEstimator",
     "LimitedBy",
+    "Preset",
     "Quantiles",
     "Question",
     "Tier",
@@ -55,6 +56,16 @@ class Tier:
     """The most tokens one answer may have."""
     needs_key: bool = False
     """Whether only a caller whose key permits it may use this tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A name for what a kind of answer usually wants: a tier's cap, and the sampling that goes with it."""
+
+    name: str
+    tier: str
+    temperature: float
+    top_p: float
 
 
 DEFAULT_TIERS: Mapping[str, Tier] = {

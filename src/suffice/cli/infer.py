@@ -34,7 +34,7 @@ def _run(**flags: Any) -> int:
     With nothing to answer, this is a chat. Every answer says how many tokens it took, why it ended, and what its budget
     was.
     """
-    options = InferOptions(**flags)
+    options = InferOptions(**flags).with_preset()
     options.check()
     if options.dataset:
         from suffice.cli.batch import infer_dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -36,6 +36,7 @@ class InferOptions:
     max_new_tokens: str
     max_length: int | None
     tier: str | None
+    preset: str | None
     on_length: str | None
     first_reservation: str
     on_runaway: Literal["stop", "warn", "off"]
@@ -79,6 +80,27 @@ class InferOptions:
             raise UsageError("--tokenizer goes with --upstream: a model that is loaded here has its own")
         parse_cap(self.max_new_tokens)
         parse_cap(self.first_reservation, "--first-reservation")
+
+    def with_preset(self) -> InferOptions:
+        """The flags with those that `--preset` stands for; a flag that was given wins.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        if self.preset is None:
+            return self
+        from suffice.budget.settings import load_settings
+
+        presets = load_settings().presets
+        if self.preset not in presets:
+            raise UsageError(f"--preset is {self.preset!r}; there are: {', '.join(presets)}")
+        preset = presets[self.preset]
+        return replace(
+            self,
+            tier=self.tier or preset.tier,
+            temperature=preset.temperature if self.temperature is None else self.temperature,
+            top_p=preset.top_p if self.top_p is None else self.top_p,
+        )
 
     def sampling(self) -> Sampling:
         """The sampling flags; what was left out stays the model's own default."""
@@ -213,6 +235,12 @@ def infer_options() -> list[click.Parameter]:
             help="The most tokens that prompt and answer have together. [default: the model's context]",
         ),
         Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--preset"],
+            metavar="NAME",
+            **length,
+            help="short, standard or long: a tier's cap, and the temperature and top_p that go with it.",
+        ),
         Option(
             ["--on-length"],
             type=click.Choice(["continue", "ask", "stop"]),
