@@ -19,10 +19,16 @@ _NAMED = {"twice": 2, "thrice": 3, "ten": 10, "twenty": 20, "thirty": 30, "forty
 _NAMED |= {"seventy": 70, "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "a thousand": 1000}
 _NAMED |= {"one thousand": 1000}
 
+_VERBS = (
+    r"(?:repeat|repetition|writ|say|print|typ|copy|copies|output|sing|chant|recit|r[ée]p[éeè]t|escrib|[ée]cri[vst]|répèt"
+    r"|重复|反复|写|说|抄|输出|打印|念|复制|默写|繰り返|書)"
+)
+# "write … 100 times", not "… should appear at least 40 times": that one asks for a word, and not for more of the same.
 _TIMES = re.compile(
-    rf"\b(?P<named>{'|'.join(_NAMED)})(?:\s+(?:times|lines|copies|repetitions)\b)?"
-    r"|\b(?P<number>\d[\d,]*)\s*(?:x\b|times|lines|copies|repetitions|fois|veces|vezes|mal\b|回)"
-    r"|(?P<chinese>\d+|[零〇一二两三四五六七八九十百千万]+)\s*(?:遍|次|行|回|份|个)",
+    rf"{_VERBS}[^.!?。！？\n]{{0,120}}?"
+    rf"(?:\b(?P<named>{'|'.join(_NAMED)})(?:\s+(?:times|lines|copies|repetitions))?\b"
+    r"|\b(?P<number>\d[\d,]*)\s*(?:x\b|times|lines|copies|repetitions|fois|veces|vezes|mal\b)"
+    r"|(?P<chinese>\d+|[零〇一二两三四五六七八九十百千万]+)\s*(?:遍|次|行|回|份|个))",
     re.IGNORECASE,
 )
 _WITHOUT_END = re.compile(

@@ -1,7 +1,7 @@
 """How much of the newest text is a copy of earlier text, and where the copying began; constant work per unit.
 
 Each unit is predicted from an earlier place that reads the same: the place being followed, or else the last place where
-the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic encoding", DCC 1996). Units
+the same six or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic encoding", DCC 1996). Units
 that come true raise a score and units that do not lower it, never below zero: Page's cumulative sum test ("Continuous
 inspection schemes", Biometrika 1954), which tells a lasting change at the earliest moment for a given rate of false
 alarms. A number that is not the same but goes on like a counter costs little, one that follows no rule costs much.
@@ -24,17 +24,17 @@ _NUMBER = -1  # the symbol of every number
 _LARGEST = 10**15  # values are kept below it
 
 # Chosen on half of some 7,700 answers of Qwen2 and Qwen2.5 models, and checked on the other half: docs/runaways.md.
-_GAINS = (0.0, 0.1, 0.0, 1.0)  # per unit that came true, by how often it had been said before
+_GAINS = (0.0, 0.0, 0.0, 0.5)  # per unit that came true, by how often it had been said before: thrice is no loop yet
 _GAIN = 2.0  # from the fifth time on
 _JUMP = 5.0  # cost of following another place
 _NEW = 3.0  # cost of a unit that came unexpected
 _NEW_AGAIN = 8.0  # cost of each further one in a row
 _COUNTER = 2.0  # cost of a number that differs by the same step as last time
 _OTHER_NUMBER = 8.0  # cost of any other number where a number was expected
-_BAR = 250.0  # score that tells a loop whose period is near zero
+_BAR = 100.0  # score that tells a loop whose period is near zero
 _BAR_PER_LAG = 6.0  # more for each unit of the period: long ones must turn more often to be told from long quotations
 _LONGEST_LAG = 200.0  # up to which that goes on
-_BAR_NUMBERS = 50.0  # more where numbers change along the way
+_BAR_NUMBERS = 200.0  # more where numbers change along the way
 _SMOOTHING = 1 / 32
 _FORGET = 0.995
 _TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
@@ -49,9 +49,10 @@ class Repeats:
         self._steps = array("q", bytes(8 * WINDOW))
         self._starts = array("q", bytes(8 * WINDOW))
         self._turns = array("q", bytes(8 * WINDOW))
-        self._last = array("q", b"\xff" * (8 * (_BUCKETS + 1)))  # -1: nowhere
+        self._last_after_3 = array("q", b"\xff" * (8 * (_BUCKETS + 1)))  # -1: nowhere
+        self._last_after_6 = array("q", self._last_after_3)
         self._count = 0
-        self._context = (0, 0, 0)
+        self._context = (0,) * 6  # the newest first
         self._source = -1  # the unit that the next one is expected to equal
         self._score = 0.0
         self._risen = 0  # the unit at which the score last left zero
@@ -117,16 +118,18 @@ class Repeats:
         """One complete unit: is it the expected one, what does that say, and remember it."""
         symbols, count, source = self._symbols, self._count, self._source
         here = count & _MASK
-        bucket = hash(self._context) & _BUCKETS
+        context = self._context
+        bucket_3, bucket_6 = hash(context[:3]) & _BUCKETS, hash(context) & _BUCKETS
         turns, step, score = 0, 0, self._score
         self._numbers *= _FORGET
         jumped = False
         expected = source >= 0 and symbols[source & _MASK] == symbol
         if not expected:
-            place = self._place(bucket)
-            if place >= 0 and symbols[place & _MASK] == symbol:
-                expected = jumped = True
-                source = place
+            for place, depth in ((self._last_after_6[bucket_6], 6), (self._last_after_3[bucket_3], 3)):
+                if symbols[place & _MASK] == symbol and self._follows(place, depth):
+                    expected = jumped = True
+                    source = place
+                    break
         if expected:
             there = source & _MASK
             turns = self._turns[there] + 1
@@ -145,22 +148,15 @@ class Repeats:
             self._lag = count - source if expected else 0.0
         symbols[here], self._values[here], self._steps[here] = symbol, value, step
         self._turns[here], self._starts[here] = turns, start
-        self._last[bucket] = count
+        self._last_after_3[bucket_3] = self._last_after_6[bucket_6] = count
         self._source = source + 1 if source >= 0 and count + 1 - source < WINDOW else -1
-        self._context = (symbol, *self._context[:2])
+        self._context = (symbol, *context[:5])
         self._count, self._score, self.turns = count + 1, score, turns
         return expected and score > _BAR and score > self._bar()
 
-    def _place(self, bucket: int) -> int:
-        """The last place after the same three units as now; -1 for none."""
-        place = self._last[bucket]
-        if place < 3 or self._count - place >= WINDOW - 3:
-            return -1
+    def _follows(self, place: int, depth: int) -> bool:
+        """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
+        if place < depth or self._count - place >= WINDOW - depth:
+            return False
         symbols = self._symbols
-        one, two, three = self._context
-        same = (
-            symbols[(place - 1) & _MASK] == one
-            and symbols[(place - 2) & _MASK] == two
-            and symbols[(place - 3) & _MASK] == three
-        )
-        return place if same else -1
+        return all(symbols[(place - 1 - back) & _MASK] == self._context[back] for back in range(depth))
