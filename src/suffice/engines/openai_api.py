@@ -52,7 +52,7 @@ class Dialect:
         A conversation that ends with the assistant is gone on with: vLLM and SGLang need to be told, llama.cpp does so
         by itself, and a server that cannot says so.
         """
-        body: dict[str, Any] = {"model": model, "stream": True, **request.extra}
+        body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
         if is_chat(request):
             messages = _messages(request)
             body |= {"messages": messages, self.cap: request.first_cap}
