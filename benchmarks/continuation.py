@@ -25,8 +25,6 @@ from suffice.engines import Engine, Sampling, open_engine
 from suffice.models.make.tasks import draw
 from suffice.session import Answer, Request, Session
 
-MAX_NEW_TOKENS = 512
-
 
 def prompts(count: int) -> list[str]:
     """Distinct prompts, the same on every run."""
@@ -50,14 +48,22 @@ class Pair:
         return all(getattr(self.whole, name) == getattr(self.continued, name) for name in ("text", "finish", "usage"))
 
 
-async def ask(session: Session, asked: Sequence[str], reservation: int | None, concurrency: int) -> list[Answer]:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The flags that both arms share."""
+
+    max_new_tokens: int
+    concurrency: int
+
+
+async def ask(session: Session, asked: Sequence[str], reservation: int | None, options: Options) -> list[Answer]:
     """All answers, in order."""
-    slots = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(options.concurrency)
 
     async def one(prompt: str) -> Answer:
         request = Request(
             messages=({"role": "user", "content": prompt},),
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=options.max_new_tokens,
             sampling=Sampling(temperature=0),
             on_runaway="off",
             on_length="continue" if reservation else "stop",
@@ -69,15 +75,16 @@ async def ask(session: Session, asked: Sequence[str], reservation: int | None, c
     return await asyncio.gather(*map(one, asked))
 
 
-async def compare(engine: Engine, asked: Sequence[str], reservation: int, concurrency: int) -> list[Pair]:
+async def compare(engine: Engine, asked: Sequence[str], reservation: int, options: Options) -> list[Pair]:
     """Both arms, one after the other."""
     session = Session(engine)
     began = time.perf_counter()
-    whole = await ask(session, asked, None, concurrency)
+    whole = await ask(session, asked, None, options)
     between = time.perf_counter()
-    continued = await ask(session, asked, reservation, concurrency)
+    continued = await ask(session, asked, reservation, options)
     ended = time.perf_counter()
-    print(f"  at once {between - began:.1f} s, continued {ended - between:.1f} s, {concurrency} at a time", flush=True)
+    at_a_time = f"{options.concurrency} at a time"
+    print(f"  at once {between - began:.1f} s, continued {ended - between:.1f} s, {at_a_time}", flush=True)
     return [Pair(*each) for each in zip(asked, whole, continued, strict=True)]
 
 
@@ -104,14 +111,16 @@ def show(pair: Pair) -> None:
 async def main(options: argparse.Namespace) -> int:
     """Compare, and ask again what differs."""
     asked = prompts(options.answers)
+    shared = Options(options.max_new_tokens, options.concurrency)
     async with open_engine(options.model, upstream=options.upstream) as engine:
         print(f"{engine.model_name} {'on ' + options.upstream if options.upstream else '(local)'}")
-        pairs = await compare(engine, asked, options.reservation, options.concurrency)
+        pairs = await compare(engine, asked, options.reservation, shared)
         print(describe(pairs, options.reservation))
         differing = [pair for pair in pairs if not pair.same]
         if differing and options.concurrency > 1:
             print("the pairs that differ, once more, one at a time:")
-            again = await compare(engine, [pair.prompt for pair in differing], options.reservation, 1)
+            one_at_a_time = Options(options.max_new_tokens, 1)
+            again = await compare(engine, [pair.prompt for pair in differing], options.reservation, one_at_a_time)
             print(describe(again, options.reservation))
             differing = [pair for pair in again if not pair.same]
     for pair in differing:
@@ -125,5 +134,6 @@ if __name__ == "__main__":
     parser.add_argument("--upstream", help="URL of a server that serves the same model")
     parser.add_argument("--answers", type=int, default=1000)
     parser.add_argument("--reservation", type=int, default=16, help="tokens")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--concurrency", type=int, default=1)
     raise SystemExit(asyncio.run(main(parser.parse_args())))

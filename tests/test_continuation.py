@@ -245,6 +245,32 @@ def test_the_bundled_model_says_the_same_with_a_reservation_of_16_tokens() -> No
     asyncio.run(main())
 
 
+def test_what_is_reserved_grows_while_an_answer_runs() -> None:
+    pytest.importorskip("transformers")
+    from suffice.engines.loading import bundled_model
+    from suffice.engines.local import LocalEngine
+
+    if not (bundled_model() / "config.json").is_file():
+        pytest.skip("the bundled model is not there")
+
+    async def main() -> None:
+        async with LocalEngine(kv_tokens=4096, ignore_end_tokens=True) as engine:
+            request = GenerationRequest("a", 100, prompt="Count to 9.", reservation=8)
+            reserved, tokens = [], 0
+            async for chunk in engine.submit(request):
+                tokens += len(chunk.token_ids)
+                reserved.append(engine.reserved_tokens())
+                if chunk.finish is None:
+                    assert reserved[-1] > tokens, "an answer has outgrown what was set aside for it"
+            assert tokens == 100
+            prompt = (await engine.count_tokens((), "Count to 9.")).tokens
+            assert {each - prompt for each in reserved if each} <= {8, 16, 32, 64, 100}
+            assert len(set(reserved)) > 2
+            assert engine.reserved_tokens() == 0
+
+    asyncio.run(main())
+
+
 def test_a_request_that_loses_its_cache_keeps_growing() -> None:
     """Under memory pressure transformers begins a request anew, with what it has generated as its prompt."""
     pytest.importorskip("transformers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
@@ -127,6 +128,33 @@ def test_a_servers_reasoning_is_thinking() -> None:
 
     answer = asyncio.run(main())
     assert (answer.text, answer.thinking, answer.usage) == ("42", "let me see", Usage(7, 3, thinking_tokens=2))
+
+
+def test_a_reservation_that_ends_inside_a_servers_reasoning_is_gone_on_with() -> None:
+    """vLLM takes thinking out of the chat's text, and not out of the completion that goes on with it."""
+    legs = [
+        [
+            {"prompt_token_ids": [1, 2], "choices": [{"delta": {"reasoning": "let "}, "token_ids": [10]}]},
+            {"choices": [{"delta": {"reasoning": "me "}, "token_ids": [11], "finish_reason": "length"}]},
+        ],
+        [
+            {"choices": [{"text": "see</think>", "token_ids": [12, 13]}]},
+            {"choices": [{"text": "\n\n42", "token_ids": [14, 15], "finish_reason": "stop"}]},
+        ],
+    ]
+
+    async def main() -> Answer:
+        async with FakeOpenAI(models=({"id": "m", "owned_by": "vllm"},)) as server, RemoteEngine(server.url) as engine:
+            server.routes = {"/detokenize": lambda body: {"prompt": "whole"}}
+            server.script(*(Reply(raw=[f"data: {json.dumps(event)}\n\n".encode() for event in leg]) for leg in legs))
+            request = Request(messages=({"role": "user", "content": "hi"},), first_reservation=2, max_new_tokens=50)
+            answer = await Session(engine).answer(request)
+            assert server.generations[1].body["prompt"] == [1, 2, 10, 11]
+            return answer
+
+    answer = asyncio.run(main())
+    assert (answer.text, answer.thinking, answer.finish.reason) == ("42", "let me see", "stop")
+    assert (answer.usage.answer_tokens, answer.usage.thinking_tokens) == (6, 4)
 
 
 @pytest.mark.parametrize(

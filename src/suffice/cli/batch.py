@@ -34,6 +34,10 @@ _NOT_SETTINGS = {
     "concurrency",
     "sort",
     "prompt",
+    "preset",  # what it stands for is among the others
+    "on_length",
+    "first_reservation",
+    "tokenizer",
 }
 
 

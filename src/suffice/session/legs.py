@@ -45,6 +45,7 @@ class Legs:
         self._seam = TextSeam()
         self._turn: GenerationRequest | None = None
         self._run = request
+        self._inside = False  # the next run begins inside thinking that the server took out of the text
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The chunks of the answer, as if one run had written them; the last has `finish`.
@@ -105,6 +106,7 @@ class Legs:
             raise CannotContinueError("tool calls, JSON modes and the like are not continued")
         after = await self._engine.seam(self._request, written, then)
         self._seam.begin("" if then else written.text.removeprefix(after.text))
+        self._inside = written.reasoned and not written.text and not then
         self._written.next_leg(after, then)
         generated = self.usage.answer_tokens
         left = max(1, self._request.max_new_tokens - generated)
@@ -113,4 +115,6 @@ class Legs:
 
     def _joined(self, chunk: Chunk) -> Chunk:
         """The chunk without what was shown already; text whose tokens are known needs no such care."""
+        if self._inside:
+            chunk, self._inside = replace(chunk, thinking=True), False
         return chunk if chunk.lengths or not chunk.text else replace(chunk, text=self._seam.push(chunk.text))

@@ -45,7 +45,8 @@ class LoopWatch:
     def push(self, chunk: Chunk) -> Loop | None:
         """Take the next chunk; the loop, once, when there is one."""
         if not chunk.lengths:
-            found = self._detector.push_text(chunk.text) if chunk.text else None
+            by_tokens = bool(self._ends)  # then this is the rest of a character, at the end
+            found = self._detector.push_text(chunk.text) if chunk.text and not by_tokens else None
             return Loop(found.onset, found.period, "characters", found.keep) if found else None
         told: Runaway | None = None
         for token, length in zip(chunk.token_ids, chunk.lengths, strict=True):
