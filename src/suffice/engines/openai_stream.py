@@ -34,7 +34,7 @@ class AnswerReader:
         """The server said that nothing more will come."""
         self._request = request
         self._host = host
-        self._reasoning_pieces = 0
+        self._tokens = self._reasoning_tokens = 0  # by their ids, else by pieces
         self._finish_reason: str | None = None
         self._stop_reason: Any = None
         self._usage: Usage | None = None
@@ -101,11 +101,14 @@ class AnswerReader:
             self._stop_reason = choice["stop_reason"]
         message = choice.get("delta") or choice.get("message") or {}
         reasoning = text_of(message.get("reasoning_content") or message.get("reasoning"))
-        self._reasoning_pieces += bool(reasoning)
         text = self._whole(text_of(message.get("content") or choice.get("text") or ""))
         self.pieces += bool(text)
         prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
-        return Chunk(text, _ids(choice, "token_ids"), reasoning=reasoning, prompt_ids=prompt_ids)
+        ids = _ids(choice, "token_ids")
+        tokens = len(ids) or bool(text) + bool(reasoning)
+        self._tokens += tokens
+        self._reasoning_tokens += tokens if reasoning else 0
+        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids)
 
     def _whole(self, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
@@ -138,8 +141,7 @@ class AnswerReader:
 
     def _counted(self) -> Usage:
         prompt_tokens = estimate_tokens(self._request.messages, self._request.prompt)
-        tokens = self.pieces + self._reasoning_pieces
-        return Usage(prompt_tokens, tokens, exact=False, thinking_tokens=self._reasoning_pieces)
+        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:
         return EngineError(f"{self._host}: {text}")

@@ -104,7 +104,7 @@ class Reader:
                 yield from self._answer(rest)
             if rest := self._stop_words.flush():
                 yield Text(rest)
-        yield replace(usage, thinking_tokens=usage.thinking_tokens or self._thinking_tokens)
+        yield replace(usage, thinking_tokens=max(usage.thinking_tokens, self._thinking_tokens))
         yield self._with_limit(finish)
 
     def _answer(self, text: str) -> Iterator[Event]:
