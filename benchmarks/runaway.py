@@ -159,6 +159,8 @@ def measure(path: Path, tokenizer: Tokenizer, decode: Callable[[int], str], mode
             for tally in mine:
                 count(tally, kind, len(ids), at, false)
     for (name, half), tally in tallies.items():
+        if not tally.tokens:
+            continue
         print(f"{path.name.removesuffix('.jsonl.gz'):22} {half:7} {name:8} {tally.line()}", flush=True)
 
 

@@ -110,9 +110,8 @@ class Repeats:
             elif score < best - _TOLERANCE:
                 break
         oldest = max(0, self._count - WINDOW)
-        if newest - begin < lag:  # turns in changing order: the copying began where the score did
-            begin = min(begin, self._risen)
-        second = max(begin, oldest)
+        # Where turns differ in length or order the walk ends early; what raised the score is a copy as well.
+        second = max(min(begin, self._risen), oldest)
         first = max(second - lag, oldest)
         return self._starts[first & _MASK], self._starts[second & _MASK]
 
