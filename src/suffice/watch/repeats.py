@@ -25,7 +25,7 @@ _NUMBER = -1  # the symbol of every number
 _LARGEST = 10**15  # values are kept below it
 _CONTEXT = 12
 
-# Chosen on half of some 7,700 answers of Qwen2 and Qwen2.5 models, and checked on the other half: docs/runaways.md.
+# Searched on half of some 7,700 answers of Qwen2 and Qwen2.5 models and checked on the other: docs/runaways.md.
 _GAINS = (0.0, 0.0, 0.0, 0.5)  # per unit that came true, by how often it had been said before: thrice is no loop yet
 _GAIN = 2.0  # from the fifth time on
 _JUMP = 5.0  # cost of following another place
