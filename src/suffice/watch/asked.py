@@ -43,14 +43,14 @@ def prompt_text(prompt: object) -> str:
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, Iterable):
-        return "\n".join(_content(message) for message in prompt if isinstance(message, Mapping))
+        return "\n".join(filter(None, (_content(message) for message in prompt if isinstance(message, Mapping))))
     return ""
 
 
 def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        content = "\n".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+        content = "\n".join(str(part["text"]) for part in content if isinstance(part, Mapping) and part.get("text"))
     return content if isinstance(content, str) else ""
 
 

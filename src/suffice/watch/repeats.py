@@ -1,10 +1,11 @@
 """How much of the newest text is a copy of earlier text, and where the copying began; constant work per unit.
 
 Each unit is predicted from an earlier place that reads the same: the place being followed, or else the last place where
-the same six or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic encoding", DCC 1996). Units
-that come true raise a score and units that do not lower it, never below zero: Page's cumulative sum test ("Continuous
-inspection schemes", Biometrika 1954), which tells a lasting change at the earliest moment for a given rate of false
-alarms. A number that is not the same but goes on like a counter costs little, one that follows no rule costs much.
+the same twelve or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic
+encoding", DCC 1996). Units that come true raise a score and units that do not lower it, never below zero: Page's
+cumulative sum test ("Continuous inspection schemes", Biometrika 1954), which tells a lasting change at the earliest
+moment for a given rate of false alarms. A unit that the answer did not hold before costs most: whoever fills in new
+names is getting somewhere. A number that goes on like a counter costs little, one that follows no rule costs much.
 
 Knows nothing about tokens, characters and prompts.
 """
@@ -22,16 +23,18 @@ _MASK = WINDOW - 1
 _BUCKETS = 2 * WINDOW - 1
 _NUMBER = -1  # the symbol of every number
 _LARGEST = 10**15  # values are kept below it
+_CONTEXT = 12
 
-# Chosen on half of some 7,700 answers of Qwen2 and Qwen2.5 models, and checked on the other half: docs/runaways.md.
+# Searched on half of some 7,700 answers of Qwen2 and Qwen2.5 models and checked on the other: docs/runaways.md.
 _GAINS = (0.0, 0.0, 0.0, 0.5)  # per unit that came true, by how often it had been said before: thrice is no loop yet
 _GAIN = 2.0  # from the fifth time on
 _JUMP = 5.0  # cost of following another place
-_NEW = 3.0  # cost of a unit that came unexpected
-_NEW_AGAIN = 8.0  # cost of each further one in a row
+_NEW = 100.0  # cost of a unit that was not seen before at all
+_MISS = 3.0  # cost of a unit that came unexpected
+_MISS_AGAIN = 8.0  # cost of each further one in a row
 _COUNTER = 2.0  # cost of a number that differs by the same step as last time
 _OTHER_NUMBER = 8.0  # cost of any other number where a number was expected
-_BAR = 100.0  # score that tells a loop whose period is near zero
+_BAR = 150.0  # score that tells a loop whose period is near zero
 _BAR_PER_LAG = 6.0  # more for each unit of the period: long ones must turn more often to be told from long quotations
 _LONGEST_LAG = 200.0  # up to which that goes on
 _BAR_NUMBERS = 200.0  # more where numbers change along the way
@@ -50,9 +53,10 @@ class Repeats:
         self._starts = array("q", bytes(8 * WINDOW))
         self._turns = array("q", bytes(8 * WINDOW))
         self._last_after_3 = array("q", b"\xff" * (8 * (_BUCKETS + 1)))  # -1: nowhere
-        self._last_after_6 = array("q", self._last_after_3)
+        self._last_after_12 = array("q", self._last_after_3)
+        self._last_of_symbol = array("q", self._last_after_3)
         self._count = 0
-        self._context = (0,) * 6  # the newest first
+        self._context = (0,) * _CONTEXT  # the newest first
         self._source = -1  # the unit that the next one is expected to equal
         self._score = 0.0
         self._risen = 0  # the unit at which the score last left zero
@@ -106,6 +110,7 @@ class Repeats:
             elif score < best - _TOLERANCE:
                 break
         oldest = max(0, self._count - WINDOW)
+        # Where turns differ in length or order the walk ends early; what raised the score is a copy as well.
         second = max(min(begin, self._risen), oldest)
         first = max(second - lag, oldest)
         return self._starts[first & _MASK], self._starts[second & _MASK]
@@ -118,18 +123,16 @@ class Repeats:
         """One complete unit: is it the expected one, what does that say, and remember it."""
         symbols, count, source = self._symbols, self._count, self._source
         here = count & _MASK
-        context = self._context
-        bucket_3, bucket_6 = hash(context[:3]) & _BUCKETS, hash(context) & _BUCKETS
+        bucket_3, bucket_12 = hash(self._context[:3]) & _BUCKETS, hash(self._context) & _BUCKETS
+        bucket = symbol & _BUCKETS
         turns, step, score = 0, 0, self._score
         self._numbers *= _FORGET
         jumped = False
         expected = source >= 0 and symbols[source & _MASK] == symbol
         if not expected:
-            for place, depth in ((self._last_after_6[bucket_6], 6), (self._last_after_3[bucket_3], 3)):
-                if symbols[place & _MASK] == symbol and self._follows(place, depth):
-                    expected = jumped = True
-                    source = place
-                    break
+            place = self._find(symbol, bucket_3, bucket_12)
+            if place >= 0:
+                expected, jumped, source = True, True, place
         if expected:
             there = source & _MASK
             turns = self._turns[there] + 1
@@ -140,19 +143,28 @@ class Repeats:
             else:
                 score += (_GAINS[turns] if turns < 4 else _GAIN) - (_JUMP if jumped else 0.0)
                 self._lag += (count - source - self._lag) * _SMOOTHING
+        elif symbols[self._last_of_symbol[bucket] & _MASK] != symbol:
+            score -= _NEW
         else:
-            score -= _NEW_AGAIN if self._missed else _NEW
+            score -= _MISS_AGAIN if self._missed else _MISS
         self._missed = not expected
         if score <= 0.0:
             score, self._risen = 0.0, count + 1
             self._lag = count - source if expected else 0.0
         symbols[here], self._values[here], self._steps[here] = symbol, value, step
         self._turns[here], self._starts[here] = turns, start
-        self._last_after_3[bucket_3] = self._last_after_6[bucket_6] = count
+        self._last_after_3[bucket_3] = self._last_after_12[bucket_12] = self._last_of_symbol[bucket] = count
         self._source = source + 1 if source >= 0 and count + 1 - source < WINDOW else -1
-        self._context = (symbol, *context[:5])
+        self._context = (symbol, *self._context[: _CONTEXT - 1])
         self._count, self._score, self.turns = count + 1, score, turns
         return expected and score > _BAR and score > self._bar()
+
+    def _find(self, symbol: int, bucket_3: int, bucket_12: int) -> int:
+        """The last place after the same twelve or the same three units where `symbol` came next; -1 for none."""
+        for place, depth in ((self._last_after_12[bucket_12], _CONTEXT), (self._last_after_3[bucket_3], 3)):
+            if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
+                return place
+        return -1
 
     def _follows(self, place: int, depth: int) -> bool:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""

@@ -67,7 +67,7 @@ class RunawayDetector:
             return None
         start = self._taken
         self._taken = start + 1
-        return self._take(self._units(token_id), start)
+        return self._take(self._units(token_id), start, start + 1)
 
     def push_text(self, piece: str) -> Runaway | None:
         """Take the next piece of text, cut anywhere; the report if the answer loops by now."""
@@ -75,27 +75,27 @@ class RunawayDetector:
             return None
         self._taken += len(piece)
         for start, unit in self._text.push(piece):
-            if (found := self._take(unit, start)) is not None:
+            if (found := self._take(unit, start, start + len(unit.text))) is not None:
                 return found
         return None
 
-    def _take(self, unit: Unit, start: int) -> Runaway | None:
+    def _take(self, unit: Unit, start: int, end: int) -> Runaway | None:
         if self._repeats.take(unit, start):
             if self._repeats.turns >= self._turns_wanted():
                 first, second = self._repeats.copied_from()
                 return self._tell(first, second - first)
             self._repeats.hold()
         if unit.kind != Kind.WORD:
-            return self._flood(unit, start)
+            return self._flood(unit, start, end)
         self._run = None
         return None
 
-    def _flood(self, unit: Unit, start: int) -> Runaway | None:
+    def _flood(self, unit: Unit, start: int, end: int) -> Runaway | None:
         """Blanks or digits that do not end."""
         run = self._run
         if run is None or run.kind != unit.kind:
             run = self._run = _Run(unit.kind, start)
-        run.add(unit.text, self._taken)
+        run.add(unit.text, end)
         period = run.period()
         if not period or run.turns < self._turns_wanted():
             return None
