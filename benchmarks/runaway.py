@@ -9,8 +9,8 @@ are cut with, `qwen2-tokenizer/tokenizer.json`. Three detectors read the same to
 An answer is a loop when it ran into its limit and its last 1,024 tokens are repetitive (zlib ratio above 4), and normal
 when the model ended it. A stop of a normal answer is false when the last 160 tokens before it were not repetitive, or
 more than 200 bytes of what it cuts off are new (deflate with the text so far as dictionary). The figures are given for
-all prompts and for the half that the search for the detector's constants did not use. Time is process CPU time, decoding not
-counted.
+all prompts and for the half that the search for the detector's constants did not use. Time is process CPU time,
+decoding not counted.
 """
 
 from __future__ import annotations
