@@ -115,12 +115,15 @@ def test_a_result_file_of_infer(tmp_path: Path) -> None:
          "budget": {"limited_by": "tier"}, "row": {"query": "List", "category": "lists", "output_tokens": 999}},
         {"index": 1, "line": 2, "text": "t", "finish_reason": "length", "prompt_tokens": 9, "answer_tokens": 64,
          "budget": {"limited_by": "caller"}, "row": {"query": "Write", "category": "essays"}},
+        {"index": 3, "line": 4, "text": "a a", "finish_reason": "stop", "finish_by": "repetition", "prompt_tokens": 9,
+         "answer_tokens": 30, "row": {"query": "Loop", "category": "essays"}},
         {"index": 2, "line": 3, "error": "the server is down", "row": {"query": "Why", "category": "essays"}},
     ]  # fmt: skip
     reader = LengthReader(groups=("category", "budget.limited_by"))
     profile = measure(reader.read([write(tmp_path / "answers.jsonl", rows)]), reader.groups)
-    assert dict(profile.all.answer.items()) == {7: 1, 64: 1}
-    assert profile.all.finishes == {"stop": 1, "length": 1, "error": 1}
+    assert dict(profile.all.answer.items()) == {7: 1, 30: 1, 64: 1}
+    assert profile.all.finishes == {"stop": 1, "length": 1, "repetition": 1, "error": 1}
+    assert dict(profile.all.looped.items()) == {30: 1}
     assert set(profile.groups()["category"]) == {"lists", "essays"}
     assert set(profile.groups()["budget.limited_by"]) == {"tier", "caller"}
 

@@ -142,6 +142,8 @@ class LengthReader:
         prompt = token_count(flat[layout.prompt], layout.prompt) if layout.prompt else None
         answer = flat[layout.answer] if layout.answer else None
         finish = flat[layout.finish] if layout.finish else None
+        if "repetition" in (row.get("finish_by"), row.get("finish_detail")):
+            finish = "repetition"  # a result file's `finish_reason` has only OpenAI's words
         text = flat[layout.prompt_text] if layout.prompt_text else _last_user_turn(flat.get("messages"))
         text = text if isinstance(text, str) else ""
         groups = self._groups(flat, layout, name, text)
