@@ -14,7 +14,8 @@ __all__ = ["LEVELS", "adjusted", "moved"]
 
 _Floats = NDArray[np.float64]
 
-LEVELS = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+LEVELS = np.array([0.001, 0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.975, 0.99, 0.999])
+"""The probabilities that predictions are calibrated at; others lie on straight lines between them."""
 _LOGITS = np.log(LEVELS / (1 - LEVELS))
 _RATE = 0.02
 _STEP = _RATE / np.sqrt(LEVELS * (1 - LEVELS))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from suffice.budget.model.distribution import BINS
 
-__all__ = ["EVERYONE", "LEVEL_NAMES", "Group", "Groups", "groups_of"]
+__all__ = ["EVERYONE", "LEVEL_NAMES", "Group", "Groups", "blended", "correction", "groups_of", "trust_in_history"]
 
 _Floats = NDArray[np.float64]
 
@@ -28,6 +28,7 @@ EVERYONE = b"everyone"
 MEMORY = 500.0
 """Answers that a histogram remembers: each weighs 1 - 1/500 of the next."""
 _SHORT_MEMORY = 50.0  # the same for which source to trust, and for the prompt model's bias
+_DOUBT, _EVIDENCE = 1.0, 20.0  # history must have been better before it outweighs a prompt; answers that count as proof
 _PRIOR = 12.0  # answers that a group needs to weigh as much as its parents
 
 
@@ -51,11 +52,11 @@ class Group:
     square: float = 1.0
     """Decayed mean of their squares."""
 
-    def add(self, bin_: int) -> None:
-        """One more answer, whose length lies in this bin."""
+    def add(self, weights: _Floats) -> None:
+        """One more answer; `weights` say where on the grid, and sum to 1."""
         keep = np.float32(1 - 1 / MEMORY)
         self.counts *= keep
-        self.counts[bin_] += 1
+        self.counts += weights
         self.mass = self.mass * float(keep) + 1
         self.answers += 1
 
@@ -72,12 +73,10 @@ class Group:
 def groups_of(record: Mapping[str, Any]) -> list[bytes]:
     """Keys of the groups that a record belongs to, from everyone to the finest. Hashes: nobody's name is kept."""
     keys = [EVERYONE]
-    path = b""
     for name in LEVEL_NAMES:
         value = _system(record) if name == "system" else record.get(name)
         if value is not None and value != "":
-            path = hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "replace"), digest_size=8).digest()
-            keys.append(path)
+            keys.append(hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "replace"), digest_size=8).digest())
     return keys
 
 
@@ -150,9 +149,6 @@ def trust_in_history(groups: Sequence[Group]) -> float:
     """
     advantage = _shrunk(groups, "advantage", 0.0)
     return float(1 / (1 + np.exp(_DOUBT - _EVIDENCE * advantage)))
-
-
-_DOUBT, _EVIDENCE = 1.0, 20.0
 
 
 def correction(groups: Sequence[Group]) -> tuple[float, float]:
