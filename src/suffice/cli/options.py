@@ -35,6 +35,7 @@ class InferOptions:
     max_new_tokens: str
     max_length: int | None
     tier: str | None
+    length_model: str | None
     stop_words: tuple[str, ...]
     keep_stop_words: bool
     temperature: float | None
@@ -190,6 +191,12 @@ def infer_options() -> list[click.Parameter]:
             help="The most tokens that prompt and answer have together. [default: the model's context]",
         ),
         Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--length-model"],
+            metavar="DIR",
+            **length,
+            help="What `suffice fit` wrote: expects lengths from your own answers. [default: the packaged model]",
+        ),
         Option(
             ["--stop-words"],
             multiple=True,

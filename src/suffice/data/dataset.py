@@ -16,7 +16,7 @@ from suffice.data.rows import check_columns, read_row
 from suffice.data.types import Conversation, DatasetSummary, RowError, RowProblem
 from suffice.errors import DataError
 
-__all__ = ["DatasetRows", "count_rows", "dataset_fingerprint", "read_dataset"]
+__all__ = ["DatasetRows", "count_rows", "dataset_fingerprint", "read_dataset", "read_raw"]
 
 _COUNT_LIMIT_BYTES = 1 << 29
 """Above this size a file is not read a first time only to show a progress bar with an end."""
@@ -69,6 +69,26 @@ def read_dataset(spec: str, *, seed: int = 0, columns: Mapping[str, str] | None 
     if file.sample is not None:
         chosen = _sampled(chosen, _guarded_count(reader, file.path), file, seed, summary)
     return DatasetRows(_rows(chosen, reader, str(file.path), dict(columns or {}), summary), summary)
+
+
+def read_raw(spec: str, *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
+    """The rows of a dataset as they lie in the file, and why where one cannot be parsed; `spec` as in `read_dataset`.
+
+    Raises:
+        DataError: as `read_dataset` does.
+    """
+    file = find_file(spec)
+    reader = reader_for(file.path)
+    records = _guarded(reader, file.path)
+    if file.sample is not None:
+        records = _sampled(records, _guarded_count(reader, file.path), file, seed, DatasetSummary())
+    for _, record in records:
+        try:
+            row = reader.parse(record)
+        except RowProblem as problem:
+            yield problem
+        else:
+            yield row if isinstance(row, Mapping) else {"prompt": row}
 
 
 def count_rows(spec: str) -> int | None:

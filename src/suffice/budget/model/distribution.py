@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,15 +50,16 @@ def grid_quantiles(cumulative: _Floats, levels: _Floats) -> _Floats:
 class LengthPrediction:
     """How long an answer will be: a distribution, not a number."""
 
-    def __init__(self, levels: _Floats, tokens: _Floats, source: str) -> None:
+    def __init__(self, levels: Sequence[float], tokens: Sequence[float], source: str) -> None:
         """
         Args:
-            levels: ascending probabilities.
-            tokens: the calibrated quantiles there, ascending.
+            levels: ascending probabilities; what lies outside is answered with the first and the last.
+            tokens: the calibrated quantiles there, ascending whole numbers.
             source: where the prediction comes from, in words.
         """
         self._levels, self._tokens = levels, tokens
         self.source = source
+        """Where the prediction comes from, in words."""
 
     def quantile(self, p: float) -> int:
         """Tokens that a share `p` of such answers does not exceed.
@@ -67,13 +69,19 @@ class LengthPrediction:
         """
         if not 0 < p < 1:
             raise ValueError(f"p is {p!r}; a quantile needs a probability between 0 and 1")
-        return max(0, math.ceil(float(np.interp(p, self._levels, self._tokens)) - 1e-6))
+        above = bisect_left(self._levels, p)
+        if above in (0, len(self._levels)):
+            return int(self._tokens[min(above, len(self._levels) - 1)])
+        low, high = self._tokens[above - 1], self._tokens[above]
+        share = (p - self._levels[above - 1]) / (self._levels[above] - self._levels[above - 1])
+        return math.ceil(low + share * (high - low) - 1e-6)
 
     @property
     def expected(self) -> float:
         """The mean length in tokens, of what lies between the 0.1 % and the 99.9 % quantile."""
-        widths = np.diff(self._levels)
-        return float((widths * (self._tokens[1:] + self._tokens[:-1])).sum() / (2 * widths.sum()))
+        pairs = zip(self._levels, self._levels[1:], self._tokens, self._tokens[1:], strict=False)
+        total = math.fsum((above - below) * (low + high) / 2 for below, above, low, high in pairs)
+        return total / (self._levels[-1] - self._levels[0])
 
     def quantiles(self, levels: Sequence[float] = (0.5, 0.9, 0.95, 0.99)) -> Quantiles:
         """(p, tokens) for each of `levels`, at least one token each."""

@@ -1,4 +1,4 @@
-"""Who asks: decayed histograms of the lengths that each client, route, system prompt and model got, from coarse to fine.
+"""Who asks: decayed histograms of the lengths that each client, route, system prompt and model got.
 
 Bounded: the groups that were seen least recently make room, and a group that is gone speaks through its parents.
 Not safe for several threads by itself: `LengthModel` holds the lock.
@@ -135,10 +135,8 @@ def blended(groups: Sequence[Group]) -> _Floats | None:
     for group in groups:
         if group.mass <= 0:
             continue
-        if mixed is None:
-            mixed = group.counts / group.mass
-        else:
-            mixed = (group.counts + _PRIOR * mixed) / (group.mass + _PRIOR)
+        parents, share = (0.0, 0.0) if mixed is None else (mixed, _PRIOR)
+        mixed = (group.counts.astype(np.float64) + share * parents) / (group.mass + share)
     return mixed
 
 

@@ -27,7 +27,7 @@ _Floats = NDArray[np.float64]
 MIN_ROWS = 80
 """Training prompts below which nothing is learned from prompts, only from who asks."""
 _NOBODY_KNOWS = (math.log(250), 1.2)
-"""Median and spread of log length before anything is known: Qwen2.5-7B's median on IFEval, its spread half as much again."""
+"""Median and spread of log length before anything is known: Qwen2.5-7B on IFEval, its spread half as much again."""
 _EDGES_SCALED = to_scale(np.maximum(EDGES[1:], 0.0))
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
@@ -98,7 +98,7 @@ class LengthModel:
         outlook = self._prompt.outlook(record) if self._prompt is not None else None
         with self._lock:
             groups = self._groups.known(groups_of(record))
-            return LengthPrediction(LEVELS, self._quantiles(groups, outlook), self._source(groups, outlook))
+            return LengthPrediction(_LEVELS, self._quantiles(groups, outlook).tolist(), self._source(groups, outlook))
 
     def observe(self, record: Mapping[str, Any]) -> None:
         """Learn from one answer: its record with `output_tokens`. Costs as much as a prediction.
@@ -110,9 +110,11 @@ class LengthModel:
         tokens = _length(record)
         self._learn(record, tokens, self._prompt.outlook(record) if self._prompt is not None else None)
 
-    def reads_prompts(self) -> bool:
-        """Whether it has been trained on prompts."""
-        return self._prompt is not None
+    def untaught(self) -> LengthModel:
+        """A model with the same training and no traffic of its own yet. What was trained is shared, not copied."""
+        fresh = LengthModel(capacity=self._groups.capacity)
+        fresh._prompt, fresh.card = self._prompt, self.card
+        return fresh
 
     def save(self, path: str | Path) -> Path:
         """Write everything that was learned to one file: `path` itself, or `length_model.npz` in the folder `path`.
@@ -158,7 +160,8 @@ class LengthModel:
         history = blended(groups)
         if history is None and outlook is not None and self._prompt is not None:
             shape = np.interp(levels, SHAPE_LEVELS, self._prompt.shape)
-            return np.ceil(to_tokens(outlook.location + outlook.scale * shape))
+            # An answer has a whole number of tokens: it is within x tokens exactly if it is within floor(x).
+            return np.floor(to_tokens(outlook.location + outlook.scale * shape))
         if history is None:
             median, spread = _NOBODY_KNOWS
             return np.ceil(np.exp(median + spread * _normal_quantiles(levels)))
@@ -181,7 +184,11 @@ class LengthModel:
     def _source(self, groups: Sequence[Group], outlook: Outlook | None) -> str:
         said = []
         if outlook is not None and self._prompt is not None:
-            unlike = f", which this one is unlike ({100 * outlook.novelty:.0f} %): widened" if outlook.novelty > _NOVEL else ""
+            unlike = (
+                f", which this one is unlike ({100 * outlook.novelty:.0f} %): widened"
+                if outlook.novelty > _NOVEL
+                else ""
+            )
             said.append(f"{self._prompt.rows} training prompts{unlike}")
         if groups:
             weight = f" (weight {trust_in_history(groups):.2f})" if said else ""
@@ -190,7 +197,8 @@ class LengthModel:
         return " and ".join(said) or "nothing known yet"
 
 
-_NOVEL = 0.05
+_NOVEL = 0.05  # novelty from which on the reasons speak of it
+_LEVELS: list[float] = LEVELS.tolist()
 
 
 def _length(record: Mapping[str, Any]) -> int:

@@ -42,10 +42,13 @@ class SparseRows:
 
     def transposed_times(self, vector: _Floats) -> _Floats:
         """Rows^T @ vector, shape (cells,)."""
-        return np.bincount(self._cells, self._values * np.repeat(vector, self._counts), self.columns)
+        weights: _Floats = self._values * np.repeat(vector, self._counts)
+        return np.bincount(self._cells, weights, self.columns).astype(np.float64)
 
 
-def ridge(rows: SparseRows, target: _Floats, used: NDArray[np.bool_], penalty: float, steps: int) -> tuple[_Floats, float]:
+def ridge(
+    rows: SparseRows, target: _Floats, used: NDArray[np.bool_], penalty: float, steps: int
+) -> tuple[_Floats, float]:
     """Weights and intercept that minimise squared error + `penalty` |weights|^2 over the rows that are `used`.
 
     By conjugate gradients (Hestenes and Stiefel 1952), stopped after `steps`, which regularises too.

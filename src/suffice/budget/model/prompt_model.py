@@ -73,8 +73,8 @@ class PromptModel:
     mean: float
     spread: float
     """Mean and standard deviation of all training lengths, on the model's scale."""
-    seen: NDArray[np.uint8]
-    """The 3-grams of training, as a bit set of 2^SEEN_BITS."""
+    seen: NDArray[np.bool_]
+    """Which hashes of 3-grams training has seen, shape (2^SEEN_BITS,)."""
     familiar: float
     """Share of unseen 3-grams that 95 % of held-out training prompts stay below."""
     rows: int
@@ -203,14 +203,16 @@ class _Fitting:
             self._step()
         return said, weights, intercept
 
-    def _seen(self) -> tuple[NDArray[np.uint8], _Floats]:
-        """The bit set of all 3-grams, and the share that each row has for itself against the other folds."""
+    def _seen(self) -> tuple[NDArray[np.bool_], _Floats]:
+        """The set of all 3-grams, and the share that each row has for itself against the other folds."""
         sets = [np.zeros(1 << SEEN_BITS, bool) for _ in range(FOLDS)]
         for row, fold in zip(self._rows, self._fold, strict=True):
             sets[fold][row.fingerprints] = True
         others = [np.logical_or.reduce([s for at, s in enumerate(sets) if at != fold]) for fold in range(FOLDS)]
-        unseen = [1 - others[fold][row.fingerprints].mean() for row, fold in zip(self._rows, self._fold, strict=True)]
-        return np.packbits(np.logical_or.reduce(sets)), np.array(unseen)
+        unseen = [
+            _unseen_share(others[fold], row.fingerprints) for row, fold in zip(self._rows, self._fold, strict=True)
+        ]
+        return np.logical_or.reduce(sets), np.array(unseen)
 
     def _step(self) -> None:
         self._steps += 1
@@ -225,6 +227,5 @@ def _model_offsets(models: Sequence[str], target: _Floats) -> dict[str, float]:
     return {str(n): float(s / (c + _MODEL_PRIOR)) for n, s, c in zip(names, sums, counts, strict=True)}
 
 
-def _unseen_share(seen: NDArray[np.uint8], fingerprints: NDArray[np.uint32]) -> float:
-    bits = seen[fingerprints >> np.uint32(3)] >> (7 - (fingerprints & np.uint32(7))).astype(np.uint8) & 1
-    return 1.0 - float(bits.mean())
+def _unseen_share(seen: NDArray[np.bool_], fingerprints: NDArray[np.uint32]) -> float:
+    return 1.0 - np.count_nonzero(seen[fingerprints]) / len(fingerprints)

@@ -28,7 +28,17 @@ __all__ = ["FILE_NAME", "State", "read_card", "read_state", "write_state"]
 FILE_NAME = "length_model.npz"
 _FORMAT, _VERSION = "suffice length model", 1
 _NUMBERS = ("mass", "answers", "compared", "advantage", "bias", "square")
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +177,7 @@ def _prompt_arrays(prompt: PromptModel) -> dict[str, NDArray[Any]]:
         "ridge": prompt.ridge.astype(np.float16),
         "intercepts": prompt.intercepts,
         "shape": prompt.shape,
-        "seen": prompt.seen,
+        "seen": np.packbits(prompt.seen),
         "tree_column": forest.column.astype(np.int16),
         "tree_threshold": forest.threshold,
         "tree_leaves": forest.leaves,
@@ -204,7 +214,7 @@ def _prompt(arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> P
         models={str(name): float(offset) for name, offset in numbers["models"].items()},
         mean=float(numbers["mean"]),
         spread=float(numbers["spread"]),
-        seen=arrays["seen"],
+        seen=np.unpackbits(arrays["seen"]).astype(bool),
         familiar=float(numbers["familiar"]),
         rows=int(numbers["rows"]),
     )

@@ -70,7 +70,7 @@ def features(record: Mapping[str, Any]) -> TextFeatures | None:
 
 
 def model_key(name: object) -> str:
-    """A model's name without its owner and without how it was quantised: Qwen/Qwen2.5-7B-Instruct-AWQ -> qwen2.5-7b-instruct."""
+    """A model's name without owner and quantisation: Qwen/Qwen2.5-7B-Instruct-AWQ -> qwen2.5-7b-instruct."""
     base = str(name or "").lower().rstrip("/").rpartition("/")[2]
     return _patterns()["quantised"].sub("", base)
 

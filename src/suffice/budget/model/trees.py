@@ -1,8 +1,8 @@
 """Gradient boosting of a location and a scale with small oblivious trees; predicting is a handful of array lookups.
 
 Oblivious trees ask the same question on a whole level, so that a leaf's number is the bits of the answers (as in
-CatBoost, Prokhorenkova et al. 2018). Both parameters of a normal distribution follow the natural gradient (NGBoost, Duan
-et al. 2020): the residual for the location, half of z^2 - 1 for the logarithm of the scale.
+CatBoost, Prokhorenkova et al. 2018). Both parameters of a normal distribution follow the natural gradient (NGBoost,
+Duan et al. 2020): the residual for the location, half of z^2 - 1 for the logarithm of the scale.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Growth:
 
     trees: int = 150
     depth: int = 5
+    """At most 8: a leaf's number fits a byte."""
     rate: float = 0.06
     shrinkage: float = 20.0
     """Rows of no effect that every leaf is averaged with."""
@@ -77,7 +78,7 @@ class Forest:
         self._folds, self._fold_of = folds, np.repeat(np.arange(folds), trees)[:, None]
         self._columns = column.reshape(folds * trees, depth)
         self._thresholds = threshold.reshape(folds * trees, depth)
-        self._powers = 1 << np.arange(depth)[::-1]
+        self._unused_bits = 8 - depth
         self._first = np.arange(folds * trees) << depth
         self._leaves = leaves.reshape(-1, 2)
 
@@ -90,14 +91,21 @@ class Forest:
     def predict(self, table: _Floats) -> tuple[float, float]:
         """Location and log scale, averaged over the folds; `table` has a row for each of them."""
         answers = table[self._fold_of, self._columns] > self._thresholds
-        leaves = self._leaves[self._first + answers @ self._powers]
-        total = self.start + leaves.reshape(self._folds, -1, 2).sum(axis=1)
-        return float(total[:, 0].mean()), float(_bounded(total[:, 1], self.start[:, 1]).mean())
+        numbers = np.packbits(answers, axis=1)[:, 0] >> self._unused_bits  # a leaf's number is the bits of the answers
+        leaves = self._leaves[self._first + numbers]
+        total = (self.start + leaves.reshape(self._folds, -1, 2).sum(axis=1)).tolist()
+        scales = [
+            min(first + _WIDER, max(first - _NARROWER, log_scale))
+            for (_, log_scale), (_, first) in zip(total, self.start.tolist(), strict=True)
+        ]
+        return sum(location for location, _ in total) / self._folds, sum(scales) / self._folds
 
 
-def _bounded(log_scale: _Floats, start: _Floats | float) -> _Floats:
-    """A scale is kept between 1/12 and 4.5 times that of all rows."""
-    return np.clip(log_scale, start - 2.5, start + 1.5)
+_NARROWER, _WIDER = 2.5, 1.5  # a scale is kept between 1/12 and 4.5 times that of all rows (e^-2.5, e^1.5)
+
+
+def _bounded(log_scale: _Floats, start: float) -> _Floats:
+    return np.clip(log_scale, start - _NARROWER, start + _WIDER)
 
 
 class _Grower:
@@ -147,14 +155,14 @@ class _Grower:
         count = min(self._growth.most_rows, max(1, int(self._growth.row_share * len(self._target))))
         return np.sort(self._random.choice(len(self._target), count, replace=False))
 
-    def _best_split(
-        self, rows: _Ints, leaf: _Ints, moments: _Floats, tried: _Ints, leaves: int
-    ) -> tuple[int, int]:
+    def _best_split(self, rows: _Ints, leaf: _Ints, moments: _Floats, tried: _Ints, leaves: int) -> tuple[int, int]:
         """Column and place of the split with the largest gain over all leaves; column -1 if none has any."""
         if not len(tried):
             return -1, 0
         width, cells = self._width, leaves * len(tried) * self._width
-        keys = (leaf[:, None] * (len(tried) * width) + np.arange(len(tried)) * width + self._binned[np.ix_(rows, tried)]).ravel()
+        keys = (
+            leaf[:, None] * (len(tried) * width) + np.arange(len(tried)) * width + self._binned[np.ix_(rows, tried)]
+        ).ravel()
         below = np.stack(
             [
                 np.bincount(keys, np.repeat(moment[rows], len(tried)), cells).reshape(leaves, len(tried), width)
