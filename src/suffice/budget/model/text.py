@@ -165,7 +165,7 @@ def _conversation(record: Mapping[str, Any], system: str) -> tuple[float, ...]:
     sampling = record.get("sampling") or {}
     temperature = sampling.get("temperature") if isinstance(sampling, Mapping) else None
     return (
-        float(len(messages)),
+        float(max(1, len(messages))),
         math.log1p(len(answers[-1])) if answers else -1.0,
         math.log1p(len(system)),
         float(bool(record.get("tools"))),
