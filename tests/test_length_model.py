@@ -290,14 +290,14 @@ def test_a_forest_says_the_mean_of_its_trees() -> None:
     random_ = np.random.default_rng(0)
     table = random_.normal(size=(300, 6))
     target = 3 * (table[:, 0] > 0) + table[:, 1] + random_.normal(size=300) * (0.1 + (table[:, 2] > 0))
-    fits = [Trees.grow(table, target, Growth(trees=60), seed) for seed in range(3)]
+    fits = [Trees.grow(table, target, Growth(trees=150, shrinkage=2.0), seed) for seed in range(3)]
     location, log_scale = Forest.of(fits).predict(np.repeat(table[:1], 3, axis=0))
     each = [fit.predict(table[:1]) for fit in fits]
     assert location == pytest.approx(np.mean([one[0][0] for one in each]), abs=1e-5)
     assert log_scale == pytest.approx(np.mean([one[1][0] for one in each]), abs=1e-5)
     said, scale = fits[0].predict(table)
     assert np.corrcoef(said, target)[0, 1] > 0.9
-    assert np.exp(scale[table[:, 2] > 0]).mean() > 2 * np.exp(scale[table[:, 2] <= 0]).mean()
+    assert np.exp(scale[table[:, 2] > 0]).mean() > 1.5 * np.exp(scale[table[:, 2] <= 0]).mean()
 
 
 def test_model_names() -> None:
@@ -325,9 +325,13 @@ def test_held_out_figures_beat_a_constant_and_streams_are_taken_in_order() -> No
     figures = evaluate(asked(300))
     assert figures.rows == 300
     assert figures.ratio < 0.6
-    stream = [{"client": f"{number % 3}", "output_tokens": 10 ** (1 + number % 3)} for number in range(500)]
-    assert evaluate(stream).rows == 100
-    assert evaluate(stream).ratio < 0.2
+    random_ = random.Random(4)
+    medians = {"a": 10, "b": 100, "c": 1000}
+    clients = [random_.choice("abc") for _ in range(500)]
+    stream = [{"client": c, "output_tokens": round(medians[c] * random_.lognormvariate(0, 0.3))} for c in clients]
+    figures = evaluate(stream)
+    assert figures.rows == 100
+    assert figures.ratio < 0.5
 
 
 # In the budget

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVELS", "adjusted", "moved"]
+__all__ = ["LEVELS", "adjusted", "covered_if_cut", "moved"]
 
 _Floats = NDArray[np.float64]
 
@@ -27,6 +27,12 @@ def adjusted(shift: _Floats) -> _Floats:
     return 1 / (1 + np.exp(-np.maximum.accumulate(_LOGITS + shift)))
 
 
-def moved(shift: _Floats, covered: NDArray[np.bool_]) -> _Floats:
-    """The shift after one more answer; `covered` says which quantiles it did not exceed."""
+def moved(shift: _Floats, covered: _Floats) -> _Floats:
+    """The shift after one more answer; `covered` says which quantiles it did not exceed: 1, 0, or how probably."""
     return np.clip(shift + _STEP * (LEVELS - covered), -_MOST, _MOST)
+
+
+def covered_if_cut(tokens: int, quantiles: _Floats) -> _Floats:
+    """How probably each quantile covers an answer of which only is known that it is longer than `tokens`."""
+    passed = float(np.interp(tokens, quantiles, LEVELS, left=0.0))
+    return np.clip((LEVELS - passed) / (1 - passed), 0.0, 1.0)

@@ -7,6 +7,7 @@ Not safe for several threads by itself: `LengthModel` holds the lock.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,9 +49,9 @@ class Group:
     advantage: float = 0.0
     """Decayed mean of log(probability by history / probability by prompt)."""
     bias: float = 0.0
-    """Decayed mean of the prompt model's standardised residuals."""
+    """Decayed mean of log(length / the prompt model's location), both on its scale: answers here are so much longer."""
     square: float = 1.0
-    """Decayed mean of their squares."""
+    """Decayed mean of the squares of the standardised residuals that remain."""
 
     def add(self, weights: _Floats) -> None:
         """One more answer; `weights` say where on the grid, and sum to 1."""
@@ -60,14 +61,13 @@ class Group:
         self.mass = self.mass * float(keep) + 1
         self.answers += 1
 
-    def compare(self, advantage: float, z: float) -> None:
+    def compare(self, advantage: float, ratio: float, z: float) -> None:
         """One more answer that history and prompt can be compared on."""
         self.compared = min(_SHORT_MEMORY, self.compared + 1)
         step = 1 / self.compared
         self.advantage += step * (min(3.0, max(-3.0, advantage)) - self.advantage)
-        z = min(4.0, max(-4.0, z))
-        self.bias += step * (z - self.bias)
-        self.square += step * (z * z - self.square)
+        self.bias += step * (min(1.0, max(-1.0, ratio)) - self.bias)
+        self.square += step * (min(16.0, z * z) - self.square)
 
 
 def groups_of(record: Mapping[str, Any]) -> list[bytes]:
@@ -150,10 +150,11 @@ def trust_in_history(groups: Sequence[Group]) -> float:
 
 
 def correction(groups: Sequence[Group]) -> tuple[float, float]:
-    """(bias, factor of the scale) of the prompt model for these groups, from its recent standardised residuals."""
-    bias = _shrunk(groups, "bias", 0.0)
-    variance = max(0.05, _shrunk(groups, "square", 1.0) - bias * bias)
-    return bias, float(np.sqrt(variance))
+    """What the prompt model's location and scale are multiplied with for these groups, and what its scale is on top.
+
+    Answers of another model or task are longer or shorter by a factor, more than by a number of tokens.
+    """
+    return math.exp(_shrunk(groups, "bias", 0.0)), math.sqrt(max(0.05, _shrunk(groups, "square", 1.0)))
 
 
 def _shrunk(groups: Sequence[Group], name: str, value: float) -> float:

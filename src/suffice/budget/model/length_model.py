@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from suffice.budget.model.calibration import LEVELS, adjusted, moved
+from suffice.budget.model.calibration import LEVELS, adjusted, covered_if_cut, moved
 from suffice.budget.model.distribution import BINS, EDGES, LengthPrediction, bin_of, grid_quantiles
 from suffice.budget.model.history import Group, Groups, blended, correction, groups_of, trust_in_history
 from suffice.budget.model.prompt_model import LEVELS as SHAPE_LEVELS
@@ -29,6 +29,7 @@ MIN_ROWS = 80
 _NOBODY_KNOWS = (math.log(250), 1.2)
 """Median and spread of log length before anything is known: Qwen2.5-7B on IFEval, its spread half as much again."""
 _EDGES_SCALED = to_scale(np.maximum(EDGES[1:], 0.0))
+_SMALL = 0.1  # so that a length of 0 has a logarithm
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
 
@@ -145,11 +146,12 @@ class LengthModel:
             known = self._groups.known(keys)
             history = blended(known)
             cut = record.get("finish") == "length"
-            covered = tokens <= self._quantiles(known, outlook)
+            quantiles = self._quantiles(known, outlook)
             groups = self._groups.touch(keys)
+            covered = covered_if_cut(tokens, quantiles) if cut else (tokens <= quantiles).astype(np.float64)
+            groups[0].shift = moved(groups[0].shift, covered)
             if not cut:
-                _compare(groups, history, self._prompt_cumulative(known, outlook), bin_, tokens, outlook)
-                groups[0].shift = moved(groups[0].shift, covered)
+                _compare(groups, history, self._prompt_cumulative(known, outlook), correction(known), tokens, outlook)
             weights = _spread(bin_, history if cut else None)
             for group in groups:
                 group.add(weights)
@@ -176,8 +178,8 @@ class LengthModel:
         """The prompt's word on the grid, corrected by how it did for these groups lately."""
         if outlook is None or self._prompt is None:
             return None
-        bias, factor = correction(groups)
-        z = (_EDGES_SCALED - outlook.location - bias * outlook.scale) / (factor * outlook.scale)
+        factor, wider = correction(groups)
+        z = (_EDGES_SCALED - factor * outlook.location) / (factor * wider * outlook.scale)
         cumulative: _Floats = np.interp(z, self._prompt.shape, SHAPE_LEVELS, left=0.0, right=1.0)
         return cumulative
 
@@ -214,9 +216,9 @@ def _spread(bin_: int, history: _Floats | None) -> _Floats:
     Redistribution to the right (Efron 1967), which is what Kaplan and Meier's estimate does.
     """
     weights = np.zeros(BINS)
-    above = history[bin_:].sum() if history is not None else 0.0
+    above = history[bin_ + 1 :].sum() if history is not None else 0.0
     if history is not None and above > _FLOOR:
-        weights[bin_:] = history[bin_:] / above
+        weights[bin_ + 1 :] = history[bin_ + 1 :] / above
     else:
         weights[bin_] = 1.0
     return weights
@@ -226,18 +228,20 @@ def _compare(
     groups: Sequence[Group],
     history: _Floats | None,
     said: _Floats | None,
-    bin_: int,
+    correction: tuple[float, float],
     tokens: int,
     outlook: Outlook | None,
 ) -> None:
-    """Tell every group how probable history and prompt had made this length."""
+    """Tell every group how probable history and prompt had made this length, and how far the prompt model was off."""
     if history is None or said is None or outlook is None:
         return
+    bin_, length, factor = bin_of(tokens), float(to_scale(tokens)), correction[0]
     by_prompt = said[bin_] - (said[bin_ - 1] if bin_ else 0.0)
     advantage = math.log((history[bin_] + _FLOOR) / (by_prompt + _FLOOR))
-    z = (float(to_scale(tokens)) - outlook.location) / outlook.scale
+    ratio = math.log((length + _SMALL) / (max(outlook.location, 0.0) + _SMALL))
+    z = (length - factor * outlook.location) / (factor * outlook.scale)
     for group in groups:
-        group.compare(advantage, z)
+        group.compare(advantage, ratio, z)
 
 
 def _normal_quantiles(levels: _Floats) -> _Floats:
