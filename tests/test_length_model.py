@@ -173,6 +173,13 @@ def test_an_answer_that_was_cut_counts_as_at_least_so_long() -> None:
     assert 120 <= model.predict({}).quantile(0.5) <= 180  # the median is 148; taking 128 at its word gives 128
 
 
+def test_training_answers_that_were_cut_are_no_traffic() -> None:
+    cut = [{"prompt": "endless", "finish": "length", "output_tokens": 2048} for _ in range(20)]
+    model = LengthModel.fit([*asked(200), *cut])
+    assert model.predict(question(asked(1)[0])).quantile(0.95) < 40
+    assert "earlier" not in model.predict({"prompt": "x"}).source
+
+
 def test_memory_is_bounded_and_everyone_stays() -> None:
     model = LengthModel(capacity=50)
     for number in range(2000):

@@ -146,7 +146,8 @@ def trust_in_history(groups: Sequence[Group]) -> float:
     Bayesian model averaging with forgetting (Raftery et al. 2010); the finest group with comparisons counts most.
     """
     advantage = _shrunk(groups, "advantage", 0.0)
-    return float(1 / (1 + np.exp(_DOUBT - _EVIDENCE * advantage)))
+    compared = groups[-1].compared if groups else 0.0
+    return compared / (compared + _PRIOR) / (1 + math.exp(_DOUBT - _EVIDENCE * advantage))
 
 
 def correction(groups: Sequence[Group]) -> tuple[float, float]:

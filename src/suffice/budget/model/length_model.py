@@ -62,7 +62,8 @@ class LengthModel:
     ) -> Self:
         """Learn from records with `output_tokens`, in order of time.
 
-        Answers that a limit ended say nothing to the prompt's part; history takes them as "at least so long".
+        Answers that a limit ended say nothing to the prompt's part; history takes them as "longer than this". Records
+        with a prompt and nobody who asked leave no history: what a model was trained on is not its traffic.
 
         Args:
             records: at least one; below `MIN_ROWS` of them with a text, only history is learned.
@@ -85,8 +86,8 @@ class LengthModel:
             model._prompt, said = PromptModel.fit(texts, keys, tokens, on_step=on_step)
             outlooks = dict(zip(rows, said, strict=True))
         for at, record in enumerate(records):
-            known = any(record.get(name) for name in ("client", "route", "system"))
-            if known or model._prompt is None or found[at] is None:
+            asker = any(record.get(name) for name in ("client", "route", "system"))
+            if asker or model._prompt is None or not (record.get("messages") or record.get("prompt")):
                 model._learn(record, lengths[at], outlooks.get(at))
         return model
 
