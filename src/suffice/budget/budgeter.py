@@ -119,6 +119,9 @@ class Budgeter:
             user, system, *wanted, ratios, model_default, prompt_tokens, conversation, model, client, route
         )
         estimate = self._estimate(question)
+        forecast = self.forecaster.expect(question) if self.forecaster is not None and estimate.guess else None
+        if forecast is not None:
+            reasons.append(forecast.reason)
         cap = _Cap(estimate.max_new_tokens, estimate.limited_by, [*reasons, estimate.reason])
         if max_new_tokens != "auto":
             _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
@@ -130,9 +133,6 @@ class Budgeter:
                 if prompt_tokens >= limit:
                     raise PromptTooLongError(prompt_tokens, limit, name)
                 cap.clip(limit - prompt_tokens, "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
-        forecast = self.forecaster.expect(question) if self.forecaster is not None and estimate.guess else None
-        if forecast is not None:
-            cap.reasons.append(forecast.reason)
         expected = forecast.quantiles if forecast is not None else estimate.quantiles
         quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in expected)
         return Budget(
