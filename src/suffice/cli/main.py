@@ -18,6 +18,7 @@ _COMMANDS = {
     "export": "Merge an adapter into its model.",
     "fit": "Learn from your own answers how long answers are.",
     "budget": "Show how long an answer would be allowed to be, and why.",
+    "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
 _EPILOG = """
 As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).
