@@ -65,7 +65,7 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> list[dict[str, Any]
     for spec in dataset:
         summary = AnswerSummary()
         records += read_answers(spec, estimate_tokens, summary, seed=seed)
-        print(f"{spec}: {summary.describe()}", file=sys.stderr)
+        print(f"{spec}: {summary.describe()}", *summary.notes, sep="\n", file=sys.stderr)
     if len(records) < _MIN_ROWS:
         raise DataError(f"{len(records)} answers are too few to learn from and to measure: give {_MIN_ROWS} or more")
     if len(records) > rows:

@@ -39,6 +39,8 @@ class AnswerSummary:
     """Answers that a limit ended."""
     problems: Counter[str] = field(default_factory=Counter)
     """Rows that cannot be used, by why."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should be told, one line each."""
 
     def describe(self) -> str:
         """One line, such as "500 rows: 480 with token counts, 20 without an answer"."""
@@ -65,7 +67,7 @@ def read_answers(
     Raises:
         DataError: the file is missing or cannot be read.
     """
-    for row in read_raw(spec, seed=seed):
+    for row in read_raw(spec, summary.notes, seed=seed):
         summary.rows += 1
         if isinstance(row, RowProblem):
             summary.problems[str(row).partition(":")[0]] += 1

@@ -104,8 +104,10 @@ def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
     return OpenDataset(file.path, reader, chosen, notes)
 
 
-def read_raw(spec: str, *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
+def read_raw(spec: str, notes: list[str], *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
     """The rows of a dataset as they lie in the file, and why where one cannot be parsed; `spec` as in `read_dataset`.
+
+    `notes` gets what the caller should tell the user.
 
     Raises:
         DataError: as `read_dataset` does.
@@ -114,7 +116,7 @@ def read_raw(spec: str, *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowPro
     reader = reader_for(file.path)
     records = _guarded(reader, file.path)
     if file.sample is not None:
-        records = _sampled(records, _guarded_count(reader, file.path), file, seed, DatasetSummary())
+        records = _sampled(records, _guarded_count(reader, file.path), file, seed, notes)
     for _, record in records:
         try:
             row = reader.parse(record)
