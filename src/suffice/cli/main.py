@@ -16,6 +16,7 @@ _COMMANDS = {
     "infer": "Answer prompts: a chat, one prompt, or a whole dataset.",
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
+    "fit": "Learn from your own answers how long answers are.",
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
