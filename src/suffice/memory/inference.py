@@ -165,10 +165,11 @@ def cache_tokens_that_fit(layout: KvLayout, room: float, *, beside: int, bytes_p
     return max(1, pages) * page_size
 
 
-def kv_shortage(layout: KvLayout, tokens: int, bytes_per_value: float, room: int) -> str:
-    """Why a request cannot fit, with the arithmetic."""
-    per_token = layout.bytes_per_token(bytes_per_value)
+def kv_shortage(layout: KvLayout, requests: int, tokens: int, bytes_per_value: float, room: int) -> str:
+    """Why requests of so many tokens do not fit, with the arithmetic."""
+    each = layout.bytes_for(tokens, bytes_per_value)
+    windows = ", less what windows drop" if layout.windows else ""
     return (
-        f"{tokens:,} tokens x {per_token:,} bytes = {human_bytes(layout.bytes_for(tokens, bytes_per_value))} of KV "
-        f"cache, and there is room for {human_bytes(max(0, room))}"
+        f"{requests} x {human_bytes(each)} ({tokens:,} tokens x {layout.bytes_per_token(bytes_per_value):,} "
+        f"bytes{windows}) = {human_bytes(requests * each)} of KV cache, and there is room for {human_bytes(room)}"
     )
