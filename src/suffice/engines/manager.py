@@ -97,7 +97,9 @@ class Manager(ContinuousBatchingManager):
             return 0, 0
         cache = processor.cache
         total = cache.num_sectors * cache.bytes_per_sector
-        return total - round(cache.compute_free_capacity(relative=False)), total
+        allocators = cache.cache_allocators.values()  # what is kept for the next prompt that begins so is free to take
+        kept = sum(len(each.ledger.cached_blocks) * each.bytes_per_block for each in allocators)
+        return total - round(cache.compute_free_capacity(relative=False)) - kept, total
 
     @property
     def kv_tokens(self) -> int:

@@ -10,13 +10,14 @@ from suffice.memory.device import free_memory, human_bytes, is_memory_error, par
 from suffice.memory.fit import Suggestion, what_would_fit
 from suffice.memory.inference import Serving, ServingMemory
 from suffice.memory.kv import KvLayout, kv_bytes_per_token
-from suffice.memory.meter import MemoryMeter, MemoryReading, Metered
+from suffice.memory.meter import LiveMemory, MemoryMeter, MemoryReading, Metered
 from suffice.memory.parameters import ModelSize, weight_bytes
 from suffice.memory.training import TrainingForecast, TrainingSetup, forecast_training
 
 __all__ = [
     "Architecture",
     "KvLayout",
+    "LiveMemory",
     "MemoryMeter",
     "MemoryReading",
     "Metered",

@@ -16,11 +16,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from suffice.memory.device import human_bytes
 
-__all__ = ["MemoryMeter", "MemoryReading", "Metered"]
+__all__ = ["LiveMemory", "MemoryMeter", "MemoryReading", "Metered"]
 
 _TIGHT_SHARE = 0.06  # of the device: less free than that is tight
 _AHEAD_SECONDS = 60.0  # a warning comes when, at the rate of late, free memory will be tight within this time
 _TREND_SECONDS = 15.0  # over which that rate is measured
+_READ_SECONDS = 1.0  # between two readings of what is shown
 _KV_FULL = 0.9  # share of the KV cache, above which new requests wait
 
 KvUse = Callable[[], "tuple[int, int] | None"]
@@ -128,6 +129,33 @@ class MemoryMeter:
             return None
         self._warned.add(kind)
         return text
+
+
+class LiveMemory:
+    """A meter's reading for a progress line, read at most once a second, with warnings on the way.
+
+    Args:
+        meter: what is read.
+        warn: shows one line to the user.
+    """
+
+    def __init__(self, meter: MemoryMeter, warn: Callable[[str], None]) -> None:
+        self._meter, self._warn = meter, warn
+        self._read_at, self._line = float("-inf"), ""
+
+    def note(self) -> str:
+        """The line of this second; it never raises."""
+        now = time.monotonic()
+        if now - self._read_at >= _READ_SECONDS:
+            self._read_at = now
+            try:
+                reading = self._meter.read()
+            except Exception:  # a driver that hiccups must not end the work that is being watched
+                return self._line
+            self._line = reading.line()
+            if (warning := self._meter.warning(reading)) is not None:
+                self._warn(warning)
+        return self._line
 
 
 @runtime_checkable
