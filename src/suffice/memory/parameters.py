@@ -111,7 +111,7 @@ class _Experts:
         if count is None:
             raise UsageError(f"the config of a mixture of experts has none of {', '.join(names)}")
         chosen = size_of(config, "num_experts_per_tok")
-        width = size_of(config, "moe_intermediate_size", config.get("intermediate_size"))
+        width = size_of(config, "intermediate_size" if config["model_type"] == "mixtral" else "moe_intermediate_size")
         if config["model_type"] == "qwen2_moe":
             shared = size_of(config, "shared_expert_intermediate_size")
             return cls(count, chosen, width, shared, size_of(config, "hidden_size"))
