@@ -41,7 +41,7 @@ def forecast(requests: int, prompt: int, answer: int) -> tuple[int, int]:
 
 
 async def measure(folder: str, requests: int, prompt: int, answer: int) -> tuple[int, int]:
-    """Answer in this process; bytes after loading, and at the peak."""
+    """Answer in this process; bytes of the weights, and at the peak."""
     from suffice.engines.base import GenerationRequest, Sampling
     from suffice.engines.local import LocalEngine
 
@@ -52,7 +52,7 @@ async def measure(folder: str, requests: int, prompt: int, answer: int) -> tuple
     return_freed_memory()
     before = resident("VmRSS")
     async with engine:
-        loaded = resident("VmRSS") - before  # the cache is zeros, which take no memory before they are written
+        weights = sum(parameter.nbytes for parameter in engine._ready().model.parameters())
 
         async def one(number: int) -> None:
             text = f"p{number} " + "a " * (prompt - 1)  # no two alike: equal beginnings would share their cache
@@ -60,7 +60,7 @@ async def measure(folder: str, requests: int, prompt: int, answer: int) -> tuple
                 pass
 
         await asyncio.gather(*map(one, range(requests)))
-        return loaded, resident("VmHWM") - before
+        return weights, resident("VmHWM") - before
 
 
 def save_model(folder: str) -> None:

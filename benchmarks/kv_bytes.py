@@ -1,7 +1,7 @@
 """KV bytes as computed against those that exist, for every causal model that transformers builds from a small config.
 
-For each family: the keys and values that a forward pass keeps, the tensor that the local engine's paged cache allocates,
-and whether the engine then answers a request.
+For each family: the keys and values that a forward pass keeps, the tensor that the local engine's paged cache
+allocates, and whether the engine then answers a request.
 
     python benchmarks/kv_bytes.py [--only qwen2 gemma3_text]
 """
