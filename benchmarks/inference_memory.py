@@ -1,8 +1,8 @@
 """Forecast of weights and of the inference peak against measured ones, on a random model of Qwen2.5-0.5B's shape.
 
 Each setting runs in a process of its own, through the local engine, float32 on the CPU: so many requests at once, each
-with a prompt and an answer of the given lengths. Measured is resident memory (VmRSS after loading, VmHWM at the end)
-minus what was resident before the model was built, with glibc told to return what is freed.
+with a prompt and an answer of the given lengths. Measured are the tensors of the weights, and the highest resident
+memory (VmHWM) minus what was resident before the model was loaded, with glibc told to return what is freed.
 
     python benchmarks/inference_memory.py [--only 1,512,32 8,256,64] [--json results.json]
 """

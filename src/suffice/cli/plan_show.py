@@ -53,8 +53,8 @@ def _memory(plan: Plan) -> list[str]:
         rows.append(("missing", human_bytes(-memory.kv_room), "no room for a KV cache"))
     width = max(len(size) for _, size, _ in rows)
     head = f"{asked.model.name} on {asked.card.name}, {human_bytes(memory.device)}"
-    note = [f"note: {asked.model.note}"] if asked.model.note else []
-    return [head, *(f"  {name:<14} {size:>{width}}  {text}".rstrip() for name, size, text in rows), *note]
+    about = [f"note: {asked.model.note}"] if asked.model.note else []
+    return [head, *(f"  {name:<14} {size:>{width}}  {text}".rstrip() for name, size, text in rows), *about]
 
 
 def _table(plan: Plan) -> list[str]:

@@ -104,9 +104,9 @@ class Plan:
             "verdicts": [{"fits": each.fits, "reason": each.reason, "changes": each.changes} for each in self.verdicts],
         }
         if self.traffic is not None:
-            names = ("max_new_tokens", "paged", "reserved", "cut_share")
+            of_traffic = ("max_new_tokens", "paged", "reserved", "cut_share")
             prompt, answer = self.traffic.lengths.mean()
-            found["traffic"] = {name: getattr(self.traffic, name) for name in names} | {
+            found["traffic"] = {name: getattr(self.traffic, name) for name in of_traffic} | {
                 "rows": self.traffic.lengths.rows,
                 "skipped": self.traffic.lengths.skipped,
                 "mean_prompt_tokens": prompt,
