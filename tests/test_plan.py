@@ -198,6 +198,25 @@ def test_lengths_from_every_kind_of_file(tmp_path: Path) -> None:
             read_lengths(path)
 
 
+def test_lengths_of_an_adapters_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from suffice.budget.profile import LengthProfile
+    from suffice.memory.traffic import profile_lengths
+
+    draw = random.Random(3)
+    answers = [1 + int(draw.lognormvariate(4, 0.7)) for _ in range(2000)]
+    LengthProfile.measure(("a question", length) for length in answers).save(tmp_path)
+    found = profile_lengths(tmp_path, 100)
+    assert found.rows == 1000
+    assert found.mean()[0] == 100
+    assert found.mean()[1] == pytest.approx(sum(answers) / len(answers), rel=0.12)
+    ordered = sorted(answers)
+    assert found.quantile(0.95)[1] == pytest.approx(ordered[1899], rel=0.02)
+    out = run(capsys, "--model", "Qwen3-8B", "--gpu", "l4", "--lengths", str(tmp_path), "--max_new_tokens", "512")[1]
+    assert "with your traffic" in out
+    with pytest.raises(DataError, match="no length profile"):
+        profile_lengths(tmp_path / "elsewhere.json", 1)
+
+
 def test_the_parts_fill_the_card() -> None:
     memory = ServingMemory.of(qwen().config, Serving(), 24 * GIB, utilization=0.9)
     assert memory.kv_room + sum(size for _, size in memory.parts()) == 24 * GIB

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from suffice.memory import TrainingForecast
     from suffice.memory.cards import Card, KnownModel
     from suffice.memory.plan import Question
+    from suffice.memory.traffic import Lengths
 
 __all__ = ["command"]
 
@@ -75,7 +76,6 @@ def _serve(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) ->
 def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) -> Question:
     from suffice.memory.inference import Serving
     from suffice.memory.plan import Question, tokens_of
-    from suffice.memory.traffic import read_lengths
 
     quantised = (model.config.get("quantization_config") or {}).get("bits")
     if quantised is None and (model.config.get("quantization_config") or {}).get("quant_method") == "fp8":
@@ -94,9 +94,17 @@ def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any])
         utilization=flags["utilization"],
         concurrency=flags["concurrency"],
         max_length=tokens_of(flags["max_length"]) if flags["max_length"] else None,
-        lengths=read_lengths(flags["lengths"]) if flags["lengths"] else None,
+        lengths=None if flags["lengths"] is None else _lengths(flags["lengths"], chosen.get("prompts", (512,))[0]),
         **chosen,
     )
+
+
+def _lengths(path: Path, prompt_tokens: int) -> Lengths:
+    from suffice.memory.traffic import profile_lengths, read_lengths
+
+    if path.is_dir() or path.suffix == ".json":
+        return profile_lengths(path, prompt_tokens)
+    return read_lengths(path)
 
 
 def _train(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) -> int:
@@ -211,7 +219,7 @@ def _options() -> list[click.Parameter]:
             type=click.Path(path_type=Path),
             metavar="FILE",
             **ask,
-            help="Real lengths: CSV or JSONL (.gz) with columns such as prompt_tokens and output_tokens.",
+            help="Real lengths: CSV or JSONL (.gz) with prompt_tokens and output_tokens, or an adapter's folder.",
         ),
         Option(
             ["--price"], type=click.FloatRange(min=0), **ask, help="Of the card per hour: gives cost per 1,000 answers."

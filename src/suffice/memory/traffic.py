@@ -27,12 +27,13 @@ from typing import IO, Any
 from suffice.errors import DataError
 from suffice.memory.kv import KvLayout
 
-__all__ = ["Lengths", "concurrent_reserved", "concurrent_running", "read_lengths"]
+__all__ = ["Lengths", "concurrent_reserved", "concurrent_running", "profile_lengths", "read_lengths"]
 
 _PROMPT = ("prompt_tokens", "input_tokens", "request tokens", "contexttokens", "num_prefill_tokens", "input_length")
 _OUTPUT = ("answer_tokens", "output_tokens", "completion_tokens", "response tokens", "generatedtokens")
 _OUTPUT_MORE = ("num_decode_tokens", "output_length")
 _GAUSS = (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)  # exact for what is integrated here: cubic at most
+_PROFILE_ROWS = 1000  # that stand for a profile
 _QUANTILE = 0.99  # of all moments in which the running requests fit without one being put off
 
 
@@ -101,6 +102,32 @@ def read_lengths(path: Path) -> Lengths:
             "are needed"
         )
     return Lengths(tuple((prompt, answer, n) for (prompt, answer), n in sorted(pairs.items())), skipped)
+
+
+def profile_lengths(path: Path, prompt_tokens: int) -> Lengths:
+    """Lengths that follow a length profile: `length_profile.json` of an adapter, or the folder that it is in.
+
+    A profile has the answers' quantiles; between them, and from 1 token up to the median, lengths are spread evenly.
+
+    Args:
+        path: the file or the folder.
+        prompt_tokens: of every prompt, since a profile says nothing of them.
+
+    Raises:
+        DataError: no such file, or no profile in it.
+    """
+    path = path / "length_profile.json" if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text("utf-8"))["overall"]
+        marks = [(p / 100, float(found[f"p{p}"])) for p in (50, 90, 95, 99)] + [(1.0, float(found["longest"]))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"no length profile in {path}: {error}") from None
+    answers, (low, start) = [], (0.0, 1.0)
+    for high, end in marks:
+        count = round((high - low) * _PROFILE_ROWS)
+        answers += [round(start + (end - start) * (at + 0.5) / count) for at in range(count)]
+        low, start = high, end
+    return Lengths.of((prompt_tokens, max(1, answer)) for answer in answers)
 
 
 def concurrent_running(
