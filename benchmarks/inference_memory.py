@@ -20,7 +20,7 @@ from pathlib import Path
 from suffice.memory import KvLayout, ModelSize, Serving, ServingMemory, human_bytes, return_freed_memory, weight_bytes
 from training_memory import QWEN25_05B, resident
 
-SETTINGS = ((1, 512, 16), (8, 128, 32), (32, 32, 32))  # requests at once, tokens of the prompt, tokens of the answer
+SETTINGS = ((1, 512, 16), (4, 64, 8), (16, 16, 8))  # requests at once, tokens of the prompt, tokens of the answer
 STEP_TOKENS = 512
 
 
