@@ -72,11 +72,10 @@ class Recovery:
         if self._calm < _CALM_STEPS:
             return
         self._calm = 0
+        self._alone.clear()  # what went well so long may be tried as often again
         requests, tokens = self._limits
         scheduler.max_requests_per_batch = min(requests, 2 * scheduler.max_requests_per_batch)
         processor.max_batch_tokens = min(tokens, 2 * processor.max_batch_tokens)
-        if (scheduler.max_requests_per_batch, processor.max_batch_tokens) == self._limits:
-            self._alone.clear()
 
     def _tried_enough(self, request_id: str) -> bool:
         """Note that a request failed alone, and make the next try smaller."""

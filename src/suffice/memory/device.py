@@ -6,10 +6,14 @@ import re
 
 from suffice.errors import UsageError
 
-__all__ = ["free_memory", "human_bytes", "is_memory_error", "parse_bytes", "return_freed_memory"]
+__all__ = ["RUNTIME_BYTES", "free_memory", "human_bytes", "is_memory_error", "parse_bytes", "return_freed_memory"]
 
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
 """What torch's RuntimeErrors about memory say, where they are no OutOfMemoryError."""
+
+RUNTIME_BYTES = {"cpu": 120 * 2**20, "cuda": 600 * 2**20}
+"""What the runtime takes. CUDA: its context and libraries' workspaces, an allowance. CPU: what libraries load and keep
+once they work, measured by the benchmarks."""
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MMAP_THRESHOLD = 128 * 1024  # bytes: glibc's own first value, which it raises up to 32 MiB by itself

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from suffice.errors import UsageError
-from suffice.memory.device import human_bytes
+from suffice.memory.device import RUNTIME_BYTES, human_bytes
 from suffice.memory.kv import KvLayout, size_of
 from suffice.memory.parameters import ModelSize, weight_bytes
 
 __all__ = ["Serving", "ServingMemory", "cache_tokens_that_fit", "kv_shortage", "step_bytes"]
-
-_RUNTIME_BYTES = {"cpu": 60 * 2**20, "cuda": 600 * 2**20}
-"""CUDA: its context and libraries' workspaces, an allowance. CPU: what libraries load and keep, measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class ServingMemory:
             activations=step_bytes(
                 config, serving.step_tokens, serving.step_requests, serving.compute_bytes, serving.read_tokens
             ),
-            overhead=0 if weights_loaded else _RUNTIME_BYTES[serving.device.partition(":")[0]],
+            overhead=0 if weights_loaded else RUNTIME_BYTES[serving.device.partition(":")[0]],
         )
 
     @property
