@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 from suffice.engines.local import LocalEngine  # noqa: E402
 from suffice.engines.manager import Manager, cache_config, kv_layout  # noqa: E402
-from suffice.errors import EngineError, PromptTooLongError  # noqa: E402
+from suffice.errors import EngineError, PromptTooLongError, UsageError  # noqa: E402
 from suffice.memory import KvLayout, Metered, kv_bytes_per_token  # noqa: E402
 from test_engine_local import _one_thread, ask, build_model, collect, tokens_of, with_engine  # noqa: E402, F401
 
@@ -95,6 +95,12 @@ def test_kv_bytes_equal_what_a_forward_pass_keeps(family: str, extra: dict[str, 
         cache = model(torch.randint(3, 90, (1, tokens)), use_cache=True).past_key_values
     kept = sum(each.keys.nbytes + each.values.nbytes for each in cache.layers)
     assert kept == KvLayout.from_config(model.config.to_diff_dict()).bytes_for(tokens, 4)
+
+
+def test_what_is_not_understood_is_refused_and_not_guessed() -> None:
+    for config in ({"model_type": "gemma4_text"}, {"model_type": "x", "layer_types": ["linear_attention"] * 4}):
+        with pytest.raises(UsageError, match="no memory arithmetic"):
+            KvLayout.from_config(SMALL | config)
 
 
 def test_windows_bound_what_a_long_request_takes() -> None:

@@ -28,6 +28,9 @@ _NAMES = {
 _FULL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "exaone4": 4}
 """Families in which every n-th layer attends to everything, where the config has no `layer_types`."""
 
+_UNEVEN = ("gemma4", "mimo_v2", "inkling")
+"""Beginnings of `model_type` where layers differ in the size or number of their heads: computed wrong, so refused."""
+
 _WINDOWED = ("sliding_attention", "chunked_attention")
 _PAGE_ALIGNMENT = 128  # bytes: transformers' PagedAttentionCache
 
@@ -57,10 +60,12 @@ class KvLayout:
         """The layout that a `config.json` describes.
 
         Raises:
-            UsageError: a size is missing, or a layer keeps something else than keys and values (a state-space or
-                linear-attention layer).
+            UsageError: a size is missing, heads differ from layer to layer, or a layer keeps something else than keys
+                and values (a state-space or linear-attention layer).
         """
         config = config.get("text_config") or config
+        if str(config.get("model_type")).startswith(_UNEVEN):
+            raise UsageError(f"no memory arithmetic for {config['model_type']}: the heads of its layers differ in size")
         kinds = _layer_kinds(config)
         shared = config.get("num_kv_shared_layers") or 0  # the last ones read the keys of earlier ones
         window = config.get("sliding_window") or config.get("attention_chunk_size")
