@@ -5,6 +5,7 @@ SufficeError
 │   ├── DataError         a dataset, or one row of it, cannot be read
 │   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
 ├── PromptTooLongError    this prompt leaves no room for an answer
+├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 
 The message of each is one line for a person: what is wrong, with what value, and what to do.
@@ -13,6 +14,7 @@ The message of each is one line for a person: what is wrong, with what value, an
 from __future__ import annotations
 
 __all__ = [
+    "CannotContinueError",
     "DataError",
     "EngineError",
     "ModelError",
@@ -54,6 +56,10 @@ class PromptTooLongError(SufficeError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+
+
+class CannotContinueError(SufficeError):
+    """An engine cannot go on with an answer that a reservation ended; the message says why."""
 
 
 class EngineError(SufficeError):
