@@ -18,6 +18,7 @@ _COMMANDS = {
     "export": "Merge an adapter into its model.",
     "plan": "Say what fits into memory, before anything is loaded.",
     "budget": "Show how long an answer would be allowed to be, and why.",
+    "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
 _EPILOG = """
 As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).
