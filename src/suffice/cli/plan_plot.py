@@ -91,6 +91,10 @@ def _stack(axes: Any, parts: list[tuple[str, int]], capacity: int) -> None:
 
 def _frontier(axes: Any, plan: Plan) -> None:
     """Requests at once for prompts of one length and answers that get longer."""
+    if plan.memory.kv_room < plan.layout.bytes_for(1, plan.question.serving.kv_value_bytes):
+        axes.text(0.5, 0.5, "no room for a KV cache", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
     value, room, layout = plan.question.serving.kv_value_bytes, max(0, plan.memory.kv_room), plan.layout
     prompt = min(plan.question.prompts)
     context = plan.question.model.config.get("max_position_embeddings") or 32_768
