@@ -17,6 +17,7 @@ _COMMANDS = {
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
     "fit": "Learn from your own answers how long answers are.",
+    "plan": "Say what fits into memory, before anything is loaded.",
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
