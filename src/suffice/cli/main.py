@@ -17,6 +17,7 @@ _COMMANDS = {
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
     "budget": "Show how long an answer would be allowed to be, and why.",
+    "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
 _EPILOG = """
 As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).
