@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from suffice.budget import Budget, Budgeter, TextRatios
 from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
@@ -36,6 +36,8 @@ class Request:
     stop_words: tuple[str, ...] = ()
     keep_stop_words: bool = False
     """Leave the stop word that ended the answer in the text."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of a server's own API, passed on to it as they are."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -210,6 +212,7 @@ def _generation(request: Request, budget: Budget) -> GenerationRequest:
         prompt=request.prompt,
         sampling=request.sampling,
         stop_tokens=request.stop_words,
+        extra=request.extra,
     )
 
 

@@ -16,6 +16,7 @@ _COMMANDS = {
     "infer": "Answer prompts: a chat, one prompt, or a whole dataset.",
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
+    "serve": "Serve a model, or other servers, over HTTP: OpenAI's API and the tiers.",
     "budget": "Show how long an answer would be allowed to be, and why.",
 }
 _EPILOG = """

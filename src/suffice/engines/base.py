@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
@@ -57,6 +57,8 @@ class GenerationRequest:
     stop_tokens: tuple[str, ...] = ()
     """Words that end the answer *if* they are one special token of the vocabulary (they never show up in text). Others
     are not the engine's business."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of an OpenAI-compatible server's own API, sent to it as they are. Other engines have no use for them."""
 
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]

@@ -49,7 +49,7 @@ class Dialect:
         A conversation that ends with the assistant is gone on with: vLLM and SGLang need to be told, llama.cpp does so
         by itself, and a server that cannot says so.
         """
-        body: dict[str, Any] = {"model": model, "stream": True}
+        body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
         if request.prompt is None:
             body |= {"messages": list(request.messages), self.cap: request.max_new_tokens}
         else:
