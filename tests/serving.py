@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ class Server:
 @contextmanager
 def serving(engines: Engine | Sequence[Engine], **settings: Any) -> Iterator[Server]:
     """Serve `engines` while the block runs."""
+    folder = tempfile.TemporaryDirectory()
+    settings.setdefault("database", f"sqlite:///{folder.name}/serve.db")
     several = list(engines) if isinstance(engines, Sequence) else [engines]
     started: Any = threading.Event()
     box: dict[str, Any] = {}
@@ -113,5 +116,6 @@ def serving(engines: Engine | Sequence[Engine], **settings: Any) -> Iterator[Ser
     finally:
         box["server"].should_exit = True
         thread.join(30)
+        folder.cleanup()
         if "error" in box:
             raise box["error"]

@@ -17,6 +17,8 @@ _COMMANDS = {
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
     "serve": "Serve a model, or other servers, over HTTP: OpenAI's API and the tiers.",
+    "keys": "Make, show, revoke and replace the keys of the server.",
+    "usage": "Show who used the server how much, and how often answers were cut.",
     "budget": "Show how long an answer would be allowed to be, and why.",
 }
 _EPILOG = """

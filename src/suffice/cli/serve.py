@@ -26,8 +26,10 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     Every setting can also stand in the --config file, or in the environment as SUFFICE_SERVE_NAME.
     """
     try:
-        from suffice.serve.config import load_serve_settings
-        from suffice.serve.server import check_exposure, run
+        from suffice.serve.config import check_exposure, load_serve_settings
+        from suffice.serve.keys import KeyRing
+        from suffice.serve.server import run
+        from suffice.serve.store import Store
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
@@ -36,7 +38,8 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     if check:
         for name, value in asdict(settings).items():
             print(f"{name} = {value!r}")
-        check_exposure(settings, has_keys=False)
+        store = Store(settings.database_url)
+        print(check_exposure(settings, has_keys=KeyRing(store.keys()).configured) or "keys guard it")
         return 0
     run(settings)
     return 0
@@ -67,6 +70,8 @@ def _options() -> list[click.Parameter]:
             **address,
             help="Serve without keys, whoever reaches the address.",
         ),
+        Option(["--database"], metavar="URL", **address, help="SQLite or PostgreSQL. [default: a file of the user's]"),
+        Option(["--quota-storage"], metavar="URL", **address, help="memory, or redis://... [default: memory]"),
         Option(["--budget-file"], metavar="FILE", **address, help="TOML with your own tiers and keywords."),
         Option(["--max-running"], type=positive, **pressure, help="Requests that generate at once."),
         Option(

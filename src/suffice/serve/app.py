@@ -16,11 +16,15 @@ from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
 from suffice.schedule import Pool
 from suffice.serve import routes
-from suffice.serve.config import ServeSettings
+from suffice.serve.config import ServeSettings, check_exposure
 from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
+from suffice.serve.keys import KeyRing
+from suffice.serve.ledger import Ledger
+from suffice.serve.quotas import Quotas
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
+from suffice.serve.store import Store
 from suffice.serve.wire import read_chat, read_completion, read_infer
 from suffice.session import Session
 
@@ -43,12 +47,23 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
 
 @asynccontextmanager
 async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> AsyncIterator[Service]:
-    """The service over engines, entered; closed when the block ends, after what runs has been released."""
+    """The service over engines, entered; closed when the block ends, after what runs has been released and written.
+
+    Raises:
+        SufficeError: the server may not or cannot start.
+    """
     budgeter = Budgeter.load(Path(settings.budget_file) if settings.budget_file else None)
     async with AsyncExitStack() as stack:
+        store, ring = Store(settings.database_url), KeyRing()
+        stack.callback(store.close)
+        ledger = Ledger(store, ring)
+        stack.callback(ledger.close)
+        if notice := check_exposure(settings, has_keys=ring.configured):
+            print(f"notice: {notice}", file=sys.stderr)
+        quotas = Quotas(settings.quota_storage)
         pool = await stack.enter_async_context(Pool.of(engines))
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
-        service = Service(settings, {model.name: model}, remote=bool(settings.upstreams))
+        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=bool(settings.upstreams))
         try:
             yield service
         finally:
@@ -68,7 +83,7 @@ def build_app(service: Service) -> ASGIApp:
     router = Router(_routes(service), redirect_slashes=False)  # the bare router: Starlette's error pages are not ours
 
     def ended(scope: Scope, exchange: Exchange) -> None:
-        service.metrics.response(scope["path"], exchange.status)
+        service.metrics.response(service.route(scope["path"]), exchange.status)
         if service.settings.access_log:
             _write_access_line(scope, exchange)
 
@@ -82,12 +97,10 @@ def _routes(service: Service) -> list[BaseRoute]:
     def post(path: str, endpoint: ASGIApp) -> Route:
         return Route(path, endpoint, methods=["POST"])
 
-    tiers = [post(f"/infer/{name}", Generate(service, read_infer, InferReply, name)) for name in service.tiers]
     return [
         post("/v1/chat/completions", Generate(service, read_chat, ChatReply)),
         post("/v1/completions", Generate(service, read_completion, CompletionReply)),
-        *tiers,
-        post("/infer/auto", Generate(service, read_infer, InferReply)),
+        post("/infer/{tier}", Generate(service, read_infer, InferReply)),
         post("/v1/budget", routes.Endpoint(service, routes.budget)),
         get("/v1/models", routes.list_models),
         get("/health", routes.health),

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from suffice.errors import UsageError
 
-__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings", "default_database", "load_serve_settings"]
+__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings", "check_exposure", "default_database", "load_serve_settings"]
 
 ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -120,6 +120,24 @@ def load_serve_settings(
     settings = replace(ServeSettings(), **checked)
     settings.check()
     return settings
+
+
+def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
+    """Who will be able to reach the server, in a line for the operator; None when keys guard it.
+
+    Raises:
+        UsageError: others could reach it, and there is no key and no --no-auth.
+    """
+    if settings.no_auth:
+        return "--no-auth: whoever reaches this address is served, without a key"
+    if has_keys:
+        return None
+    if settings.loopback:
+        return f"no key is configured, so only this machine is served ({settings.host}); make one: suffice keys create"
+    raise UsageError(
+        f"--host {settings.host} would serve everybody, and no key is configured: make one with `suffice keys create "
+        "NAME`, or say --no-auth if you mean it"
+    )
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -32,18 +32,19 @@ class Generate:
     read: Callable[..., Wanted]
     """From the JSON to what is wanted."""
     reply: type[Reply]
-    tier: str | None = None
-    """The tier that the path stands for."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, exchange = self.service, scope["exchange"]
         service.check_open()
-        caller = service.caller(scope, self.tier)
+        tier = scope["path_params"].get("tier")  # of /infer/{tier}
+        caller = service.caller(scope, tier)
         body = parse_object(await read_body(receive, service.settings.max_body_bytes))
         wanted = self.read(body, exchange.request_id, passes_on=service.remote)
-        if self.tier and wanted.tier not in (None, self.tier):
-            raise Problem(400, f"this path is the tier {self.tier}: leave out tier, or ask /infer/{wanted.tier}")
-        ticket = Ticket(wanted, caller, exchange)
+        if tier is not None:
+            if wanted.tier not in (None, tier):
+                raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
+            wanted = replace(wanted, tier=tier)
+        ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
         async with UntilGone(receive) as connection:
             try:
                 await self._answer(ticket, send)
@@ -73,7 +74,7 @@ class Generate:
     async def _admitted(self, ticket: Ticket, send: Send) -> None:
         service, wanted = self.service, ticket.wanted
         model = service.model(wanted.model, ticket.caller)
-        tier = find_tier(self.tier or wanted.tier, model.session.budgeter.tiers, ticket.caller)
+        tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
         tier, budget = await decide(model.session, wanted.request, tier, ticket.caller)
         ticket.reply = self.reply(wanted, model.name, tier.name, budget=budget)
         self._tell(ticket.exchange, ticket.reply)

@@ -23,12 +23,10 @@ class Metrics:
 
     Args:
         service: whose queue, engines and caches are shown.
-        routes: paths that get a label of their own; all others share one, so that nobody can make labels up.
     """
 
-    def __init__(self, service: Service, routes: Sequence[str]) -> None:
+    def __init__(self, service: Service) -> None:
         self.registry = registry = CollectorRegistry()
-        self._routes = frozenset(routes)
         self._responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
         self._finish = Counter(
             "suffice_request_finish",
@@ -55,12 +53,12 @@ class Metrics:
 
     def response(self, route: str, status: int) -> None:
         """A response was sent (or, with status 0, none)."""
-        self._responses.labels(route if route in self._routes else "other", str(status)).inc()
+        self._responses.labels(route, str(status)).inc()
 
     def request(self, ticket: Ticket) -> None:
         """A request for an answer has ended, in whatever way."""
         reply = ticket.reply
-        if reply is None or reply.budget is None or ticket.trace is None:
+        if reply is None or reply.budget is None or not ticket.generated:
             return
         tier, usage, started = reply.tier, reply.usage_object(), ticket.exchange.started
         reason, detail = (reply.finish.reason, reply.finish.by) if reply.finish else ("cancelled", "")

@@ -19,31 +19,20 @@ from suffice.serve.app import build_app, engines_of, open_service
 from suffice.serve.config import ServeSettings
 from suffice.serve.service import Service
 
-__all__ = ["check_exposure", "run", "serve"]
-
-
-def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
-    """Who will be able to reach the server, in a line for the operator; None when keys guard it.
-
-    Raises:
-        UsageError: others could reach it, and there is no key and no --no-auth.
-    """
-    if settings.no_auth:
-        return "--no-auth: whoever reaches this address is served, without a key"
-    if has_keys:
-        return None
-    if settings.loopback:
-        return f"no key is configured, so only this machine is served ({settings.host}); make one: suffice keys create"
-    raise UsageError(
-        f"--host {settings.host} would serve everybody, and no key is configured: make one with `suffice keys create "
-        "NAME`, or say --no-auth if you mean it"
-    )
+__all__ = ["run", "serve"]
 
 
 class _Server(uvicorn.Server):
     """Tells the service that it drains before uvicorn closes its sockets."""
 
     service: Service | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.service is not None and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"serving {', '.join(self.service.models)} on http://{shown}:{port} (API: /docs)", file=sys.stderr)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service is not None:
@@ -85,15 +74,22 @@ async def serve(settings: ServeSettings, engines: list[Engine] | None = None) ->
     Raises:
         SufficeError: the server cannot start.
     """
-    if notice := check_exposure(settings, has_keys=False):
-        print(f"notice: {notice}", file=sys.stderr)
     bound = listening_socket(settings)
-    host, port = bound.getsockname()[:2]
     async with open_service(settings, engines or engines_of(settings)) as service:
-        print(f"serving {', '.join(service.models)} on http://{host}:{port} (API: /docs)", file=sys.stderr)
         server = _Server(_config(settings, service))
         server.service = service
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
         await server.serve([bound])
+
+
+def _reload(service: Service) -> None:
+    try:
+        service.reload()
+    except UsageError as error:
+        print(f"error: {error}; the tiers stay as they were", file=sys.stderr)
+    else:
+        print(f"notice: tiers read again: {', '.join(service.tiers)}", file=sys.stderr)
 
 
 def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:

@@ -6,19 +6,25 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.types import Scope
 
+from suffice.budget import Budgeter
 from suffice.budget.types import Tier
 from suffice.errors import EngineError
 from suffice.schedule import Admission, Pool, Slot, Trace
-from suffice.serve.callers import ANONYMOUS, Caller, check_known, check_tier
+from suffice.serve.accounts import row_of
+from suffice.serve.callers import Caller, check_known, check_tier
 from suffice.serve.config import ServeSettings
 from suffice.serve.exchange import Exchange
+from suffice.serve.keys import KeyRing
+from suffice.serve.ledger import Ledger
 from suffice.serve.metrics import Metrics
 from suffice.serve.problems import Problem
+from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
-from suffice.serve.tiers import AUTO
+from suffice.serve.tiers import AUTO, find_tier
 from suffice.serve.wire import Wanted
 from suffice.session import Session
 
@@ -44,12 +50,19 @@ class Ticket:
     wanted: Wanted
     caller: Caller
     exchange: Exchange
+    route: str = ""
     slot: Slot = field(default_factory=lambda: Slot(0))
     reply: Reply | None = None
     trace: Trace | None = None
     problem: Problem | None = None
+    reservation: Reservation | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
+
+    @property
+    def generated(self) -> bool:
+        """Whether an engine was asked."""
+        return self.trace is not None and self.trace.attempts > 0
 
     @property
     def engine_error(self) -> EngineError | None:
@@ -63,13 +76,27 @@ class Service:
     Args:
         settings: what the server does.
         models: by name; the first is the default.
+        ring: who may ask.
+        ledger: where every request ends as a row.
+        quotas: how much each key may take.
         remote: whether requests go on to other servers.
     """
 
-    def __init__(self, settings: ServeSettings, models: Mapping[str, ServedModel], *, remote: bool) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        models: Mapping[str, ServedModel],
+        ring: KeyRing,
+        ledger: Ledger,
+        quotas: Quotas,
+        *,
+        remote: bool,
+    ) -> None:
         self.settings, self.models, self.remote = settings, models, remote
         self.admission = Admission(settings.running_limit, settings.max_waiting)
-        self.metrics = Metrics(self, [*_ROUTES, *(f"/infer/{tier}" for tier in (*self.tiers, AUTO))])
+        self.ring, self.ledger, self.quotas = ring, ledger, quotas
+        self.metrics = Metrics(self)
+        self._settling: set[asyncio.Task[None]] = set()
         self.draining = False
         self.tickets: dict[str, Ticket] = {}
         self.idle = asyncio.Event()
@@ -99,11 +126,29 @@ class Service:
         Raises:
             Problem: 401 or 403.
         """
-        caller = ANONYMOUS
-        if tier is not None:
+        caller = self.ring.identify(scope["headers"])
+        if tier is not None and tier in self.tiers and self.tiers[tier].needs_key:
             check_tier(caller, self.tiers[tier])
-        check_known(caller, required=False)
+        check_known(caller, required=self.ring.configured and not self.settings.no_auth)
+        if tier is not None:
+            find_tier(tier, self.tiers, caller)
         return caller
+
+    def route(self, path: str) -> str:
+        """A label for a path: itself if there is a route, so that nobody can make labels up."""
+        known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
+        return path if known else "other"
+
+    def reload(self) -> None:
+        """Read tiers and keywords again; requests that are under way keep theirs.
+
+        Raises:
+            UsageError: the file is wrong; the tiers stay as they are.
+        """
+        file = self.settings.budget_file
+        budgeter = Budgeter.load(Path(file) if file else None)
+        for model in self.models.values():
+            model.session.budgeter = budgeter
 
     def model(self, name: str | None, caller: Caller) -> ServedModel:
         """The model of that name; the first where none is named.
@@ -125,6 +170,7 @@ class Service:
         """Take what the request needs, waiting for its turn.
 
         Raises:
+            Problem: 429, when the key has used up a limit.
             QueueFullError: there is no room to wait, or no turn came in time.
         """
         reply, request_id = ticket.reply, ticket.wanted.request.id
@@ -136,8 +182,11 @@ class Service:
         self.idle.clear()
         ticket.slot.prompt_tokens = reply.budget.prompt_tokens or 0
         ticket.slot.expected_tokens = reply.budget.expected_tokens
+        tokens = ticket.slot.prompt_tokens + dict(reply.budget.quantiles).get(0.9, reply.budget.expected_tokens)
+        ticket.reservation, headers = await self.quotas.reserve(ticket.caller, tokens)
+        ticket.exchange.headers |= headers
         ticket.trace = self.models[reply.model].pool.follow(request_id)
-        await self.admission.enter(ticket.slot, patience=self.settings.queue_timeout)
+        await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
     def release(self, ticket: Ticket, *, gone: bool) -> None:
         """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
@@ -154,7 +203,13 @@ class Service:
         self.admission.leave(ticket.slot)
         if ticket.trace is not None and ticket.reply is not None:
             self.models[ticket.reply.model].pool.forget(request_id)
+        if ticket.reservation is not None:
+            usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
+            settling = asyncio.create_task(self.quotas.settle(ticket.reservation, usage.get("total_tokens", 0)))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
         self.metrics.request(ticket)
+        self.ledger.add(row_of(ticket, gone=gone))
         ticket.exchange.facts |= _facts(ticket, gone)
 
 

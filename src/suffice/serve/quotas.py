@@ -1,0 +1,116 @@
+"""Rate limits and quotas per key: reserved by the prediction before an answer, settled by its real length after it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+
+from suffice.errors import UsageError
+from suffice.serve.callers import Caller
+from suffice.serve.problems import Problem
+
+__all__ = ["Quotas", "Reservation"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """An amount taken from one limit."""
+
+    item: RateLimitItem
+    kind: str
+    """`requests`, `tokens` or `tokens-day`."""
+    amount: int
+    window_ends: float
+    """Seconds since 1970; what was taken from a window that is over needs no settling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one request holds."""
+
+    key_id: str
+    holds: tuple[_Hold, ...]
+
+
+class Quotas:
+    """Counts in fixed windows that begin with a key's first request in them.
+
+    Args:
+        storage: `memory`, or a redis:// URL that replicas share.
+
+    Raises:
+        UsageError: the storage cannot be used.
+    """
+
+    def __init__(self, storage: str = "memory") -> None:
+        try:
+            found = storage_from_string("async+memory://" if storage == "memory" else f"async+{storage}")
+        except (ConfigurationError, ImportError) as error:
+            raise UsageError(f"quota_storage {storage!r} cannot be used: {error}") from None
+        assert isinstance(found, Storage)
+        self._storage = found
+        self._limiter = FixedWindowRateLimiter(found)
+
+    async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
+        """Take one request and `tokens` from the caller's limits: all of it, or nothing.
+
+        Returns:
+            What is held, and the x-ratelimit headers.
+
+        Raises:
+            Problem: 429, with the seconds after which it is worth trying again.
+        """
+        holds: list[_Hold] = []
+        headers: dict[str, str] = {}
+        for kind, item, amount in _items(caller, tokens):
+            taken = await self._limiter.test(item, caller.key_id, cost=amount)
+            taken = taken and await self._limiter.hit(item, caller.key_id, cost=amount)
+            window = await self._limiter.get_window_stats(item, caller.key_id)
+            seconds = max(0, math.ceil(window.reset_time - time.time()))
+            if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
+                name = kind.removesuffix("-day")
+                headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
+                headers[f"x-ratelimit-remaining-{name}"] = str(window.remaining)
+                headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
+            if not taken:
+                await self.settle(Reservation(caller.key_id, tuple(holds)), 0, requests=0)
+                raise _exceeded(kind, item, amount, seconds, headers)
+            holds.append(_Hold(item, kind, amount, window.reset_time))
+        return (Reservation(caller.key_id, tuple(holds)) if holds else None), headers
+
+    async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
+        """Put the real amounts in place of the reserved ones."""
+        for hold in reservation.holds:
+            difference = (requests if hold.kind == "requests" else tokens) - hold.amount
+            if difference and time.time() < hold.window_ends:
+                key = hold.item.key_for(reservation.key_id)
+                await self._storage.incr(key, hold.item.get_expiry(), amount=difference)
+
+
+def _items(caller: Caller, tokens: int) -> Iterator[tuple[str, RateLimitItem, int]]:
+    limits = caller.limits
+    if limits.requests_per_minute is not None:
+        yield "requests", RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests"), 1
+    if limits.tokens_per_minute is not None:
+        yield "tokens", RateLimitItemPerMinute(limits.tokens_per_minute, namespace="tokens"), tokens
+    if limits.tokens_per_day is not None:
+        yield "tokens-day", RateLimitItemPerDay(limits.tokens_per_day, namespace="tokens"), tokens
+
+
+def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> Problem:
+    unit, span = kind.removesuffix("-day"), "day" if kind.endswith("-day") else "minute"
+    if amount > item.amount:
+        message = (
+            f"this request may take {amount} {unit}, and this key has {item.amount} {unit} per {span}: ask for less"
+        )
+        return Problem(429, message, code="request_too_large", headers={**headers, "x-should-retry": "false"})
+    message = f"this key's limit of {item.amount} {unit} per {span} is reached: try again in {seconds} s"
+    return Problem(429, message, code="rate_limit_exceeded", headers={**headers, "retry-after": str(max(seconds, 1))})
