@@ -14,6 +14,7 @@ from suffice.errors import EngineError, SufficeError
 from suffice.serve import sse
 from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
+from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem, problem_of
 from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
@@ -59,7 +60,7 @@ class Generate:
             seconds = self.service.settings.request_timeout
             problem = Problem(504, f"no whole answer within {seconds:g} s", code="timeout")
         except asyncio.CancelledError:
-            if not self.service.draining or not ticket.exchange.status:
+            if not self.service.draining or ticket.outbox is None:
                 raise
             problem = Problem(503, "the server is shutting down", code="shutting_down")
         except SufficeError as error:
@@ -67,9 +68,9 @@ class Generate:
         else:
             return
         ticket.problem = problem
-        if not ticket.exchange.status or ticket.reply is None:
+        if ticket.outbox is None or ticket.reply is None:
             raise problem
-        await send({"type": "http.response.body", "body": ticket.reply.failure(problem.body)})
+        await ticket.outbox.close(ticket.reply.failure(problem.body))
 
     async def _admitted(self, ticket: Ticket, send: Send) -> None:
         service, wanted = self.service, ticket.wanted
@@ -114,8 +115,10 @@ class Generate:
         if not ticket.exchange.status:
             headers = [(name.encode(), value.encode()) for name, value in sse.HEADERS.items()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            ticket.outbox = Outbox(send)
             data = ticket.reply.opening() + data
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+        assert ticket.outbox is not None
+        await ticket.outbox.put(data)
 
     async def _finish(self, ticket: Ticket, send: Send) -> None:
         reply = ticket.reply
@@ -128,4 +131,5 @@ class Generate:
             return
         if not ticket.exchange.status:
             await self._send_piece(ticket, b"", send)
-        await send({"type": "http.response.body", "body": reply.closing()})
+        assert ticket.outbox is not None
+        await ticket.outbox.close(reply.closing())

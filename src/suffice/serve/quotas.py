@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
@@ -57,7 +56,6 @@ class Quotas:
             raise UsageError(f"quota_storage {storage!r} cannot be used: {error}") from None
         assert isinstance(found, Storage)
         self._storage = found
-        self._limiter = FixedWindowRateLimiter(found)
 
     async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
         """Take one request and `tokens` from the caller's limits: all of it, or nothing.
@@ -71,19 +69,22 @@ class Quotas:
         holds: list[_Hold] = []
         headers: dict[str, str] = {}
         for kind, item, amount in _items(caller, tokens):
-            taken = await self._limiter.test(item, caller.key_id, cost=amount)
-            taken = taken and await self._limiter.hit(item, caller.key_id, cost=amount)
-            window = await self._limiter.get_window_stats(item, caller.key_id)
-            seconds = max(0, math.ceil(window.reset_time - time.time()))
+            key = item.key_for(caller.key_id)
+            count = await self._storage.incr(key, item.get_expiry(), amount=amount)
+            window_ends = await self._storage.get_expiry(key)
+            seconds = max(0, math.ceil(window_ends - time.time()))
+            holds.append(_Hold(item, kind, amount, window_ends))
+            taken = count <= item.amount
+            if not taken:  # all is given back, also what was just taken
+                count -= amount
+                await self.settle(Reservation(caller.key_id, tuple(holds)), 0, requests=0)
             if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
                 name = kind.removesuffix("-day")
                 headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
-                headers[f"x-ratelimit-remaining-{name}"] = str(window.remaining)
+                headers[f"x-ratelimit-remaining-{name}"] = str(max(item.amount - count, 0))
                 headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
             if not taken:
-                await self.settle(Reservation(caller.key_id, tuple(holds)), 0, requests=0)
                 raise _exceeded(kind, item, amount, seconds, headers)
-            holds.append(_Hold(item, kind, amount, window.reset_time))
         return (Reservation(caller.key_id, tuple(holds)) if holds else None), headers
 
     async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:

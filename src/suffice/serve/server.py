@@ -104,6 +104,7 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
     )
 

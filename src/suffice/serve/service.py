@@ -21,6 +21,7 @@ from suffice.serve.exchange import Exchange
 from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
 from suffice.serve.metrics import Metrics
+from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
@@ -56,6 +57,8 @@ class Ticket:
     trace: Trace | None = None
     problem: Problem | None = None
     reservation: Reservation | None = None
+    outbox: Outbox | None = None
+    """The stream, once it has begun."""
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
 
@@ -201,6 +204,8 @@ class Service:
             if not self.tickets:
                 self.idle.set()
         self.admission.leave(ticket.slot)
+        if ticket.outbox is not None:
+            ticket.outbox.abandon()
         if ticket.trace is not None and ticket.reply is not None:
             self.models[ticket.reply.model].pool.forget(request_id)
         if ticket.reservation is not None:
