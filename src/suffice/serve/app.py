@@ -108,6 +108,8 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/metrics", routes.metrics),
         get("/openapi.json", routes.openapi),
         get("/docs", routes.static("docs.html")),
+        get("/", routes.static("index.html")),
+        *(get(f"/{name}", routes.static(name)) for name in routes.ASSETS),
     ]
 
 

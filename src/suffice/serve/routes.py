@@ -16,7 +16,7 @@ from suffice.serve.service import Service
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import read_chat, read_completion
 
-__all__ = ["Endpoint", "budget", "health", "list_models", "metrics", "openapi", "ready", "static"]
+__all__ = ["ASSETS", "Endpoint", "budget", "health", "list_models", "metrics", "openapi", "ready", "static"]
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -24,6 +24,8 @@ _KINDS = {
     ".js": "text/javascript; charset=utf-8",
 }
 _PAGES = Path(__file__).with_name("pages")
+ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "words.js")
+"""What the playground is made of, beside its page."""
 
 Handler = Callable[[Service, Scope, Receive, Send], Awaitable[None]]
 

@@ -32,7 +32,10 @@ class _Server(uvicorn.Server):
         if self.service is not None and sockets:
             host, port = sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(f"serving {', '.join(self.service.models)} on http://{shown}:{port} (API: /docs)", file=sys.stderr)
+            print(
+                f"serving {', '.join(self.service.models)} on http://{shown}:{port} (playground: /, API: /docs)",
+                file=sys.stderr,
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service is not None:
