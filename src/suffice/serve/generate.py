@@ -88,11 +88,11 @@ class Generate:
             aclosing(model.session.stream(request, budget)) as events,
         ):
             async for event in events:
-                data = ticket.reply.take(event)
+                ticket.reply.take(event)
                 if isinstance(event, Text):
                     ticket.slot.generated += 1
                     if wanted.stream:
-                        await self._send_piece(ticket, data, send)
+                        await self._send_piece(ticket, ticket.reply.piece(event.text), send)
                 elif isinstance(event, Usage):
                     ticket.slot.generated = event.answer_tokens
         await self._finish(ticket, send)

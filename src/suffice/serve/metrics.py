@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -46,6 +48,9 @@ class Metrics:
         self._answer_tokens = histogram("answer_tokens", "Length of answers.", _TOKENS)
         self._budget_tokens = histogram("budget_tokens", "Caps of answers.", _TOKENS)
         registry.register(_Gauges(service))
+        self._of_tier = cache(self._new_tier)
+        self._response_of = cache(lambda route, status: self._responses.labels(route, str(status)))
+        self._finish_of = cache(self._finish.labels)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
@@ -53,24 +58,48 @@ class Metrics:
 
     def response(self, route: str, status: int) -> None:
         """A response was sent (or, with status 0, none)."""
-        self._responses.labels(route, str(status)).inc()
+        self._response_of(route, status).inc()
 
     def request(self, ticket: Ticket) -> None:
         """A request for an answer has ended, in whatever way."""
         reply = ticket.reply
         if reply is None or reply.budget is None or not ticket.generated:
             return
-        tier, usage, started = reply.tier, reply.usage_object(), ticket.exchange.started
+        usage, of = reply.usage_object(), self._of_tier(reply.tier)
         reason, detail = (reply.finish.reason, reply.finish.by) if reply.finish else ("cancelled", "")
-        self._finish.labels(tier, reason, detail).inc()
-        self._prompt.labels(tier).inc(usage["prompt_tokens"])
-        self._answer.labels(tier).inc(usage["completion_tokens"])
-        self._duration.labels(tier).observe(ticket.exchange.seconds)
-        self._queue.labels(tier).observe(ticket.slot.waited)
-        self._answer_tokens.labels(tier).observe(usage["completion_tokens"])
-        self._budget_tokens.labels(tier).observe(reply.budget.max_new_tokens)
+        self._finish_of(reply.tier, reason, detail).inc()
+        of.prompt.inc(usage["prompt_tokens"])
+        of.answer.inc(usage["completion_tokens"])
+        of.duration.observe(ticket.exchange.seconds)
+        of.queue.observe(ticket.slot.waited)
+        of.answer_tokens.observe(usage["completion_tokens"])
+        of.budget_tokens.observe(reply.budget.max_new_tokens)
         if reply.first_text is not None:
-            self._first.labels(tier).observe(reply.first_text - started)
+            of.first.observe(reply.first_text - ticket.exchange.started)
+
+    def _new_tier(self, tier: str) -> _OfTier:
+        return _OfTier(
+            self._prompt.labels(tier),
+            self._answer.labels(tier),
+            self._duration.labels(tier),
+            self._first.labels(tier),
+            self._queue.labels(tier),
+            self._answer_tokens.labels(tier),
+            self._budget_tokens.labels(tier),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _OfTier:
+    """What is counted for one tier; looked up once, because looking up takes longer than counting."""
+
+    prompt: Counter
+    answer: Counter
+    duration: Histogram
+    first: Histogram
+    queue: Histogram
+    answer_tokens: Histogram
+    budget_tokens: Histogram
 
 
 class _Gauges(Collector):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.aio.storage import Storage
@@ -24,6 +24,8 @@ class _Hold:
     """An amount taken from one limit."""
 
     item: RateLimitItem
+    key: str
+    """Its name in the storage."""
     kind: str
     """`requests`, `tokens` or `tokens-day`."""
     amount: int
@@ -35,7 +37,6 @@ class _Hold:
 class Reservation:
     """What one request holds."""
 
-    key_id: str
     holds: tuple[_Hold, ...]
 
 
@@ -68,16 +69,16 @@ class Quotas:
         """
         holds: list[_Hold] = []
         headers: dict[str, str] = {}
-        for kind, item, amount in _items(caller, tokens):
-            key = item.key_for(caller.key_id)
+        for kind, item, key in _limits_of(caller):
+            amount = 1 if kind == "requests" else tokens
             count = await self._storage.incr(key, item.get_expiry(), amount=amount)
             window_ends = await self._storage.get_expiry(key)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            holds.append(_Hold(item, kind, amount, window_ends))
+            holds.append(_Hold(item, key, kind, amount, window_ends))
             taken = count <= item.amount
             if not taken:  # all is given back, also what was just taken
                 count -= amount
-                await self.settle(Reservation(caller.key_id, tuple(holds)), 0, requests=0)
+                await self.settle(Reservation(tuple(holds)), 0, requests=0)
             if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
                 name = kind.removesuffix("-day")
                 headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
@@ -85,25 +86,28 @@ class Quotas:
                 headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
             if not taken:
                 raise _exceeded(kind, item, amount, seconds, headers)
-        return (Reservation(caller.key_id, tuple(holds)) if holds else None), headers
+        return (Reservation(tuple(holds)) if holds else None), headers
 
     async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
         """Put the real amounts in place of the reserved ones."""
         for hold in reservation.holds:
             difference = (requests if hold.kind == "requests" else tokens) - hold.amount
             if difference and time.time() < hold.window_ends:
-                key = hold.item.key_for(reservation.key_id)
-                await self._storage.incr(key, hold.item.get_expiry(), amount=difference)
+                await self._storage.incr(hold.key, hold.item.get_expiry(), amount=difference)
 
 
-def _items(caller: Caller, tokens: int) -> Iterator[tuple[str, RateLimitItem, int]]:
+@lru_cache(maxsize=10_000)
+def _limits_of(caller: Caller) -> tuple[tuple[str, RateLimitItem, str], ...]:
+    """The caller's limits: kind, limit, and its name in the storage."""
     limits = caller.limits
+    items: list[tuple[str, RateLimitItem]] = []
     if limits.requests_per_minute is not None:
-        yield "requests", RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests"), 1
+        items.append(("requests", RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")))
     if limits.tokens_per_minute is not None:
-        yield "tokens", RateLimitItemPerMinute(limits.tokens_per_minute, namespace="tokens"), tokens
+        items.append(("tokens", RateLimitItemPerMinute(limits.tokens_per_minute, namespace="tokens")))
     if limits.tokens_per_day is not None:
-        yield "tokens-day", RateLimitItemPerDay(limits.tokens_per_day, namespace="tokens"), tokens
+        items.append(("tokens-day", RateLimitItemPerDay(limits.tokens_per_day, namespace="tokens")))
+    return tuple((kind, item, item.key_for(caller.key_id)) for kind, item in items)
 
 
 def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> Problem:

@@ -36,7 +36,7 @@ class Reply:
     pieces: list[str] = field(default_factory=list)
     first_text: float | None = None
     """`time.perf_counter()` of the first piece."""
-    _frame: tuple[bytes, bytes] = (b"", b"")
+    _frame: tuple[bytes, bytes] | None = None
 
     prefix: ClassVar[str] = ""
     whole_object: ClassVar[str] = ""
@@ -44,24 +44,27 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.id = self.prefix + self.wanted.request.id
-        before, after = sse.event(self._chunk("\0")).split(b'"\\u0000"')  # all events of text share this frame
-        self._frame = before, after
 
-    def take(self, event: Event) -> bytes:
-        """Note the next event of the session. Returns what a stream sends for it, which may be nothing."""
+    def take(self, event: Event) -> None:
+        """Note the next event of the session."""
         match event:
             case Text(text):
                 if self.first_text is None:
                     self.first_text = time.perf_counter()
                 self.pieces.append(text)
-                return self._frame[0] + sse.dump(text) + self._frame[1]
             case Budget():
                 self.budget = event
             case Usage():
                 self.usage = event
             case Finish():
                 self.finish = event
-        return b""
+
+    def piece(self, text: str) -> bytes:
+        """The event of a stream that holds a piece of the text."""
+        if self._frame is None:  # all of them share it
+            before, after = sse.event(self._chunk("\0")).split(b'"\\u0000"')
+            self._frame = before, after
+        return self._frame[0] + sse.dump(text) + self._frame[1]
 
     def opening(self) -> bytes:
         """The first event of a stream, with the budget."""
