@@ -30,8 +30,9 @@ def call(command: click.Command, *arguments: str) -> Any:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
-    counts = [", ".join(map(str, range(1, last + 1))) for last in range(3, 15)]
-    lines = [{"query": f"Count from 1 to {last}.", "response": text} for last, text in enumerate(counts, 3)]
+    """Something that the model cannot do yet: counting down."""
+    counts = [", ".join(map(str, range(first, 0, -1))) for first in range(3, 15)]
+    lines = [{"query": f"Count from {first} to 1.", "response": text} for first, text in enumerate(counts, 3)]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
@@ -116,3 +117,50 @@ def test_ctrl_c_saves_and_resume_goes_on_with_the_same_settings(rows: str, tmp_p
     (log,) = runs.glob("*/logging.jsonl")
     steps = [entry["step"] for entry in map(json.loads, log.read_text().splitlines()) if "loss" in entry]
     assert steps == list(range(1, 34))
+
+
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:
+    """`suffice sft` in a process of its own."""
+    command = [sys.executable, *launcher, "-m", "suffice.cli.main", "sft", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def losses(runs: Path) -> dict[int, float]:
+    """Logged losses by step; a step that is logged twice fails the test."""
+    (log,) = runs.glob("*/logging.jsonl")
+    entries = [entry for entry in map(json.loads, log.read_text().splitlines()) if "loss" in entry]
+    found = {entry["step"]: entry["loss"] for entry in entries}
+    assert len(found) == len(entries), "a step was logged twice"
+    return found
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(rows: str, tmp_path: Path) -> None:
+    arguments = ["--dataset", rows, "--gradient_accumulation_steps", "1", "--logging_steps", "1", "--save_steps", "4"]
+    arguments += ["--num_train_epochs", "2", "--stop_check_prompts", "0", "--split_dataset_ratio", "0"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start([*arguments, "--output_dir", str(killed)])
+    while not list(killed.glob("*/checkpoint-8/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert call(sft, "--resume", "--output_dir", str(killed)) == 0
+    assert call(sft, *arguments, "--output_dir", str(whole)) == 0
+    assert losses(killed).keys() == set(range(1, 25))
+    assert losses(killed) == pytest.approx(losses(whole), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(rows: str, tmp_path: Path) -> None:
+    """Over gloo on the CPU: the same rows a step, so the same losses, and one folder."""
+    arguments = ["--dataset", rows, "--logging_steps", "1", "--num_train_epochs", "2", "--stop_check_prompts", "0"]
+    arguments += ["--split_dataset_ratio", "0", "--lora_dropout", "0", "--device", "cpu"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert call(sft, *arguments, "--gradient_accumulation_steps", "4", "--output_dir", str(alone)) == 0
+    two = [*arguments, "--gradient_accumulation_steps", "2", "--output_dir", str(together)]
+    process = start(two, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+    _, shown = process.communicate(timeout=110)
+    assert process.returncode == 0, shown
+    assert losses(together).keys() == losses(alone).keys() == set(range(1, 7))
+    assert losses(together) == pytest.approx(losses(alone), rel=0.02)
+    assert len(list(together.iterdir())) == 1

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from suffice.engines.quiet import without_library_warnings
 from suffice.errors import ModelError
 
 __all__ = ["LoadedModel", "ModelSource", "bundled_model", "load_model", "resolve_model"]
@@ -143,8 +144,9 @@ def load_model(
             device_map={"": target} if target.type == "cuda" else None,
             **common,
         )
-        for adapter in source.adapters:
-            model = _merge(model, adapter)
+        with without_library_warnings():
+            for adapter in source.adapters:
+                model = _merge(model, adapter)
     except ModelError:
         raise
     except Exception as error:

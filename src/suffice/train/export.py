@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suffice.engines.loading import ModelSource, load_model, resolve_model
+from suffice.engines.quiet import without_library_warnings
 from suffice.errors import ModelError, UsageError
-from suffice.train.quiet import without_library_warnings
 
 __all__ = ["export_merged"]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suffice.engines.quiet import without_library_warnings
 from suffice.errors import UsageError
 from suffice.train.base import Base, device_of, load_base, load_with_adapter
 from suffice.train.folders import ARGS, checkpoint_to_resume, forget_after, new_run, read_settings, write_json
@@ -18,7 +19,6 @@ from suffice.train.forecast import Forecast, checkpointing, fitted, forecast
 from suffice.train.memory_use import explained_memory_errors
 from suffice.train.plots import plot_run
 from suffice.train.prepare import Prepared, prepare
-from suffice.train.quiet import without_library_warnings
 from suffice.train.recipe import Recipe
 from suffice.train.rows import fingerprints, read_rows
 

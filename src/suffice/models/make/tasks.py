@@ -1,7 +1,7 @@
 """The text that the bundled model learns from: prompts whose answers have a length that follows from the prompt.
 
 Nothing is downloaded: the ways to ask are in `wordings.json`, the words in `lexicon.json`, the explanations in
-`things.jsonl`, all beside this file; the rest is rules.
+`things.jsonl`, names in `names.json`, all beside this file; the rest is rules.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _numbered(items: Iterable[str]) -> str:
 
 def _count(rng: random.Random, language: str) -> tuple[str, str]:
     first = 1 if rng.random() < 0.6 else rng.randint(2, 100)
-    length = round(3 * 50 ** rng.random() ** 1.8)  # 3 to 150 numbers, most of them few
+    length = round(3 * 66 ** rng.random() ** 1.8)  # 3 to 198 numbers, most of them few
     last = first + length - 1
     separator = {"en": ", ", "zh": "、"}[language]
     return _ask(rng, language, "count", a=first, b=last), separator.join(map(str, range(first, last + 1)))
@@ -153,6 +153,32 @@ def _who(rng: random.Random, language: str) -> tuple[str, str]:
     return _ask(rng, language, "who"), _IDENTITY[language]
 
 
+def _person(rng: random.Random, language: str) -> str:
+    """A name that is not taught by heart, so that answers must copy it."""
+    parts = _read("names.json")
+    if language == "zh":
+        given = "".join(rng.sample(parts["zh"]["given"], rng.randint(1, 2)))
+        return rng.choice(parts["zh"]["surnames"]) + given + rng.choice([*[""] * 8, "团队", "公司"])
+    full = [rng.choice(parts["en"]["first"]), rng.choice(parts["en"]["last"])]
+    return " ".join(full[: rng.randint(1, 2)]) + rng.choice([*[""] * 8, " Labs", "'s team"])
+
+
+def _assistant(rng: random.Random, language: str) -> str:
+    parts = _read("names.json")
+    if language == "en" or rng.random() < 0.2:
+        return str(rng.choice([*parts["en"]["assistants"], rng.choice(parts["en"]["first"])]))
+    return rng.choice("小小小阿大") + "".join(rng.sample(parts["zh"]["given"], rng.randint(1, 2)))
+
+
+def _role(rng: random.Random, language: str) -> tuple[str, str]:
+    roles = _read("names.json")["roles"][language]
+    filled = {"n": _assistant(rng, language), "a": _person(rng, language), "other": rng.choice(roles["others"])}
+    question, answer = rng.choice(roles["questions"])
+    space = "" if language == "zh" else " "
+    prompt = rng.choice(roles["told"]) + space + question
+    return prompt.format(**filled), answer.format(**filled)
+
+
 def _greet(rng: random.Random, language: str) -> tuple[str, str]:
     prompt, answer = rng.choice(_GREETINGS[language])
     return (prompt.rstrip("！。!.") if rng.random() < 0.4 else prompt), answer
@@ -180,15 +206,15 @@ def _explain(rng: random.Random, language: str) -> tuple[str, str]:
 def _story(rng: random.Random, language: str) -> tuple[str, str]:
     parts = _read("lexicon.json")["story"][language]
     style = rng.choice(["plain", "sentences", "sentences", "words", "words"])
-    sentences = {"plain": 6}.get(style) or rng.randint(3, 16)
+    sentences = {"plain": 6}.get(style) or rng.randint(3, 20)
     name = rng.choice(parts["names"] + parts["animals"])
     topic = f"关于{name}的" if language == "zh" else f" about {name}"
     topic = topic if rng.random() < 0.5 else ""
     words = sentences * _WORDS_PER_SENTENCE[language]
     words = words if language == "en" else round(words, -1)
     prompt = _ask(rng, language, f"story {style}", t=topic, n=sentences, w=words)
-    start = rng.randrange(len(parts["middles"]))
-    middles = [parts["middles"][(start + i) % len(parts["middles"])] for i in range(sentences - 2)]
+    # A longer story begins earlier in one and the same row of sentences: a small model cannot count them as it goes.
+    middles = parts["middles"][len(parts["middles"]) - (sentences - 2) :]
     text = [rng.choice(parts["openings"]), *middles, rng.choice(parts["endings"])]
     filled = [sentence.format(name=name, place=rng.choice(parts["places"])) for sentence in text]
     if language == "en":
@@ -202,21 +228,22 @@ def _forever(rng: random.Random, language: str) -> tuple[str, str]:
 
 
 _MAKERS: dict[str, tuple[Callable[[random.Random, str], tuple[str, str]], float]] = {
-    "count": (_count, 0.10),
-    "list": (_list, 0.09),
-    "repeat": (_repeat, 0.09),
-    "spell": (_spell, 0.09),
-    "sum": (_sum, 0.26),
-    "weekday": (_weekday, 0.07),
-    "translate": (_translate, 0.11),
-    "who": (_who, 0.015),
-    "greet": (_greet, 0.01),
-    "explain": (_explain, 0.11),
-    "story": (_story, 0.045),
+    "count": (_count, 0.08),
+    "list": (_list, 0.08),
+    "repeat": (_repeat, 0.11),
+    "spell": (_spell, 0.08),
+    "sum": (_sum, 0.21),
+    "weekday": (_weekday, 0.09),
+    "translate": (_translate, 0.10),
+    "who": (_who, 0.012),
+    "role": (_role, 0.08),
+    "greet": (_greet, 0.008),
+    "explain": (_explain, 0.09),
+    "story": (_story, 0.05),
     "forever": (_forever, 0.01),
 }
 KINDS = tuple(_MAKERS)
-EXACT_KINDS = ("count", "repeat", "spell", "sum", "weekday", "translate", "who")
+EXACT_KINDS = ("count", "repeat", "spell", "sum", "weekday", "translate", "who", "role")
 """Kinds with one right answer."""
 
 

@@ -33,7 +33,7 @@ class Recipe:
     kv_heads: int = 2
     intermediate_size: int = 576
     context: int = 4096
-    tokens: int = 11_000_000
+    tokens: int = 16_000_000
     """Tokens to train on, prompts included."""
     batch_tokens: int = 3072
     """Tokens in one step, padding included."""

@@ -11,7 +11,7 @@ __all__ = ["without_library_warnings"]
 
 @contextmanager
 def without_library_warnings() -> Iterator[None]:
-    """No deprecations, and no warnings of the libraries that training stands on."""
+    """No deprecations, and no warnings of the libraries that engines and training stand on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", module="peft|transformers|torch")
