@@ -7,12 +7,10 @@ import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Scope
 
-from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
 from suffice.schedule import Pool
 from suffice.serve import routes
@@ -25,6 +23,7 @@ from suffice.serve.quotas import Quotas
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
 from suffice.serve.store import Store
+from suffice.serve.tiers import load_budgeter
 from suffice.serve.wire import read_chat, read_completion, read_infer
 from suffice.session import Session
 
@@ -52,7 +51,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
     Raises:
         SufficeError: the server may not or cannot start.
     """
-    budgeter = Budgeter.load(Path(settings.budget_file) if settings.budget_file else None)
+    budgeter = load_budgeter(settings)
     async with AsyncExitStack() as stack:
         store, ring = Store(settings.database_url), KeyRing()
         stack.callback(store.close)

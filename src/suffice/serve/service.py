@@ -6,11 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from starlette.types import Scope
 
-from suffice.budget import Budgeter
 from suffice.budget.types import Tier
 from suffice.errors import EngineError
 from suffice.schedule import Admission, Pool, Slot, Trace
@@ -25,7 +23,7 @@ from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
-from suffice.serve.tiers import AUTO, find_tier
+from suffice.serve.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.wire import Wanted
 from suffice.session import Session
 
@@ -148,8 +146,7 @@ class Service:
         Raises:
             UsageError: the file is wrong; the tiers stay as they are.
         """
-        file = self.settings.budget_file
-        budgeter = Budgeter.load(Path(file) if file else None)
+        budgeter = load_budgeter(self.settings)
         for model in self.models.values():
             model.session.budgeter = budgeter
 

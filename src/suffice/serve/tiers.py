@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from suffice.budget import Budget
+from suffice.budget import Budget, Budgeter
+from suffice.budget.estimators import Keywords
+from suffice.budget.profile import LengthProfile, ProfileEstimator
 from suffice.budget.types import Tier
 from suffice.serve.callers import Caller, check_tier, permitted_tiers
+from suffice.serve.config import ServeSettings
 from suffice.serve.problems import Problem
 from suffice.session import Request, Session
 
-__all__ = ["AUTO", "decide", "find_tier"]
+__all__ = ["AUTO", "decide", "find_tier", "load_budgeter"]
 
 AUTO = "auto"
+
+
+def load_budgeter(settings: ServeSettings) -> Budgeter:
+    """Tiers and estimators as the settings say; adapters' length profiles, where they have one, take part.
+
+    Raises:
+        UsageError: the budget file or a profile cannot be read.
+    """
+    budgeter = Budgeter.load(Path(settings.budget_file) if settings.budget_file else None)
+    for adapter in settings.adapters:
+        profile = LengthProfile.load(Path(adapter))
+        if profile is not None:
+            budgeter = budgeter.with_estimator(ProfileEstimator(profile), before=Keywords)
+    return budgeter
 
 
 def find_tier(name: str | None, tiers: Mapping[str, Tier], caller: Caller) -> Tier | None:
