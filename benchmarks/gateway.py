@@ -44,7 +44,7 @@ class Arm:
     command: list[str]
     port: int
     key: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+    health: str = "/health"
     start: float = 0.0
     start_cpu: float = 0.0
     process: subprocess.Popen[bytes] | None = None
@@ -52,19 +52,18 @@ class Arm:
     requests: list[Load] = field(default_factory=list)
     streams: list[Load] = field(default_factory=list)
 
-    def run(self, core: int, patience: float = 120.0) -> None:
+    def run(self, core: int, patience: float = 300.0) -> None:
         """Start it on one core, and wait until it answers."""
         started = time.perf_counter()
         self.process = subprocess.Popen(
             self.command,
-            env={**os.environ, **self.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.health}", timeout=5):
                     break
             except OSError:
                 if self.process.poll() is not None or time.perf_counter() - started > patience:
@@ -115,7 +114,7 @@ def litellm_arm(executable: str, upstream: str, folder: Path) -> Arm:
     )
     port = free_port()
     command = [executable, "--config", str(config), "--port", str(port), "--num_workers", "1"]
-    return Arm("litellm", command, port)
+    return Arm("litellm", command, port, health="/health/liveliness")
 
 
 async def one_round(arm: Arm, seconds: float) -> None:
