@@ -150,7 +150,9 @@ def test_with_no_auth_tiers_that_need_a_key_still_do(cli: Cli, database: str) ->
     key = cli("keys", "create", "anna", "--tiers", "unlimited")
     with serving(ScriptedEngine(), database=database, no_auth=True) as server:
         assert infer(server, "short")[0] == 200
+        assert infer(server, "short", "none")[0] == 200  # OpenAI's clients must send something
         assert infer(server, "unlimited")[0] == 401
+        assert infer(server, "unlimited", "none")[0] == 403
         assert infer(server, "unlimited", key)[0] == 200
 
 

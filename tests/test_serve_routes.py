@@ -142,6 +142,8 @@ def test_unlimited_needs_a_key(hello: Server) -> None:
     assert reply.headers["www-authenticate"] == "Bearer"
     assert hello.chat(tier="unlimited").status == 401
     assert hello.post("/infer/unlimited", {}).status == 401
+    wrong = hello.post("/infer/unlimited", {"prompt": "hi"}, Authorization="Bearer wrong")
+    assert (wrong.status, wrong.json["error"]["type"]) == (403, "permission_error")
 
 
 @pytest.mark.parametrize(

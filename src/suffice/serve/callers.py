@@ -36,6 +36,8 @@ class Caller:
     limits: Limits = Limits()
     refused: str = ""
     """Why the key that was shown does not count."""
+    unchecked: bool = False
+    """A key was shown to a server that has none to compare it with."""
 
 
 ANONYMOUS = Caller()
@@ -72,7 +74,7 @@ def check_tier(caller: Caller, tier: Tier) -> None:
     """
     if permits(caller, tier):
         return
-    if caller.key_id or caller.refused:
+    if caller.key_id or caller.refused or caller.unchecked:
         message = caller.refused or f"this key does not permit the tier {tier.name}"
         raise Problem(403, message, param="tier", code="tier_not_permitted")
     raise Problem(401, f"the tier {tier.name} needs a key that permits it", code="missing_api_key", headers=_CHALLENGE)

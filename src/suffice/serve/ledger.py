@@ -15,6 +15,7 @@ from suffice.serve.store import Store, StoreError
 __all__ = ["Ledger"]
 
 _WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
+_BATCH = 500
 _READ_EVERY = 2.0  # seconds until a revoked key is refused
 _BACKLOG = 200_000  # rows kept while the database is away; how many more there were is said
 
@@ -76,9 +77,7 @@ class Ledger:
             self._away = False
 
     def _write(self) -> None:
-        batch = list(self._rows)[:1000]
-        while batch:
+        while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
             self._store.add_requests(batch)
-            for _ in batch:
+            for _ in batch:  # only now: what was not written stays
                 self._rows.popleft()
-            batch = list(self._rows)[:1000]

@@ -24,6 +24,7 @@ _KINDS = {
     ".js": "text/javascript; charset=utf-8",
 }
 _PAGES = Path(__file__).with_name("pages")
+_ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
 ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "words.js")
 """What the playground is made of, beside its page."""
 
@@ -101,6 +102,7 @@ def static(name: str) -> Handler:
 
     async def page(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         path = _PAGES / name
+        scope["exchange"].headers["content-security-policy"] = _ONLY_FROM_HERE
         await send_bytes(send, path.read_bytes(), kind=_KINDS[path.suffix])
 
     return page
