@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -103,6 +103,8 @@ class FakeOpenAI:
         unknown: Sequence[str] = (),
     ) -> None:
         self.models, self.tokenize, self.health, self.key, self.unknown = models, tokenize, health, key, unknown
+        self.routes: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        """More POST routes: path to what answers a body with JSON."""
         self.requests: list[Received] = []
         self.running = 0
         """Requests to generate that are being answered now."""
@@ -150,6 +152,8 @@ class FakeOpenAI:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.key is not None and given != self.key:
             return _refuse(401, f"Incorrect API key provided: {given}")  # careless, as some servers are
+        if request.path in self.routes:
+            return web.json_response(self.routes[request.path](body))
         match request.method, request.path:
             case "GET", "/v1/models" if self.models is not None:
                 return web.json_response({"object": "list", "data": list(self.models)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount, Usage
+from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount, Usage
 from suffice.errors import EngineError
 
 
@@ -32,6 +32,7 @@ class ScriptedEngine:
         self.most_running = 0
 
     model_name = "scripted"
+    decode_token = staticmethod(chr)
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self.asked.append(request)
@@ -53,6 +54,9 @@ class ScriptedEngine:
             self.running -= 1
             if not done:
                 self.cancelled.append(request.id)
+
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        return Prefix(written.text + then)
 
     async def cancel(self, request_id: str) -> None:
         raise AssertionError("the session closes the iterator instead")

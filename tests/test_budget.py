@@ -336,6 +336,8 @@ def test_a_settings_file_changes_what_it_names(tmp_path: Path, monkeypatch: pyte
         ("[tiers.short]\nmax_new_tokens = 'x'", "tiers.short.max_new_tokens must be"),
         ("[tiers.short]\nneeds_key = 1", "tiers.short.needs_key must be"),
         ("[keywords.short]\nwords = [1]", "keywords.short.words must be"),
+        ("[presets.new]\ntier = 'gold'", "presets.new.tier is 'gold'; there are: short"),
+        ("[presets.short]\ntop_p = 2", "presets.short.top_p must be above 0 and at most 1"),
         ("tiers = 3", "tiers must be a table"),
         ("[settings", "not valid TOML"),
     ],

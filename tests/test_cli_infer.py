@@ -182,3 +182,47 @@ main(["infer", "--upstream", {server.url!r}, "--max-new-tokens", "2"])
     assert asked[-1]["max_tokens"] == 50
     assert "CUT" in done.stderr
     assert "no command /nonsense" in done.stderr
+
+
+def test_a_preset_sets_the_tier_and_the_sampling_and_flags_win(server: FakeOpenAI) -> None:
+    assert run("--upstream", server.url, "--prompt", "hm", "--preset", "long") == 0
+    assert run("--upstream", server.url, "--prompt", "hm", "--preset", "short", "--temperature", "0") == 0
+    first, second = (each.body for each in server.generations)
+    assert (first["max_tokens"], first["temperature"], first["top_p"]) == (1024, 0.8, 0.95)
+    assert (second["max_tokens"], second["temperature"], second["top_p"]) == (128, 0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--preset", "medium"), "there are: short, standard, long"),
+        (("--first_reservation", "0"), "--first-reservation is '0'"),
+        (("--first_reservation", "9", "--on_length", "stop"), "a prediction never cuts an answer"),
+        (("--tokenizer", "nowhere/at/all"), "no model folder"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_in_words(
+    server: FakeOpenAI, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: str
+) -> None:
+    assert run("--upstream", server.url, "--prompt", "hm", *flags) != 0
+    assert words in capsys.readouterr().err
+
+
+def test_a_loop_is_stopped_and_said(server: FakeOpenAI, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    server.script(Reply(pieces=("Water goes round. ", *["It runs down to the sea and comes back again. "] * 60)))
+    assert run("--upstream", server.url, "--prompt", "Where does water go?", "--max_new_tokens", "2000") == 0
+    out, err = capsys.readouterr()
+    assert "STOPPED in a loop" in err
+    assert "are no part of the answer" in err
+    rows = dataset(tmp_path / "in.jsonl", ["Where does water go?", "And rain?"])
+    assert run("--upstream", server.url, "--dataset", rows, "--output", str(tmp_path / "out.jsonl")) == 0
+    assert "runaways: 2 (100.0 %)" in capsys.readouterr().err
+    assert all(row["text"].count("back again") in (1, 2) for row in rows_of(tmp_path / "out.jsonl"))
+    assert out.count("back again") < 60
+
+
+def test_thinking_is_not_in_the_text(server: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+    server.script(Reply(pieces=("<think>", "hm", "</think>", "\n\n", "42")))
+    assert run("--upstream", server.url, "--prompt", "6*7?", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["text"], answer["thinking"]) == ("42", "hm")

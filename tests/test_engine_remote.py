@@ -146,7 +146,7 @@ def test_an_answer_that_the_server_gave_up_is_an_error() -> None:
 
 def test_usage_is_counted_where_the_server_does_not_say() -> None:
     usage = answer(Reply(pieces=("a", "b"), reasoning=("x", "y", "z"), usage=None))[-1].usage
-    assert usage == Usage(estimate_tokens(HI), 5, exact=False)
+    assert usage == Usage(estimate_tokens(HI), 5, exact=False, thinking_tokens=3)
 
 
 def test_reasoning_is_not_text() -> None:

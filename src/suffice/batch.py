@@ -33,6 +33,8 @@ class BatchSummary:
     """Answers by finish reason: `stop`, `length` ..."""
     limits: Counter[str] = field(default_factory=Counter)
     """Cut answers by what cut them: `auto`, `caller`, `tier`, `context` ..."""
+    runaways: int = 0
+    """Answers that became a loop, stopped or not."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     asked_tokens: int = 0
@@ -59,6 +61,7 @@ class BatchSummary:
         self.prompt_tokens += answer.usage.prompt_tokens
         self.answer_tokens += answer.usage.answer_tokens
         self.asked_tokens += answer.budget.max_new_tokens
+        self.runaways += answer.repetition is not None or answer.finish.by == "repetition"
         if answer.finish.reason == "length":
             self.limits[answer.finish.by] += 1
 

@@ -7,6 +7,7 @@ SufficeError
 ├── PromptTooLongError    this prompt leaves no room for an answer
 ├── QueueFullError        too many requests are waiting (schedule/admission.py)
 ├── Problem               a request that the server refuses, with its HTTP status (serve/problems.py)
+├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 
 The message of each is one line for a person: what is wrong, with what value, and what to do.
@@ -15,6 +16,7 @@ The message of each is one line for a person: what is wrong, with what value, an
 from __future__ import annotations
 
 __all__ = [
+    "CannotContinueError",
     "DataError",
     "EngineError",
     "ModelError",
@@ -56,6 +58,10 @@ class PromptTooLongError(SufficeError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+
+
+class CannotContinueError(SufficeError):
+    """An engine cannot go on with an answer that a reservation ended; the message says why."""
 
 
 class EngineError(SufficeError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from suffice.budget.estimators import KeywordClass
-from suffice.budget.types import Tier
+from suffice.budget.types import Preset, Tier
 from suffice.errors import UsageError
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings"]
@@ -29,6 +29,7 @@ class Settings:
     reasoning_tokens: int
     """Added to the cap of a wish or a keyword, in tokens."""
     tiers: Mapping[str, Tier]
+    presets: Mapping[str, Preset]
     keywords: tuple[KeywordClass, ...]
 
 
@@ -72,13 +73,17 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(document: dict[str, Any], source: str) -> Settings:
     reader = _Reader(source)
-    reader.only(document, "", "settings", "tiers", "keywords")
+    reader.only(document, "", "settings", "tiers", "presets", "keywords")
     settings = reader.table(document, "settings", "default_max_new_tokens", "reasoning_tokens")
     tiers = {}
     for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority"):
         needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
         priority = reader.typed(entry, f"tiers.{name}", "priority", int, 0)
         tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key, priority)
+    presets = {
+        name: reader.preset(name, entry, tiers)
+        for name, entry in reader.tables(document, "presets", "tier", "temperature", "top_p")
+    }
     keywords = []
     for name, entry in reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words"):
         where = f"keywords.{name}"
@@ -91,6 +96,7 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
         default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
         reasoning_tokens=reader.tokens(settings, "settings", "reasoning_tokens", minimum=0),
         tiers=tiers,
+        presets=presets,
         keywords=tuple(keywords),
     )
 
@@ -125,6 +131,23 @@ class _Reader:
         if not isinstance(value, kind):
             raise UsageError(f"{self.source}: {where}.{key} must be a {kind.__name__}, not {value!r}")
         return value
+
+    def preset(self, name: str, entry: Mapping[str, Any], tiers: Mapping[str, Tier]) -> Preset:
+        where = f"presets.{name}"
+        tier = entry.get("tier")
+        if not isinstance(tier, str) or tier not in tiers:
+            raise UsageError(f"{self.source}: {where}.tier is {tier!r}; there are: {', '.join(tiers)}")
+        temperature = self.number(entry, where, "temperature", lambda value: value >= 0, "0 or more")
+        top_p = self.number(entry, where, "top_p", lambda value: 0 < value <= 1, "above 0 and at most 1")
+        return Preset(name, tier, temperature, top_p)
+
+    def number(
+        self, table: Mapping[str, Any], where: str, key: str, allowed: Callable[[float], bool], words: str
+    ) -> float:
+        value = table.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not allowed(value):
+            raise UsageError(f"{self.source}: {where}.{key} must be {words}, not {value!r}")
+        return float(value)
 
     def tokens(self, table: Mapping[str, Any], where: str, key: str, minimum: int = 1) -> int:
         value = table.get(key)

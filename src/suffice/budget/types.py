@@ -17,6 +17,7 @@ __all__ = [
     "LengthEstimate",
     "LengthEstimator",
     "LimitedBy",
+    "Preset",
     "Quantiles",
     "Question",
     "Tier",
@@ -41,6 +42,8 @@ _UNIT_NAMES: dict[Unit, str] = {
     "line": "line",
 }
 
+_RESERVED = 0.9  # a tenth of the answers has to go on; a higher quantile sets much more aside for few of them
+
 _Z = ((0.5, 0.0), (0.9, 1.2816), (0.95, 1.6449), (0.99, 2.3263))  # standard normal quantiles
 
 
@@ -55,6 +58,16 @@ class Tier:
     """Whether only a caller whose key permits it may use this tier."""
     priority: int = 0
     """Its class in a queue: lower goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A name for what a kind of answer usually wants: a tier's cap, and the sampling that goes with it."""
+
+    name: str
+    tier: str
+    temperature: float
+    top_p: float
 
 
 DEFAULT_TIERS: Mapping[str, Tier] = {
@@ -87,6 +100,12 @@ class Budget:
     """What the caller asked for, when a limit reduced it."""
     prompt_tokens: int | None = None
     """Tokens in the prompt; an estimate when the reasons say so."""
+
+    @property
+    def reservation(self) -> int:
+        """Tokens to set aside at first: what 9 of 10 such answers do not exceed, and never above the cap."""
+        enough = (tokens for p, tokens in self.quantiles if p >= _RESERVED)
+        return max(1, min(next(enough, self.max_new_tokens), self.max_new_tokens))
 
     def to_dict(self) -> dict[str, Any]:
         """The budget as JSON can hold it; quantiles are named `p50`, `p90`, `p95`, `p99`."""

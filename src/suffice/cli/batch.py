@@ -34,6 +34,10 @@ _NOT_SETTINGS = {
     "concurrency",
     "sort",
     "prompt",
+    "preset",  # what it stands for is among the others
+    "on_length",
+    "first_reservation",
+    "tokenizer",
 }
 
 
@@ -117,5 +121,7 @@ def _describe(summary: BatchSummary, output: str) -> str:
             f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} answer tokens/s"
         )
         lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))
+        if summary.runaways:
+            lines.append(f"runaways: {summary.runaways} ({100 * summary.runaways / summary.answered:.1f} %)")
     lines.append(f"results: {output}")
     return "\n".join(lines)

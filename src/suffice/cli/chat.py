@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from suffice.cli.infer import engine_of, session_of
 from suffice.cli.options import parse_cap
-from suffice.cli.show import dim, show_answer
+from suffice.cli.screen import dim
+from suffice.cli.show import show_answer
 from suffice.errors import SufficeError
 from suffice.session import Session
 
@@ -117,7 +118,7 @@ def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
                 talk.messages.pop()  # an unanswered message would spoil the turns of the conversation
             raise
         _remember(talk, answer)
-        if not talk.cut or not _confirm("continue? [y/N] "):
+        if not talk.cut or not talk.options.asks_on_length or not _confirm("continue? [y/N] "):
             return
 
 

@@ -34,7 +34,7 @@ def _run(**flags: Any) -> int:
     With nothing to answer, this is a chat. Every answer says how many tokens it took, why it ended, and what its budget
     was.
     """
-    options = InferOptions(**flags)
+    options = InferOptions(**flags).with_preset()
     options.check()
     if options.dataset:
         from suffice.cli.batch import infer_dataset
@@ -56,7 +56,7 @@ def engine_of(options: InferOptions) -> Engine:
     from suffice.engines import open_engine
 
     if options.upstream:
-        return open_engine(options.model, upstream=options.upstream)
+        return open_engine(options.model, upstream=options.upstream, tokenizer=options.tokenizer)
     if options.model is None and not options.adapters:
         print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
     return open_engine(

@@ -20,6 +20,7 @@ _COMMANDS = {
     "keys": "Make, show, revoke and replace the keys of the server.",
     "usage": "Show who used the server how much, and how often answers were cut.",
     "budget": "Show how long an answer would be allowed to be, and why.",
+    "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
 _EPILOG = """
 As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -28,6 +28,7 @@ class InferOptions:
     device: str
     trust_remote_code: bool
     upstream: str | None
+    tokenizer: str | None
     prompt: str | None
     dataset: tuple[str, ...]
     columns: tuple[str, ...]
@@ -35,6 +36,11 @@ class InferOptions:
     max_new_tokens: str
     max_length: int | None
     tier: str | None
+    preset: str | None
+    on_length: str | None
+    first_reservation: str
+    on_runaway: Literal["stop", "warn", "off"]
+    max_thinking_tokens: int | None
     stop_words: tuple[str, ...]
     keep_stop_words: bool
     temperature: float | None
@@ -70,7 +76,31 @@ class InferOptions:
             )
         if self.dataset and self.json:
             raise UsageError("--json is for --prompt; with --dataset the output file is JSON Lines anyway")
+        if self.tokenizer and not self.upstream:
+            raise UsageError("--tokenizer goes with --upstream: a model that is loaded here has its own")
         parse_cap(self.max_new_tokens)
+        parse_cap(self.first_reservation, "--first-reservation")
+
+    def with_preset(self) -> InferOptions:
+        """The flags with those that `--preset` stands for; a flag that was given wins.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        if self.preset is None:
+            return self
+        from suffice.budget.settings import load_settings
+
+        presets = load_settings().presets
+        if self.preset not in presets:
+            raise UsageError(f"--preset is {self.preset!r}; there are: {', '.join(presets)}")
+        preset = presets[self.preset]
+        return replace(
+            self,
+            tier=self.tier or preset.tier,
+            temperature=preset.temperature if self.temperature is None else self.temperature,
+            top_p=preset.top_p if self.top_p is None else self.top_p,
+        )
 
     def sampling(self) -> Sampling:
         """The sampling flags; what was left out stays the model's own default."""
@@ -92,11 +122,20 @@ class InferOptions:
             sampling=self.sampling(),
             stop_words=self.stop_words,
             keep_stop_words=self.keep_stop_words,
+            on_length="stop" if self.on_length == "stop" else "continue",
+            first_reservation=parse_cap(self.first_reservation, "--first-reservation"),
+            on_runaway=self.on_runaway,
+            max_thinking_tokens=self.max_thinking_tokens,
         )
 
+    @property
+    def asks_on_length(self) -> bool:
+        """Whether the chat asks if it should go on with a cut answer: so it does unless told otherwise."""
+        return self.on_length in (None, "ask")
 
-def parse_cap(value: str) -> int | Literal["auto"]:
-    """`--max-new-tokens`: a number, or "auto".
+
+def parse_cap(value: str, flag: str = "--max-new-tokens") -> int | Literal["auto"]:
+    """A number of tokens, or "auto".
 
     Raises:
         UsageError: it is neither.
@@ -104,7 +143,7 @@ def parse_cap(value: str) -> int | Literal["auto"]:
     if value.lower() == "auto":
         return "auto"
     if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"--max-new-tokens is {value!r}: give a number of tokens from 1, or auto")
+        raise UsageError(f"{flag} is {value!r}: give a number of tokens from 1, or auto")
     return int(value)
 
 
@@ -160,6 +199,12 @@ def infer_options() -> list[click.Parameter]:
             **model,
             help="Use an OpenAI-compatible server; its key is read from SUFFICE_API_KEY or OPENAI_API_KEY.",
         ),
+        Option(
+            ["--tokenizer"],
+            metavar="MODEL",
+            **model,
+            help="The server's tokenizer (a folder or hub id), to count prompts and go on with answers exactly.",
+        ),
         Option(["--prompt"], **what, help="Answer this and exit; - reads standard input."),
         Option(
             ["--dataset"],
@@ -190,6 +235,42 @@ def infer_options() -> list[click.Parameter]:
             help="The most tokens that prompt and answer have together. [default: the model's context]",
         ),
         Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--preset"],
+            metavar="NAME",
+            **length,
+            help="short, standard or long: a tier's cap, and the temperature and top_p that go with it.",
+        ),
+        Option(
+            ["--on-length"],
+            type=click.Choice(["continue", "ask", "stop"]),
+            **length,
+            help="At the end of the first reservation go on, unnoticed, up to the cap; ask also at the cap (in the "
+            "chat); or stop reserving less than the cap. [default: ask in the chat, else continue]",
+        ),
+        Option(
+            ["--first-reservation"],
+            default="auto",
+            show_default=True,
+            metavar="auto|N",
+            **length,
+            help="Tokens to set aside at first; auto: what 9 of 10 such answers take, where the engine charges for it.",
+        ),
+        Option(
+            ["--on-runaway"],
+            type=click.Choice(["stop", "warn", "off"]),
+            default="stop",
+            show_default=True,
+            **length,
+            help="When an answer becomes a loop: stop it and keep the loop's first turn, warn only, or do not look.",
+        ),
+        Option(
+            ["--max-thinking-tokens"],
+            type=click.IntRange(min=0),
+            **length,
+            help="The most tokens of thinking, on top of the answer's; then the answer is written. "
+            "[default: three quarters of the answer's]",
+        ),
         Option(
             ["--stop-words"],
             multiple=True,

@@ -7,6 +7,7 @@ import itertools
 import random
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from suffice.data.rows import check_columns, read_row
 from suffice.data.types import Conversation, DatasetSummary, RowError, RowProblem
 from suffice.errors import DataError
 
-__all__ = ["DatasetRows", "count_rows", "dataset_fingerprint", "read_dataset"]
+__all__ = ["DatasetRows", "OpenDataset", "count_rows", "dataset_fingerprint", "open_dataset", "read_dataset"]
 
 _COUNT_LIMIT_BYTES = 1 << 29
 """Above this size a file is not read a first time only to show a progress bar with an end."""
@@ -58,17 +59,41 @@ def read_dataset(spec: str, *, seed: int = 0, columns: Mapping[str, str] | None 
     """
     if columns and (problem := check_columns(columns)):
         raise DataError(problem)
+    opened = open_dataset(spec, seed=seed)
+    summary = DatasetSummary(notes=opened.notes)
+    rows = _rows(opened.records, opened.reader, str(opened.path), dict(columns or {}), summary)
+    return DatasetRows(rows, summary)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataset:
+    """A file whose rows are about to be read, before any of them is understood."""
+
+    path: Path
+    reader: Reader
+    """Makes a row of a record."""
+    records: Iterator[tuple[int, Any]]
+    """1-based line (or row) number and record, in file order; a sample's only where one is asked for."""
+    notes: list[str]
+
+
+def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
+    """The records of `path` or `path#N`, for those who read rows in their own way.
+
+    Raises:
+        DataError: as `read_dataset`.
+    """
     file = find_file(spec)
     reader = reader_for(file.path)
     records = _guarded(reader, file.path)
     first = next(records, None)  # a broken header or document is an error now, not in the middle of a run
     if first is None:
         raise DataError(f"{file.path} has no rows")
-    summary = DatasetSummary()
+    notes: list[str] = []
     chosen: Iterator[tuple[int, Any]] = itertools.chain([first], records)
     if file.sample is not None:
-        chosen = _sampled(chosen, _guarded_count(reader, file.path), file, seed, summary)
-    return DatasetRows(_rows(chosen, reader, str(file.path), dict(columns or {}), summary), summary)
+        chosen = _sampled(chosen, _guarded_count(reader, file.path), file, seed, notes)
+    return OpenDataset(file.path, reader, chosen, notes)
 
 
 def count_rows(spec: str) -> int | None:
@@ -121,12 +146,12 @@ def _rows(
 
 
 def _sampled(
-    records: Iterator[tuple[int, Any]], total: int, file: DatasetFile, seed: int, summary: DatasetSummary
+    records: Iterator[tuple[int, Any]], total: int, file: DatasetFile, seed: int, notes: list[str]
 ) -> Iterator[tuple[int, Any]]:
     """N records chosen at random, in file order. Memory grows with N, not with the file."""
     wanted = file.sample or total
     if wanted > total:
-        summary.notes.append(f"{wanted} rows of {file.path} were asked for and it has {total}: all are used")
+        notes.append(f"{wanted} rows of {file.path} were asked for and it has {total}: all are used")
     if wanted >= total:
         return records
     chosen = sorted(random.Random(seed).sample(range(total), wanted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
@@ -14,6 +14,7 @@ __all__ = [
     "GenerationRequest",
     "Health",
     "Message",
+    "Prefix",
     "Sampling",
     "TokenCount",
     "Usage",
@@ -44,11 +45,25 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """What there is of an answer already, for an engine to go on after."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    """The tokens of `text`, where they are known: then it is gone on from these, and nothing is tokenized anew."""
+    prompt_ids: tuple[int, ...] = ()
+    """The tokens of the prompt, where a server told them."""
+    reasoned: bool = False
+    """Whether a server has taken thinking out of `text`."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer to generate. Exactly one of `messages` and `prompt` is given."""
 
     id: str
     max_new_tokens: int
+    """The most tokens to generate, those of `after` not counted."""
     messages: tuple[Message, ...] = ()
     """A conversation, to which the model's chat template is applied."""
     prompt: str | None = None
@@ -57,8 +72,18 @@ class GenerationRequest:
     stop_tokens: tuple[str, ...] = ()
     """Words that end the answer *if* they are one special token of the vocabulary (they never show up in text). Others
     are not the engine's business."""
+    reservation: int | None = None
+    """Tokens to set aside at first, for an engine that sets any aside; None for `max_new_tokens`. An engine that can
+    grows it by itself and unnoticed; another ends with `length` by `reservation`, and is asked to go on (`after`)."""
+    after: Prefix | None = None
+    """Go on after this instead of beginning an answer; it comes from `Engine.seam`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of an OpenAI-compatible server's own API, sent to it as they are. Other engines have no use for them."""
+    """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), as they are."""
+
+    @property
+    def first_cap(self) -> int:
+        """Tokens that an engine which cannot grow a reservation may generate before it has to be asked to go on."""
+        return min(self.max_new_tokens, self.reservation or self.max_new_tokens)
 
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -70,9 +95,15 @@ class Finish:
 
     reason: FinishReason
     by: str = ""
-    """What ended it: `end_token`, `stop_word`, a limit (`caller`, `tier`, `context`, `memory`, `auto`, `model`)."""
+    """What ended it: `end_token`, `stop_word`, `repetition`, or a limit (`caller`, `tier`, `context`, `memory`, `auto`,
+    `model`; `reservation`, where an engine could not go on after its first one)."""
     what: str = ""
     """The end token, the stop word, the limit's value or the error, for a person to read."""
+
+    @property
+    def detail(self) -> str:
+        """More than OpenAI's reasons can say: `repetition` for a loop, else what `by` says."""
+        return self.by
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +112,11 @@ class Usage:
 
     prompt_tokens: int
     answer_tokens: int
+    """Everything that was generated, thinking included: what `max_new_tokens` counts and servers bill."""
     exact: bool = True
     """False where the engine did not say and the numbers are counted from what arrived."""
+    thinking_tokens: int = 0
+    """How many of `answer_tokens` were thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +126,14 @@ class Chunk:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     """Empty where the engine gives only text."""
+    lengths: tuple[int, ...] = ()
+    """Characters of `text` that came with each of `token_ids`, where the engine knows."""
+    reasoning: str = ""
+    """Thinking that a server has taken out of the text (`reasoning_content`); it comes before this chunk's `text`."""
+    prompt_ids: tuple[int, ...] = ()
+    """The prompt's tokens, on the first chunk of a server that tells them."""
+    thinking: bool = False
+    """On the first chunk: the prompt has opened a block of thinking, and the text begins inside it."""
     finish: Finish | None = None
     """Set on the last chunk, and only there. The engine knows `stop` (end token) and `length`."""
     usage: Usage | None = None
@@ -108,6 +150,10 @@ class Capacity:
     """Tokens that fit into the KV cache, all running requests together."""
     default_max_new_tokens: int | None = None
     """The model's own default from `generation_config.json`."""
+    charges: Literal["nothing", "reservation", "cap"] = "nothing"
+    """What a request costs in KV tokens when it is admitted: nothing (vLLM: it takes pages as it goes), its
+    reservation, which the engine grows by itself, or all of its cap, so that a smaller one at first pays even where
+    going on costs another request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +181,11 @@ class Engine(Protocol):
         """The model's name, as a person would say it."""
         ...
 
+    @property
+    def decode_token(self) -> Callable[[int], str] | None:
+        """The text of one token, always the same function; None where only the server knows."""
+        ...
+
     def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """Generate one answer, chunk by chunk; the last chunk has `finish`.
 
@@ -142,6 +193,23 @@ class Engine(Protocol):
 
         Raises:
             EngineError: generation failed; what was yielded before stays valid.
+        """
+        ...
+
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        """Where an answer that was ended can be gone on from, as `GenerationRequest.after`.
+
+        Args:
+            request: what was asked for.
+            written: all of the answer so far.
+            then: text to put behind it (the end of a block of thinking).
+
+        Returns:
+            `written` without an unfinished character at its end, which the engine will write again, and with `then`.
+
+        Raises:
+            CannotContinueError: with the reason.
+            EngineError: the engine failed.
         """
         ...
 

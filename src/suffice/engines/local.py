@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount
 from suffice.engines.loading import load_model, resolve_model
 from suffice.engines.prompting import Prompting
 from suffice.engines.stream import AnswerStream
@@ -87,6 +88,11 @@ class LocalEngine:
         """The model's tokenizer of transformers."""
         return self._ready().tokenizer
 
+    @property
+    def decode_token(self) -> Callable[[int], str]:
+        """The text of one token."""
+        return self._ready().decode_token
+
     async def __aenter__(self) -> LocalEngine:
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Lock()
@@ -116,21 +122,30 @@ class LocalEngine:
             raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
         manager = await self._running_manager()
         prompt = prompting.prompt_ids(request.messages, request.prompt)
-        limit, limited_by = self._room(request, len(prompt))
+        after = list(request.after.token_ids) if request.after is not None else []
+        limit, limited_by = self._room(request, len(prompt) + len(after))
         sampling = prompting.sampling(request.sampling)
         end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
-        stream = AnswerStream(request, IncrementalDecoder(prompting.decode), len(prompt), end_tokens, limited_by)
+        decoder = IncrementalDecoder(prompting.decode, after)
+        stream = AnswerStream(request, decoder, len(prompt), end_tokens, limited_by)
+        thinking = not after and prompting.opens_thinking(prompt)
         key = str(next(self._numbers))
         self._streams[key] = stream
         try:
-            accepted = manager.add_request(
-                prompt, key, max_new_tokens=limit, streaming=True, eos_token_id=[*end_tokens], sampling=sampling
+            accepted = manager.submit(
+                prompt + after,
+                key,
+                max_new_tokens=limit,
+                reservation=request.reservation or limit,
+                end_ids=[*end_tokens],
+                sampling=sampling,
             )
-            if accepted is None:
+            if not accepted:
                 raise EngineError(f"generation has stopped: {self._failure or 'the engine is closing'}")
             while True:
                 chunk = await stream.next()
-                yield chunk
+                yield replace(chunk, thinking=True) if thinking else chunk
+                thinking = False
                 if chunk.finish is not None:
                     return
         finally:
@@ -138,6 +153,14 @@ class LocalEngine:
             if stream.running:
                 stream.running = False
                 manager.cancel_request(key)
+
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        """Where an answer can be gone on from: after its own tokens, and those of `then`."""
+        prompting = self._ready()
+        ids = written.token_ids or prompting.text_ids(written.text)
+        while ids and IncrementalDecoder.is_unfinished(prompting.decode(ids)):
+            ids = ids[:-1]
+        return Prefix(written.text + then, (*ids, *prompting.text_ids(then)))
 
     async def cancel(self, request_id: str) -> None:
         """End a running request and free its cache; its iterator finishes with `cancelled`. Unknown ids are ignored."""
@@ -151,7 +174,11 @@ class LocalEngine:
         """What fits: the model's context, and the KV cache that was set aside."""
         prompting = self._ready()
         kv_tokens = self._manager.kv_tokens if self._manager is not None else None
-        return Capacity(prompting.context_tokens, kv_tokens, prompting.default_max_new_tokens)
+        return Capacity(prompting.context_tokens, kv_tokens, prompting.default_max_new_tokens, "reservation")
+
+    def reserved_tokens(self) -> int:
+        """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
+        return self._manager.reserved_tokens() if self._manager is not None else 0
 
     async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
         """Tokens of the prompt as `submit` would build it."""

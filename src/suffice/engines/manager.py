@@ -11,7 +11,8 @@ from transformers.generation.continuous_batching import ContinuousBatchingManage
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
 
 from suffice.engines import paged
-from suffice.engines.sampling import BatchSampler
+from suffice.engines.growing import GrowingRequest
+from suffice.engines.sampling import BatchSampler, SamplingParams
 
 __all__ = ["Deliver", "Manager", "cache_config", "kv_bytes_per_token"]
 
@@ -76,6 +77,40 @@ class Manager(ContinuousBatchingManager):
     def kv_tokens(self) -> int:
         """Tokens that fit into the KV cache; known after `warmup`."""
         return int(self.batch_processor.cache.num_blocks * self.continuous_batching_config.page_size)
+
+    def reserved_tokens(self) -> int:
+        """Cache that running requests have been promised: their prompts and the reservations of their answers."""
+        running = list(self.batch_processor.scheduler.active_requests.values())
+        return sum(len(each.initial_tokens) + each.reserved_tokens for each in running)
+
+    def submit(
+        self,
+        prompt: list[int],
+        key: str,
+        *,
+        max_new_tokens: int,
+        reservation: int,
+        end_ids: list[int],
+        sampling: SamplingParams,
+    ) -> bool:
+        """Queue a request whose reservation grows up to `max_new_tokens`; whether the manager takes any.
+
+        What `add_request` does, but for the kind of request.
+        """
+        if self.background_thread_status.can_accept_new_requests() is not None:
+            return False
+        state = GrowingRequest(
+            reservation=reservation,
+            request_id=key,
+            initial_tokens=prompt,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=end_ids,
+            streaming=True,
+            logit_processor_kwargs={"sampling": sampling},
+        )
+        self.input_queue.put(state, block=True, timeout=10)
+        self._wake_up_loop.set()
+        return True
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
         """Flash-attention where it is there (CUDA), else attention by pages, else what transformers would take."""

@@ -19,6 +19,7 @@ __all__ = [
     "api_key",
     "error_message",
     "estimate_tokens",
+    "is_chat",
     "json_object",
     "one_line",
     "text_of",
@@ -42,6 +43,8 @@ class Dialect:
     """`stream_options`, which older servers refuse."""
     cap: str = "max_tokens"
     """The cap's name in chat; OpenAI's reasoning models take only `max_completion_tokens`."""
+    token_ids: bool = False
+    """`return_token_ids`, with which vLLM sends the ids of all tokens."""
 
     def body(self, request: GenerationRequest, model: str | None) -> dict[str, Any]:
         """The request as JSON. What the caller left open is left open.
@@ -50,12 +53,15 @@ class Dialect:
         by itself, and a server that cannot says so.
         """
         body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
-        if request.prompt is None:
-            body |= {"messages": list(request.messages), self.cap: request.max_new_tokens}
+        if is_chat(request):
+            messages = _messages(request)
+            body |= {"messages": messages, self.cap: request.first_cap}
+            if messages[-1]["role"] == "assistant":
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
         else:
-            body |= {"prompt": request.prompt, "max_tokens": request.max_new_tokens}
-        if request.messages and request.messages[-1]["role"] == "assistant":
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
+            body |= {"prompt": _raw_prompt(request), "max_tokens": request.first_cap}
+        if self.token_ids:
+            body["return_token_ids"] = True
         if self.usage_in_stream:
             body["stream_options"] = {"include_usage": True}
         for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
@@ -68,11 +74,36 @@ class Dialect:
         """The dialect that a refusal asks for; the same one if it is about something else."""
         if status not in (400, 422):
             return self
+        if self.token_ids and "return_token_ids" in text:
+            return replace(self, token_ids=False)
         if self.usage_in_stream and "stream_options" in text:
             return replace(self, usage_in_stream=False)
         if self.cap == "max_tokens" and "max_completion_tokens" in text:
             return replace(self, cap="max_completion_tokens")
         return self
+
+
+def is_chat(request: GenerationRequest) -> bool:
+    """Whether a request goes to chat/completions: a conversation does, unless it is gone on with token by token."""
+    return request.prompt is None and not (request.after is not None and request.after.prompt_ids)
+
+
+def _messages(request: GenerationRequest) -> list[Message]:
+    """The conversation, with what there is of the answer at its end."""
+    messages = list(request.messages)
+    if request.after is None:
+        return messages
+    if messages and messages[-1]["role"] == "assistant":
+        return [*messages[:-1], {**messages[-1], "content": text_of(messages[-1]["content"]) + request.after.text}]
+    return [*messages, {"role": "assistant", "content": request.after.text}]
+
+
+def _raw_prompt(request: GenerationRequest) -> str | list[int]:
+    """Text to complete; or tokens, with which nothing is tokenized a second time and perhaps otherwise."""
+    after = request.after
+    if after is None:
+        return request.prompt or ""
+    return [*after.prompt_ids, *after.token_ids] if after.prompt_ids else (request.prompt or "") + after.text
 
 
 def addresses(base_url: str) -> tuple[str, str]:

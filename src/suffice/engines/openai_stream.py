@@ -16,14 +16,15 @@ __all__ = ["AnswerReader"]
 _END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is OpenAI's, the others are seen elsewhere
 _LENGTH = frozenset({"length", "max_tokens"})
 _FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
+_NOTHING = Chunk()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class AnswerReader:
     """Follows one answer through its events: its text, why it ended, what it took.
 
-    Reasoning (`reasoning_content`, `reasoning`) is not part of the text. It is part of the usage: servers count it, and
-    where they say nothing, its pieces are counted here.
+    Reasoning (`reasoning_content`, `reasoning`) is not part of the text, but apart in its chunk. It is part of the
+    usage: servers count it, and where they say nothing, its pieces are counted here.
     """
 
     def __init__(self, request: GenerationRequest, host: str) -> None:
@@ -33,7 +34,7 @@ class AnswerReader:
         """The server said that nothing more will come."""
         self._request = request
         self._host = host
-        self._reasoning_pieces = 0
+        self._tokens = self._reasoning_tokens = 0  # by their ids, else by pieces
         self._finish_reason: str | None = None
         self._stop_reason: Any = None
         self._usage: Usage | None = None
@@ -44,22 +45,23 @@ class AnswerReader:
         """Whether the server has said how the answer ended."""
         return self.done or self._finish_reason is not None
 
-    def read(self, data: str) -> str:
-        """The text in one event's data, '' if it has none.
+    def read(self, data: str) -> Chunk | None:
+        """What one event's data adds to the answer, None if nothing.
 
         Raises:
             EngineError: the event reports an error, or is not what the API promises.
         """
         if data.strip() == "[DONE]":
             self.done = True
-            return ""
+            return None
         event = self._decode(data)
         self._usage = _usage(event.get("usage")) or self._usage
         choices = event.get("choices")
         if not choices:
-            return ""
+            return None
         try:
-            return self._read_choice(choices[0])
+            chunk = self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
+            return None if chunk == _NOTHING else chunk
         except (AttributeError, LookupError, TypeError):
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
@@ -93,16 +95,20 @@ class AnswerReader:
             raise self._error(f"the server failed {self.after()}: {error_message(data)}")
         return event
 
-    def _read_choice(self, choice: Mapping[str, Any]) -> str:
+    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
         message = choice.get("delta") or choice.get("message") or {}
-        if message.get("reasoning_content") or message.get("reasoning"):
-            self._reasoning_pieces += 1
+        reasoning = text_of(message.get("reasoning_content") or message.get("reasoning"))
         text = self._whole(text_of(message.get("content") or choice.get("text") or ""))
         self.pieces += bool(text)
-        return text
+        prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
+        ids = _ids(choice, "token_ids")
+        tokens = len(ids) or bool(text) + bool(reasoning)
+        self._tokens += tokens
+        self._reasoning_tokens += tokens if reasoning else 0
+        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids)
 
     def _whole(self, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
@@ -118,19 +124,24 @@ class AnswerReader:
         if reason is None:
             if not self.done:
                 raise self._error(f"connection dropped {self.after()}")
-            if self._usage and self._usage.answer_tokens >= self._request.max_new_tokens:
-                return Finish("length")
+            if self._usage and self._usage.answer_tokens >= self._request.first_cap:
+                return self._length()
             return Finish("stop", what="the server gave no finish_reason")
         if reason in _FAILED:
             raise self._error(f"the server gave the request up ({reason}) {self.after()}")
         if reason in _LENGTH:
-            return Finish("length")
+            return self._length()
+        if reason == "repetition":  # vLLM's own detection, where the request asked for it
+            return Finish("stop", "repetition", "found by the server")
         what = "" if self._stop_reason is None else str(self._stop_reason)
         return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
 
+    def _length(self) -> Finish:
+        return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
+
     def _counted(self) -> Usage:
         prompt_tokens = estimate_tokens(self._request.messages, self._request.prompt)
-        return Usage(prompt_tokens, self.pieces + self._reasoning_pieces, exact=False)
+        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:
         return EngineError(f"{self._host}: {text}")
@@ -142,4 +153,12 @@ def _usage(usage: Any) -> Usage | None:
     prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not (isinstance(prompt_tokens, int) and isinstance(answer_tokens, int)):
         return None
-    return Usage(prompt_tokens, answer_tokens)
+    details = usage.get("completion_tokens_details")
+    thinking = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return Usage(prompt_tokens, answer_tokens, thinking_tokens=thinking if isinstance(thinking, int) else 0)
+
+
+def _ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """Token ids that vLLM sends along when it is asked to."""
+    found = fields.get(name)
+    return tuple(found) if isinstance(found, list) and all(isinstance(each, int) for each in found) else ()

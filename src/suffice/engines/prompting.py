@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from suffice.engines.base import Finish, Message, Sampling
+from suffice.engines.base import Finish, Sampling
+from suffice.engines.chat_tokenizer import ChatTokenizer
 from suffice.engines.loading import LoadedModel
 from suffice.engines.sampling import SamplingParams
 from suffice.errors import UsageError
@@ -13,14 +14,12 @@ from suffice.errors import UsageError
 __all__ = ["Prompting"]
 
 
-class Prompting:
+class Prompting(ChatTokenizer):
     """The text side of a loaded model: prompts to tokens, tokens to text, defaults filled in."""
 
     def __init__(self, loaded: LoadedModel) -> None:
+        super().__init__(loaded.tokenizer, loaded.source.name)
         self.model = loaded.model
-        self.tokenizer = loaded.tokenizer
-        self._name = loaded.source.name
-        self._fast = getattr(loaded.tokenizer, "backend_tokenizer", None)  # a third of the time per token
         self._generation = loaded.model.generation_config
         self._config = loaded.model.config.get_text_config()
         self._end_ids = self._own_end_ids()
@@ -35,30 +34,6 @@ class Prompting:
         """From `generation_config.json`, if it says."""
         limit: int | None = self._generation.max_new_tokens
         return limit
-
-    def prompt_ids(self, messages: Sequence[Message], prompt: str | None) -> list[int]:
-        """Tokens of the conversation with the chat template applied, or of the raw `prompt`.
-
-        A conversation that ends with the assistant is gone on with, not answered.
-
-        Raises:
-            UsageError: neither or both are given, a message is no text, or the model has no chat template.
-        """
-        if bool(messages) == (prompt is not None):
-            raise UsageError("give either messages or a prompt, and not both")
-        if prompt is not None:
-            ids = self.tokenizer(prompt)["input_ids"]
-        else:
-            ids = self.tokenizer(self._render(messages), add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise UsageError("the prompt is empty")
-        return list(ids)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a few tokens, special ones left out."""
-        if self._fast is not None:
-            return str(self._fast.decode(list(ids), skip_special_tokens=True))
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def end_tokens(self, stop_tokens: Sequence[str]) -> dict[int, Finish]:
         """Every token that ends an answer, and what to say when it does."""
@@ -104,27 +79,6 @@ class Prompting:
         if self.tokenizer.eos_token_id is not None:
             listed.append(self.tokenizer.eos_token_id)
         return tuple(dict.fromkeys(int(each) for each in listed))
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        if not self.tokenizer.chat_template:
-            raise UsageError(f"{self._name} has no chat template: give a raw prompt, or use a model made for chat")
-        going_on = messages[-1]["role"] == "assistant"
-        text = self.tokenizer.apply_chat_template(
-            [{**message, "content": _text(message["content"])} for message in messages],
-            tokenize=False,
-            add_generation_prompt=not going_on,
-            continue_final_message=going_on,
-        )
-        return str(text)
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content, which OpenAI also allows to be a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return "".join(part["text"] for part in content)
-    raise UsageError("a message's content must be text: this model reads no images, audio or files")
 
 
 def _first(*values: Any) -> Any:

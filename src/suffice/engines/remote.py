@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from aiohttp import ClientPayloadError, ClientResponse
 
-from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
-from suffice.engines.openai_api import Dialect, error_message, estimate_tokens, json_object
+from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount
+from suffice.engines.chat_tokenizer import load_tokenizer
+from suffice.engines.openai_api import Dialect, error_message, estimate_tokens, is_chat, json_object
 from suffice.engines.openai_client import NETWORK_ERRORS, OpenAIClient, drain, read_body
+from suffice.engines.openai_going_on import CHARGES_CAP, GoingOn
 from suffice.engines.openai_stream import AnswerReader
 from suffice.engines.sse import EventParser
 from suffice.errors import EngineError, ModelError
@@ -26,7 +28,7 @@ class RemoteEngine:
     """Generates on an OpenAI-compatible server: vLLM, SGLang, TensorRT-LLM, llama.cpp, Ollama or a hosted API.
 
     Answers are always streamed. `stop_tokens` are not sent: servers end at the model's own end tokens, and hosted APIs
-    take four stop words at most. Reasoning (`reasoning_content`) is left out of the text and counted in the usage.
+    take four stop words at most. Reasoning (`reasoning_content`) stays apart from the text.
 
     Args:
         base_url: the server's address, with or without `/v1`.
@@ -35,9 +37,12 @@ class RemoteEngine:
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds of silence allowed, before the first byte and between two.
         proxy: URL of an HTTP proxy. The environment's proxies are not used.
+        tokenizer: folder or hub id of the model's tokenizer: prompts are then counted here, and answers can be gone on
+            with on servers that cannot go on with a message.
 
     Raises:
         UsageError: an argument cannot be used.
+        ModelError: there is no such tokenizer.
     """
 
     def __init__(
@@ -49,9 +54,13 @@ class RemoteEngine:
         connect_timeout: float = 10.0,
         read_timeout: float = 300.0,
         proxy: str | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         self._client = OpenAIClient(base_url, api_key, connect_timeout, read_timeout, proxy)
         self._model = model
+        self._owner = ""
+        self._tokenizer = load_tokenizer(tokenizer) if tokenizer else None
+        self._going_on = GoingOn(self._client, self._tokenizer)
         self._context_tokens: int | None = None
         self._dialect = Dialect()
         self._can_tokenize = True
@@ -61,6 +70,11 @@ class RemoteEngine:
     def model_name(self) -> str:
         """The model's name on the server; the server's own name until one is known."""
         return self._model or self._client.host
+
+    @property
+    def decode_token(self) -> None:
+        """The server decodes."""
+        return None
 
     async def __aenter__(self) -> Self:
         """Connects, and asks the server for its models.
@@ -107,6 +121,15 @@ class RemoteEngine:
             task.cancel()
             await asyncio.wait([task])
 
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        """Where an answer that was ended can be gone on from; see `openai_going_on`.
+
+        Raises:
+            CannotContinueError: this server cannot do it.
+            EngineError: the server cannot be reached.
+        """
+        return await self._going_on.seam(request, written, then, self._owner, self._model or "")
+
     async def cancel(self, request_id: str) -> None:
         """End a running request and close its connection, which makes the server stop. Unknown ids are ignored."""
         if run := self._running.get(request_id):
@@ -114,14 +137,19 @@ class RemoteEngine:
 
     def capacity(self) -> Capacity:
         """The context length where the server tells it; servers do not tell their KV cache."""
-        return Capacity(context_tokens=self._context_tokens, kv_tokens=None)
+        return Capacity(
+            self._context_tokens, kv_tokens=None, charges="cap" if self._owner in CHARGES_CAP else "nothing"
+        )
 
     async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
-        """Tokens of a prompt: exact from servers with a /tokenize route (vLLM, SGLang), else estimated by characters.
+        """Tokens of a prompt: exact where the tokenizer is known and from servers with a /tokenize route (vLLM,
+        SGLang), else estimated by characters.
 
         Raises:
             EngineError: the server cannot be reached.
         """
+        if self._tokenizer is not None:
+            return TokenCount(len(self._tokenizer.prompt_ids(messages, prompt)))
         if self._can_tokenize:
             subject = {"messages": list(messages)} if prompt is None else {"prompt": prompt}
             status, text = await self._client.ask(
@@ -165,6 +193,8 @@ class RemoteEngine:
         for entry in models:
             if entry["id"] == self._model:
                 self._context_tokens = next((entry[k] for k in _CONTEXT_KEYS if isinstance(entry.get(k), int)), None)
+                self._owner = str(entry.get("owned_by") or "").lower()
+        self._dialect = replace(self._dialect, token_ids=self._owner == "vllm")
 
     async def _generate(self, request: GenerationRequest, run: _Run) -> Chunk:
         """Reads one answer from the server into `run`, apart from the caller's pace.
@@ -185,7 +215,7 @@ class RemoteEngine:
 
     async def _open(self, request: GenerationRequest) -> ClientResponse:
         """Sends the request, once more for each thing that the server turns out not to know, and remembers those."""
-        route = "chat/completions" if request.prompt is None else "completions"
+        route = "chat/completions" if is_chat(request) else "completions"
         dialect = self._dialect
         while True:
             body = dialect.body(request, self._model)
@@ -248,9 +278,9 @@ class _Run:
 
     async def put(self, data: str) -> None:
         """Passes on the text of one event, waiting while the caller is far behind."""
-        if text := self.reader.read(data):
+        if (chunk := self.reader.read(data)) is not None:
             await self.room.acquire()
-            self.queue.put_nowait(Chunk(text))
+            self.queue.put_nowait(chunk)
 
     def end(self, task: asyncio.Task[Chunk]) -> None:
         """Passes on how the task ended, which may be before it took its first step."""

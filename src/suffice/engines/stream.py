@@ -83,7 +83,9 @@ class AnswerStream:
             raise EngineError(f"generation failed: {self._error}")
         if self._error is None:
             self._news.clear()
-        text = "".join(self._decoder.push(token) for token in tokens if token not in self._end_tokens)
+        pieces = ["" if token in self._end_tokens else self._decoder.push(token) for token in tokens]
+        text, lengths = "".join(pieces), tuple(map(len, pieces))
         if self._finish is None:
-            return Chunk(text, tokens)
-        return Chunk(text + self._decoder.flush(), tokens, self._finish, Usage(self._prompt_tokens, self._received))
+            return Chunk(text, tokens, lengths)
+        usage = Usage(self._prompt_tokens, self._received)
+        return Chunk(text + self._decoder.flush(), tokens, lengths, finish=self._finish, usage=usage)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Self
 
-from suffice.engines.base import Capacity, Chunk, Engine, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.base import Capacity, Chunk, Engine, GenerationRequest, Health, Message, Prefix, TokenCount
 from suffice.errors import EngineError, ModelError
 
 __all__ = ["Pool", "Trace", "Upstream"]
@@ -152,6 +152,18 @@ class Pool:
                 if ended:
                     upstream.failures = 0
 
+    @property
+    def decode_token(self) -> Callable[[int], str] | None:
+        """As the first engine that is there decodes: all have the same model."""
+        return next((each for each in self.upstreams if each.entered), self.upstreams[0]).engine.decode_token
+
+    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+        """Where an answer can be gone on from, on whichever upstream: all have the same model. See `Engine.seam`."""
+        upstream = self._pick(())
+        if upstream is None:
+            raise EngineError("no upstream is healthy: try again later", status=503)
+        return await upstream.engine.seam(request, written, then)
+
     async def cancel(self, request_id: str) -> None:
         """End a running request, whoever has it."""
         for each in self.upstreams:
@@ -168,6 +180,7 @@ class Pool:
             min(contexts, default=None),
             sum(caches) if caches and len(caches) == len(found) else None,
             min(defaults, default=None),
+            found[0].charges if found else "nothing",
         )
 
     async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:

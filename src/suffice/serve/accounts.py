@@ -35,7 +35,7 @@ def row_of(ticket: Ticket, *, gone: bool) -> dict[str, Any]:
         "error": problem.code or str(problem.status) if problem else None,
         "prompt_tokens": usage["prompt_tokens"] if ticket.generated else 0,
         "answer_tokens": usage["completion_tokens"] if ticket.generated else 0,
-        "thinking_tokens": getattr(reply.usage, "thinking_tokens", 0) or 0 if reply else 0,
+        "thinking_tokens": reply.usage.thinking_tokens if reply and reply.usage else 0,
         "max_new_tokens": budget.max_new_tokens if budget else None,
         **{name: quantiles.get(name) for name in ("p50", "p90", "p95", "p99")},
         "limited_by": budget.limited_by if budget else None,

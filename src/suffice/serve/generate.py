@@ -20,7 +20,7 @@ from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Text
+from suffice.session import Text, Thinking
 
 __all__ = ["Generate"]
 
@@ -93,6 +93,10 @@ class Generate:
                     ticket.slot.generated += 1
                     if wanted.stream:
                         await self._send_piece(ticket, ticket.reply.piece(event.text), send)
+                elif isinstance(event, Thinking):
+                    ticket.slot.generated += 1
+                    if wanted.stream:
+                        await self._send_piece(ticket, ticket.reply.thought(event.text), send)
                 elif isinstance(event, Usage):
                     ticket.slot.generated = event.answer_tokens
         await self._finish(ticket, send)

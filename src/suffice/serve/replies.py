@@ -6,14 +6,14 @@ Each reply gathers one answer; `piece` and the like are the events of a stream, 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from suffice.budget import Budget
 from suffice.engines.base import Finish, Usage
 from suffice.serve import sse
 from suffice.serve.wire import Wanted
-from suffice.session import Event, Text
+from suffice.session import Event, Repetition, Text, Thinking
 
 __all__ = ["ChatReply", "CompletionReply", "InferReply", "Reply"]
 
@@ -34,6 +34,8 @@ class Reply:
     usage: Usage | None = None
     finish: Finish | None = None
     pieces: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    repetition: Repetition | None = None
     first_text: float | None = None
     """`time.perf_counter()` of the first piece."""
     _frame: tuple[bytes, bytes] | None = None
@@ -52,6 +54,14 @@ class Reply:
                 if self.first_text is None:
                     self.first_text = time.perf_counter()
                 self.pieces.append(text)
+            case Thinking(text):
+                if self.first_text is None:
+                    self.first_text = time.perf_counter()
+                self.thoughts.append(text)
+            case Repetition():
+                self.repetition = event
+                if event.dropped:  # in a stream it has been sent already: `suffice.repetition` says how much is void
+                    self.pieces = [self.text[: -event.dropped]]
             case Budget():
                 self.budget = event
             case Usage():
@@ -65,6 +75,10 @@ class Reply:
             before, after = sse.event(self._chunk("\0")).split(b'"\\u0000"')
             self._frame = before, after
         return self._frame[0] + sse.dump(text) + self._frame[1]
+
+    def thought(self, text: str) -> bytes:
+        """The event of a stream for a piece of thinking; nothing, where the API has no place for it."""
+        return b""
 
     def opening(self) -> bytes:
         """The first event of a stream, with the budget."""
@@ -101,8 +115,11 @@ class Reply:
     def usage_object(self) -> dict[str, Any]:
         """Token counts; those of pieces while the engine has not said."""
         prompt = self.usage.prompt_tokens if self.usage else (self.budget and self.budget.prompt_tokens) or 0
-        answer = self.usage.answer_tokens if self.usage else len(self.pieces)
-        return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+        answer = self.usage.answer_tokens if self.usage else len(self.pieces) + len(self.thoughts)
+        counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+        if self.usage is not None and self.usage.thinking_tokens:
+            counts["completion_tokens_details"] = {"reasoning_tokens": self.usage.thinking_tokens}
+        return counts
 
     def suffice(self) -> dict[str, Any]:
         """The budget and its reasons, and, at the end, what ended the answer."""
@@ -110,6 +127,8 @@ class Reply:
         if self.finish is not None:
             said |= {"finish_detail": self.finish.by or self.finish.reason, "finish_what": self.finish.what}
             said["usage_exact"] = self.usage is not None and self.usage.exact
+        if self.repetition is not None:
+            said["repetition"] = asdict(self.repetition)
         if self.wanted.ignored:
             said["ignored"] = list(self.wanted.ignored)
         return said
@@ -133,6 +152,12 @@ class ChatReply(Reply):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
+    def thought(self, text: str) -> bytes:
+        """As vLLM and SGLang send it."""
+        chunk = self._chunk(None)
+        chunk["choices"][0]["delta"] = {"reasoning_content": text}
+        return sse.event(chunk)
+
     def opening(self) -> bytes:
         """OpenAI's first chunk also says whose turn it is."""
         first = self._chunk("")
@@ -141,6 +166,8 @@ class ChatReply(Reply):
 
     def whole(self) -> dict[str, Any]:
         message = {"role": "assistant", "content": self.text, "refusal": None}
+        if self.thoughts:
+            message["reasoning_content"] = "".join(self.thoughts)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
         whole = {**self._head(self.whole_object), "choices": [choice]}
         return {**whole, "usage": self.usage_object(), "suffice": self.suffice()}

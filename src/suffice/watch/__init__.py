@@ -1,5 +1,15 @@
-"""Is this answer still going somewhere? Stop words and incremental text."""
+"""Is this answer still going somewhere? Runaways, thinking, stop words and incremental text."""
 
-from suffice.watch.text import IncrementalDecoder, StopMatch, StopWords
+from suffice.watch.runaway import Runaway, RunawayDetector
+from suffice.watch.text import IncrementalDecoder, StopMatch, StopWords, TextSeam
+from suffice.watch.thinking import ThinkingSplitter
 
-__all__ = ["IncrementalDecoder", "StopMatch", "StopWords"]
+__all__ = [
+    "IncrementalDecoder",
+    "Runaway",
+    "RunawayDetector",
+    "StopMatch",
+    "StopWords",
+    "TextSeam",
+    "ThinkingSplitter",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["IncrementalDecoder", "StopMatch", "StopWords"]
+__all__ = ["IncrementalDecoder", "StopMatch", "StopWords", "TextSeam"]
 
 _REPLACEMENT = "\ufffd"
 _MAX_HELD = 3  # a UTF-8 character has at most 4 bytes, so at most 3 of them can be waiting for the last one
@@ -18,12 +18,18 @@ class IncrementalDecoder:
 
     Args:
         decode: the tokenizer's own `decode` of a few ids (special tokens skipped).
+        after: ids that came before and have been shown, for decoders which look at the previous token.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], after: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._ids: list[int] = []
-        self._shown = 0
+        self._ids: list[int] = list(after[-_OVERLAP:])
+        self._shown = len(decode(self._ids)) if self._ids else 0
+
+    @staticmethod
+    def is_unfinished(text: str) -> bool:
+        """Whether decoded text ends inside a character."""
+        return text.endswith(_REPLACEMENT)
 
     def push(self, token_id: int) -> str:
         """The text that `token_id` completes; '' while a character is unfinished."""
@@ -100,3 +106,41 @@ class StopWords:
             if any(word.startswith(tail) for word in self._words):
                 return length
         return 0
+
+
+class TextSeam:
+    """Joins the text of an answer that was written in several runs, so that nothing is lost and nothing is there twice.
+
+    A run that is ended inside a character may show U+FFFD for it, and the next run writes the whole character; and the
+    white space at the end of a run may have been left out of what the next one goes on after, which then writes it
+    again.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._tail = ""
+
+    def push(self, piece: str) -> str:
+        """The part of a piece that is new, and whole."""
+        piece = self._held + piece
+        if self._tail and piece:
+            piece = self._without_tail(piece)
+        kept = piece.rstrip(_REPLACEMENT)
+        self._held = piece[len(kept) :]
+        return kept
+
+    def begin(self, tail: str) -> None:
+        """A new run begins; `tail` was shown, and may be written again."""
+        self._held, self._tail = "", tail.rstrip(_REPLACEMENT)
+
+    def flush(self) -> str:
+        """What was held back, when the answer is over."""
+        held, self._held = self._held, ""
+        return held
+
+    def _without_tail(self, piece: str) -> str:
+        same = next((at for at, (a, b) in enumerate(zip(piece, self._tail, strict=False)) if a != b), None)
+        if same is None:
+            same = min(len(piece), len(self._tail))
+        self._tail = self._tail[same:] if same == len(piece) else ""
+        return piece[same:]

@@ -1,0 +1,61 @@
+"""A running request whose reservation grows while it is answered, so that going on costs nothing at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.generation.continuous_batching.requests import RequestState
+
+__all__ = ["GrowingRequest"]
+
+
+class GrowingRequest(RequestState):
+    """A request of transformers' manager that starts with a small limit and raises it, up to `max_new_tokens`.
+
+    Whoever asks it for its limit is the generation thread, just before the last token that the limit allows: nothing
+    is paused, sent or computed again. A request that loses its cache under memory pressure starts anew with all that
+    it has generated as its prompt, as transformers has it, and with a reservation of the same size.
+    """
+
+    def __init__(self, *, reservation: int, **settings: Any) -> None:
+        """
+        Args:
+            reservation: tokens set aside at first, from 1.
+            settings: as `RequestState` takes them; `max_new_tokens` must be a number.
+        """
+        super().__init__(**settings)
+        self.grown = 0
+        """How often the reservation was used up."""
+        self._reservation = max(1, reservation)
+        self._new_tokens_limit = min(self._reservation, self._cap)
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the answer that are set aside now."""
+        return self._new_tokens_limit
+
+    def update_and_check_completion(self, token_id: int, logprob: float | None) -> bool:
+        """Take the next token; whether the answer is complete."""
+        if self.generated_len() + 1 >= self._new_tokens_limit < self._cap:
+            self._new_tokens_limit = min(self._cap, 2 * self._new_tokens_limit)
+            self.grown += 1
+        return bool(super().update_and_check_completion(token_id, logprob))
+
+    def create_equivalent_initial_request(self) -> RequestState:
+        """The request that takes this one's place when its cache has been given to others."""
+        plain = super().create_equivalent_initial_request()
+        anew = GrowingRequest(
+            reservation=self._reservation,
+            request_id=plain.request_id,
+            initial_tokens=plain.initial_tokens,
+            logprobs=plain.logprobs,
+            **plain.get_request_config(),
+        )
+        anew._true_initial_tokens = plain._true_initial_tokens
+        anew.grown = self.grown
+        return anew
+
+    @property
+    def _cap(self) -> int:
+        assert self.max_new_tokens is not None
+        return int(self.max_new_tokens)

@@ -1,0 +1,7 @@
+"""One request's way through, the same for every engine and every caller."""
+
+from suffice.session.events import Answer, AnswerBuilder, Event, Progress, Repetition, Text, Thinking
+from suffice.session.request import Request
+from suffice.session.session import Session
+
+__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Request", "Session", "Text", "Thinking"]

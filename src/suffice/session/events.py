@@ -1,0 +1,142 @@
+"""What a request yields, and the answer that is made of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from suffice.budget import Budget
+from suffice.engines.base import Finish, Usage
+
+__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer: whole characters, and never the beginning of a stop word."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A piece of the model's thinking, which is not part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """The answer has become a loop. What was shown cannot be taken back; `dropped` says how much of it is void."""
+
+    onset: int
+    """Where the loop begins, in `unit`."""
+    period: int
+    """The length of its first turn."""
+    unit: Literal["tokens", "characters"]
+    dropped: int
+    """Characters at the end of the `Text` so far that are no part of the answer: all turns but the first."""
+    stopped: bool = True
+    """Whether the generation was stopped for it (`on_runaway="stop"`)."""
+    thinking: bool = False
+    """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running answer is."""
+
+    tokens: int
+    """Generated so far."""
+    remaining_tokens: int
+    """Expected to come, from the prediction and from what the answer has become."""
+    tokens_per_second: float
+    """Since the first token."""
+
+    @property
+    def remaining_seconds(self) -> float:
+        """At the speed so far; 0 before there is one."""
+        return self.remaining_tokens / self.tokens_per_second if self.tokens_per_second > 0 else 0.0
+
+
+Event = Budget | Text | Thinking | Repetition | Progress | Usage | Finish
+"""What a request yields: one `Budget`; any number of `Thinking` and `Text`, a `Repetition` if there is one, `Progress`
+now and then if the request wants it; one `Usage`; one `Finish`, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+    budget: Budget
+    seconds: float
+    """From the request to the last token."""
+    first_token_seconds: float | None
+    """From the request to the first text; None if there was none."""
+    thinking: str = ""
+    """What the model thought before it answered."""
+    repetition: Repetition | None = None
+    """The loop it fell into; with `on_runaway="stop"`, `text` ends with the loop's first turn."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Answer tokens over the whole time, the prompt's processing included."""
+        return self.usage.answer_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+class AnswerBuilder:
+    """Gathers the events of one request into an `Answer`; what arrived counts, wherever the events stop."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._first: float | None = None
+        self._pieces: list[str] = []
+        self._thoughts: list[str] = []
+        self._repetition: Repetition | None = None
+        self._budget: Budget | None = None
+        self._usage: Usage | None = None
+        self._finish = Finish("cancelled")
+
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to make an answer of: the budget has been decided."""
+        return self._budget is not None
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case Text(text):
+                self._first = self._first or time.perf_counter() - self._started
+                self._pieces.append(text)
+            case Thinking(text):
+                self._thoughts.append(text)
+            case Repetition():
+                self._repetition = event
+                if event.dropped:
+                    self._pieces = ["".join(self._pieces)[: -event.dropped]]
+            case Budget():
+                self._budget = event
+            case Usage():
+                self._usage = event
+            case Finish():
+                self._finish = event
+
+    def answer(self) -> Answer:
+        """The answer so far; without a `Finish` event it counts as cancelled, and its pieces as its tokens."""
+        assert self._budget is not None, "a request yields its budget before anything else"
+        usage = self._usage or Usage(self._budget.prompt_tokens or 0, len(self._pieces), exact=False)
+        seconds = time.perf_counter() - self._started
+        return Answer(
+            text="".join(self._pieces),
+            finish=self._finish,
+            usage=usage,
+            budget=self._budget,
+            seconds=seconds,
+            first_token_seconds=self._first,
+            thinking="".join(self._thoughts),
+            repetition=self._repetition,
+        )

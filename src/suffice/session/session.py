@@ -1,0 +1,128 @@
+"""The way through: budget, generation in as many legs as it takes, reading what comes, finish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from suffice.budget import Budget, Budgeter, TextRatios
+from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
+from suffice.engines.base import Engine, GenerationRequest
+from suffice.errors import EngineError
+from suffice.session.caps import Caps
+from suffice.session.events import Answer, AnswerBuilder, Event
+from suffice.session.legs import Legs, may_continue
+from suffice.session.reader import Reader
+from suffice.session.request import Request
+from suffice.watch.thinking import CLOSING
+
+__all__ = ["Session"]
+
+
+class Session:
+    """Joins a budgeter and an engine. One session serves any number of requests at once."""
+
+    def __init__(self, engine: Engine, budgeter: Budgeter | None = None) -> None:
+        """
+        Args:
+            engine: who generates; entered by the caller (`async with engine`).
+            budgeter: who decides lengths; the packaged defaults when None.
+        """
+        self.engine = engine
+        self.budgeter = budgeter or Budgeter.load()
+        self._ratios: TextRatios | None = None
+        self._measuring = asyncio.Lock()
+
+    async def decide(self, request: Request) -> Budget:
+        """The budget for a request, nothing generated.
+
+        Raises:
+            PromptTooLongError: the prompt leaves no room for an answer.
+            UsageError: a field of the request is wrong.
+        """
+        request.check()
+        count = await self.engine.count_tokens(request.messages, request.prompt)
+        capacity = self.engine.capacity()
+        return self.budgeter.decide(
+            request.prompt if request.prompt is not None else request.messages,
+            max_new_tokens=request.max_new_tokens,
+            max_length=request.max_length,
+            tier=request.tier,
+            context=capacity.context_tokens,
+            prompt_tokens=count.tokens if count.exact else None,
+            model_default=capacity.default_max_new_tokens,
+            ratios=await self._tokenizer_ratios(),
+        )
+
+    async def _tokenizer_ratios(self) -> TextRatios:
+        """How many tokens words and characters take on this engine, asked once; Qwen2's where it cannot tell."""
+        async with self._measuring:
+            if self._ratios is None:
+                references = (ENGLISH_REFERENCE, CHINESE_REFERENCE)
+                counts = {text: await self.engine.count_tokens((), text) for text in references}
+                known = all(count.exact for count in counts.values())
+                self._ratios = TextRatios.measured(lambda text: counts[text].tokens) if known else TextRatios()
+        return self._ratios
+
+    async def stream(self, request: Request, budget: Budget | None = None) -> AsyncGenerator[Event, None]:
+        """Answer a request, event by event. Closing the generator cancels the generation at once.
+
+        `budget` is what `decide` said, where the caller has asked already.
+
+        A failure of the engine is the `Finish` with reason `error`, after everything that arrived before it.
+
+        Raises:
+            PromptTooLongError: before the first event, when the prompt leaves no room for an answer.
+            UsageError: before the first event, when a field of the request is wrong.
+        """
+        budget = budget or await self.decide(request)
+        yield budget
+        caps = Caps.plan(request, budget, self.engine.capacity().context_tokens)
+        legs = Legs(self.engine, self._generation(request, budget, caps), budget.prompt_tokens or 0)
+        reader = Reader(request, budget, caps, self.engine.decode_token)
+        try:
+            async with aclosing(legs.chunks()) as chunks:
+                async for chunk in chunks:
+                    for event in reader.read(chunk):
+                        yield event
+                    if reader.thinking_is_over:
+                        for event in reader.close_thinking(await legs.go_on_after(CLOSING)):
+                            yield event
+                    if reader.finish is not None:
+                        break
+        except EngineError as error:
+            reader.fail(str(error))
+        for event in reader.end(legs.usage):
+            yield event
+
+    async def answer(self, request: Request, budget: Budget | None = None) -> Answer:
+        """Answer a request and return it whole.
+
+        Raises as `stream` does, before anything is generated; a later failure is in `finish`.
+        """
+        builder = AnswerBuilder()
+        async with aclosing(self.stream(request, budget)) as events:
+            async for event in events:
+                builder.add(event)
+        return builder.answer()
+
+    def _generation(self, request: Request, budget: Budget, caps: Caps) -> GenerationRequest:
+        """What the engine is asked for."""
+        generation = GenerationRequest(
+            id=request.id,
+            max_new_tokens=caps.total,
+            messages=request.messages,
+            prompt=request.prompt,
+            sampling=request.sampling,
+            stop_tokens=request.stop_words,
+            extra=request.extra,
+        )
+        if request.on_length == "stop" or not may_continue(generation):
+            return generation
+        if request.first_reservation != "auto":
+            return replace(generation, reservation=request.first_reservation)
+        # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
+        charged = self.engine.capacity().charges != "nothing"
+        return replace(generation, reservation=budget.reservation) if charged else generation
