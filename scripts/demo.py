@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from suffice.cli.main import main
@@ -57,6 +62,50 @@ def newest_adapter() -> Path:
     return run_folder / "last"
 
 
+@contextmanager
+def server() -> Iterator[str]:
+    """`suffice serve` on a port that is free, with keys and accounts of its own; its address."""
+    arguments = ["serve", "--port", "0", "--database", f"sqlite:///{OUTPUT / 'serve.db'}"]
+    print(f"\n$ suffice {shlex.join(arguments)} &", flush=True)
+    command = [sys.executable, "-m", "suffice.cli.main", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                print(line, end="")
+                if found := re.search(r"http://\S+", line):
+                    yield found[0]
+                    break
+            else:
+                sys.exit("the demo stopped: the server did not start")
+        finally:
+            process.terminate()
+
+
+def ask_server(url: str) -> None:
+    """A tier with curl's kind of request, a tier that needs a key, and OpenAI's own client."""
+    for tier in ("short", "unlimited"):
+        print(f'\n$ curl {url}/infer/{tier} -d \'{{"prompt": "Count from 1 to 5."}}\'')
+        request = urllib.request.Request(f"{url}/infer/{tier}", b'{"prompt": "Count from 1 to 5."}')
+        try:
+            with urllib.request.urlopen(request) as response:
+                print(response.read().decode())
+        except urllib.error.HTTPError as error:
+            print(f"{error.code} {error.read().decode()}")
+            if tier == "short" or error.code != 401:
+                sys.exit(f"the demo stopped: /infer/{tier} answered {error.code}")
+        else:
+            if tier == "unlimited":
+                sys.exit("the demo stopped: /infer/unlimited answered without a key")
+    from openai import OpenAI
+
+    print("\n>>> OpenAI(base_url=...).chat.completions.create(...)")
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    message = {"role": "user", "content": "列出三种水果。"}
+    answer = client.chat.completions.create(model="suffice-tiny", messages=[message])
+    print(f"{answer.choices[0].message.content}\n({answer.choices[0].finish_reason}, {answer.usage})")
+
+
 if __name__ == "__main__":
     shutil.rmtree(ROOT / OUTPUT, ignore_errors=True)
     (ROOT / OUTPUT).mkdir(parents=True)
@@ -66,4 +115,6 @@ if __name__ == "__main__":
     run(FINE_TUNE)
     for question in QUESTIONS:
         run(["infer", "--adapters", str(newest_adapter()), "--prompt", question])
-    print("\nyour turn: .venv/bin/suffice infer")
+    with server() as address:
+        ask_server(address)
+    print("\nyour turn: .venv/bin/suffice infer, or .venv/bin/suffice serve")

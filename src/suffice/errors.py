@@ -5,6 +5,8 @@ SufficeError
 │   ├── DataError         a dataset, or one row of it, cannot be read
 │   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
 ├── PromptTooLongError    this prompt leaves no room for an answer
+├── QueueFullError        too many requests are waiting (schedule/admission.py)
+├── Problem               a request that the server refuses, with its HTTP status (serve/problems.py)
 ├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 
@@ -64,3 +66,12 @@ class CannotContinueError(SufficeError):
 
 class EngineError(SufficeError):
     """Generation failed on the engine's side: a server error, a time-out, a dropped connection, a device error."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        """
+        Args:
+            message: one line for a person.
+            status: the HTTP status, where a server answered with one.
+        """
+        super().__init__(message)
+        self.status = status

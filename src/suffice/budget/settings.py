@@ -76,9 +76,10 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     reader.only(document, "", "settings", "tiers", "presets", "keywords")
     settings = reader.table(document, "settings", "default_max_new_tokens", "reasoning_tokens")
     tiers = {}
-    for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key"):
+    for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority"):
         needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
-        tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key)
+        priority = reader.typed(entry, f"tiers.{name}", "priority", int, 0)
+        tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key, priority)
     presets = {
         name: reader.preset(name, entry, tiers)
         for name, entry in reader.tables(document, "presets", "tier", "temperature", "top_p")

@@ -56,6 +56,8 @@ class Tier:
     """The most tokens one answer may have."""
     needs_key: bool = False
     """Whether only a caller whose key permits it may use this tier."""
+    priority: int = 0
+    """Its class in a queue: lower goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,10 @@ class Preset:
 DEFAULT_TIERS: Mapping[str, Tier] = {
     tier.name: tier
     for tier in (
-        Tier("short", 128),
-        Tier("standard", 512),
-        Tier("long", 1024),
-        Tier("unlimited", 2048, needs_key=True),
+        Tier("short", 128, priority=0),
+        Tier("standard", 512, priority=1),
+        Tier("long", 1024, priority=2),
+        Tier("unlimited", 2048, needs_key=True, priority=3),
     )
 }
 

@@ -18,6 +18,9 @@ _COMMANDS = {
     "export": "Merge an adapter into its model.",
     "fit": "Learn from your own answers how long answers are.",
     "plan": "Say what fits into memory, before anything is loaded.",
+    "serve": "Serve a model, or other servers, over HTTP: OpenAI's API and the tiers.",
+    "keys": "Make, show, revoke and replace the keys of the server.",
+    "usage": "Show who used the server how much, and how often answers were cut.",
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }

@@ -58,8 +58,8 @@ class OpenAIClient:
         if self._session is not None:
             await self._session.close()
 
-    async def post_stream(self, url: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
-        """Sends a request whose answer streams. The caller closes the response.
+    async def post_stream(self, url: str, body: dict[str, Any], request_id: str) -> aiohttp.ClientResponse:
+        """Sends a request whose answer streams, under its caller's id. The caller closes the response.
 
         Raises:
             NETWORK_ERRORS: as aiohttp raises them; see `explain`.
@@ -68,7 +68,7 @@ class OpenAIClient:
             url,
             json=body,
             # Compression would gather pieces before it lets them go.
-            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"},
+            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "X-Request-Id": request_id},
             timeout=self._timeout(self._read_timeout),
             allow_redirects=False,
         )
@@ -97,7 +97,7 @@ class OpenAIClient:
             message += "; no key was sent: set SUFFICE_API_KEY"
         if "Retry-After" in headers:
             message += f"; Retry-After: {headers['Retry-After']}"
-        return EngineError(message)
+        return EngineError(message, status=status)
 
     def explain(self, error: Exception, after: str = "", silence: float | None = None) -> str:
         """What went wrong on the network.

@@ -210,7 +210,7 @@ class RemoteEngine:
                 reason = self._client.explain(error, run.reader.after())
                 raise EngineError(f"{self._client.host}: {reason}") from error
         except EngineError as error:
-            raise EngineError(self._client.without_key(str(error))) from None
+            raise EngineError(self._client.without_key(str(error)), status=error.status) from None
         return run.reader.last()
 
     async def _open(self, request: GenerationRequest) -> ClientResponse:
@@ -219,7 +219,7 @@ class RemoteEngine:
         dialect = self._dialect
         while True:
             body = dialect.body(request, self._model)
-            response = await self._client.post_stream(f"{self._client.api}/{route}", body)
+            response = await self._client.post_stream(f"{self._client.api}/{route}", body, request.id)
             if response.status == 200:
                 self._dialect = dialect
                 return response

@@ -1,0 +1,158 @@
+"""`suffice keys`: who may use the server, and how much."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from suffice.cli.command import Command, Option
+from suffice.errors import UsageError
+
+if TYPE_CHECKING:
+    from suffice.serve.store import Store
+
+__all__ = ["command", "open_store"]
+
+_UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def open_store(database: str | None, config: str | None) -> Store:
+    """The store that the server uses with the same settings.
+
+    Raises:
+        UsageError: packages are missing, or the database cannot be opened.
+    """
+    try:
+        from suffice.serve.config import load_serve_settings
+        from suffice.serve.store import Store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("suffice"):
+            raise
+        raise UsageError(f"this command needs the package {error.name}: pip install 'suffice[serve]'") from None
+    return Store(load_serve_settings(config, {"database": database}).database_url)
+
+
+def parse_time(text: str, *, future: bool) -> float:
+    """`30d`, `12h`, `2w` from now (or ago), or a date such as 2027-01-31 (UTC), as seconds since 1970.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if match := re.fullmatch(r"(\d+)([hdw])", text):
+        span = int(match[1]) * _UNITS[match[2]]
+        return time.time() + (span if future else -span)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise UsageError(f"{text!r} is no time: write 12h, 30d, 2w, or a date such as 2027-01-31") from None
+
+
+def _create(name: str, expires: str | None, database: str | None, config: str | None, **permits: Any) -> int:
+    """Make a key for NAME, and show it: this once, for only its hash is kept."""
+    from suffice.serve.keys import hash_key, make_key
+
+    store = open_store(database, config)
+    _check_tiers(permits["tiers"], config)
+    key_id, text = make_key()
+    until = parse_time(expires, future=True) if expires else None
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in permits.items()}
+    store.add_key(
+        {"id": key_id, "name": name, "hash": hash_key(text), "created": time.time(), "expires": until, **values}
+    )
+    print(text)
+    return 0
+
+
+def _check_tiers(tiers: tuple[str, ...], config: str | None) -> None:
+    from pathlib import Path
+
+    from suffice.budget import Budgeter
+    from suffice.serve.config import load_serve_settings
+
+    file = load_serve_settings(config).budget_file
+    known = Budgeter.load(Path(file) if file else None).tiers
+    if unknown := [name for name in tiers if name not in known]:
+        raise UsageError(f"unknown tier {', '.join(unknown)}; there are: {', '.join(known)}")
+
+
+def _list(database: str | None, config: str | None) -> int:
+    """Show all keys and what they permit."""
+    rows = open_store(database, config).keys()
+    if not rows:
+        print("no keys; make one: suffice keys create NAME")
+    for row in rows:
+        print(f"{row['id']}  {row['name']}  {_state(row)}  {_permits(row)}")
+    return 0
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["revoked"] is not None:
+        return f"revoked {_day(row['revoked'])}"
+    if row["expires"] is None:
+        return f"valid since {_day(row['created'])}"
+    return f"{'expired' if row['expires'] <= time.time() else 'valid until'} {_day(row['expires'])}"
+
+
+def _permits(row: Mapping[str, Any]) -> str:
+    said = [f"tiers: {', '.join(row['tiers']) or 'those that need no key'}"]
+    if row["models"]:
+        said.append(f"models: {', '.join(row['models'])}")
+    for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day"):
+        if row[name] is not None:
+            said.append(f"{name.replace('_', ' ')}: {row[name]}")
+    return "; ".join(said)
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def _revoke(name: str, database: str | None, config: str | None) -> int:
+    """Refuse the key NAME from now on; running servers notice within two seconds."""
+    open_store(database, config).change_key(name, revoked=time.time())
+    return 0
+
+
+def _rotate(name: str, database: str | None, config: str | None) -> int:
+    """Replace the text of the key NAME; the old one is refused from now on, and what it permits stays."""
+    from suffice.serve.keys import hash_key, make_key
+
+    store = open_store(database, config)
+    key_id, text = make_key()
+    store.change_key(name, id=key_id, hash=hash_key(text), revoked=None)
+    print(text)
+    return 0
+
+
+def _where() -> list[click.Parameter]:
+    return [
+        Option(["--database"], metavar="URL", help="[default: the server's]"),
+        Option(["--config"], metavar="FILE", help="The server's TOML file."),
+    ]
+
+
+def _create_options() -> list[click.Parameter]:
+    permits, positive = {"group": "What it permits"}, click.IntRange(min=1)
+    return [
+        click.Argument(["name"]),
+        Option(["--tiers"], multiple=True, **permits, help="Tiers by name. [default: those that need no key]"),
+        Option(["--models"], multiple=True, **permits, help="Models by name. [default: all]"),
+        Option(["--rpm", "requests_per_minute"], type=positive, **permits, help="Requests per minute."),
+        Option(["--tpm", "tokens_per_minute"], type=positive, **permits, help="Tokens per minute, prompts included."),
+        Option(["--tokens-per-day"], type=positive, **permits, help="Tokens per day, prompts included."),
+        Option(["--expires"], metavar="WHEN", **permits, help="12h, 30d, 2w, or a date. [default: never]"),
+        *_where(),
+    ]
+
+
+command = click.Group("keys", help="Make, show, revoke and replace the keys of the server.")
+command.add_command(Command("create", callback=_create, params=_create_options(), help=_create.__doc__))
+command.add_command(Command("list", callback=_list, params=_where(), help=_list.__doc__))
+for _name, _callback in (("revoke", _revoke), ("rotate", _rotate)):
+    _parameters: list[click.Parameter] = [click.Argument(["name"]), *_where()]
+    command.add_command(Command(_name, callback=_callback, params=_parameters, help=_callback.__doc__))

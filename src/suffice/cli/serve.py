@@ -1,0 +1,88 @@
+"""`suffice serve`: the HTTP server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from suffice.cli.command import Command, Option
+from suffice.errors import UsageError
+
+__all__ = ["command"]
+
+_EXAMPLES = """
+suffice serve                                                 the bundled model on http://127.0.0.1:8000
+suffice serve --model Qwen2.5-7B-Instruct --port 9000
+suffice serve --upstream http://gpu1:8000 --upstream http://gpu2:8000
+suffice serve --config serve.toml --check                     show the settings, and exit
+"""
+
+
+def _run(config: str | None, check: bool, **flags: Any) -> int:
+    """Serve a model, or other servers, over HTTP: OpenAI's API and the tiers.
+
+    Every setting can also stand in the --config file, or in the environment as SUFFICE_SERVE_NAME.
+    """
+    try:
+        from suffice.serve.config import check_exposure, load_serve_settings
+        from suffice.serve.keys import KeyRing
+        from suffice.serve.server import run
+        from suffice.serve.store import Store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("suffice"):
+            raise
+        raise UsageError(f"`suffice serve` needs the package {error.name}: pip install 'suffice[serve]'") from None
+    settings = load_serve_settings(config, flags)
+    if check:
+        for name, value in asdict(settings).items():
+            print(f"{name} = {value!r}")
+        store = Store(settings.database_url)
+        print(check_exposure(settings, has_keys=KeyRing(store.keys()).configured) or "keys guard it")
+        return 0
+    run(settings)
+    return 0
+
+
+def _options() -> list[click.Parameter]:
+    model, address, pressure = {"group": "Model"}, {"group": "Address and access"}, {"group": "Pressure"}
+    positive, seconds = click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
+    return [
+        Option(["--model"], **model, help="A folder, a hub id or a short id. [default: the bundled model]"),
+        Option(["--adapters"], multiple=True, **model, help="LoRA adapter folders, merged at load."),
+        Option(["--hub"], type=click.Choice(["hf", "modelscope"]), **model, help="Where hub ids are fetched from."),
+        Option(["--dtype"], **model, help="auto, bfloat16, float16 or float32."),
+        Option(["--device"], **model, help="cuda, cuda:1, cpu; auto takes a GPU when there is one."),
+        Option(
+            ["--upstream", "upstreams"],
+            multiple=True,
+            metavar="URL",
+            **model,
+            help="An OpenAI-compatible server; several share the load. Their key is read from SUFFICE_API_KEY.",
+        ),
+        Option(["--host"], **address, help="Address to listen on. [default: 127.0.0.1]"),
+        Option(["--port"], type=click.IntRange(0, 65535), **address, help="[default: 8000]"),
+        Option(
+            ["--no-auth"],
+            is_flag=True,
+            default=None,
+            **address,
+            help="Serve without keys, whoever reaches the address.",
+        ),
+        Option(["--database"], metavar="URL", **address, help="SQLite or PostgreSQL. [default: a file of the user's]"),
+        Option(["--quota-storage"], metavar="URL", **address, help="memory, or redis://... [default: memory]"),
+        Option(["--budget-file"], metavar="FILE", **address, help="TOML with your own tiers and keywords."),
+        Option(["--max-running"], type=positive, **pressure, help="Requests that generate at once."),
+        Option(
+            ["--max-waiting"], type=click.IntRange(min=0), **pressure, help="Requests that may wait. [default: 512]"
+        ),
+        Option(["--queue-timeout"], type=seconds, **pressure, help="Longest wait, in seconds. [default: 60]"),
+        Option(["--request-timeout"], type=seconds, **pressure, help="Longest answer, in seconds. [default: 600]"),
+        Option(["--drain-timeout"], type=seconds, **pressure, help="Seconds to finish in at SIGTERM. [default: 30]"),
+        Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
+        Option(["--check"], is_flag=True, help="Show the settings that would be used, and exit."),
+    ]
+
+
+command = Command("serve", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)

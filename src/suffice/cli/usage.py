@@ -1,0 +1,59 @@
+"""`suffice usage`: who used how much, and how often answers were cut."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from suffice.cli.command import Command, Option
+from suffice.cli.keys import open_store, parse_time
+
+if TYPE_CHECKING:
+    from suffice.serve.usage import By
+
+__all__ = ["command"]
+
+_EXAMPLES = """
+suffice usage                          by key
+suffice usage --by day --since 30d
+suffice usage --by tier --csv > tiers.csv
+"""
+
+
+def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: str | None) -> int:
+    """Show requests, tokens, cut and looping answers, and latencies, from the server's rows."""
+    store = open_store(database, config)
+    from suffice.serve.usage import COLUMNS, totals
+
+    rows = [
+        {by: total.name, **total.row()}
+        for total in totals(store, by, parse_time(since, future=False) if since else 0.0)
+    ]
+    header = [by, *COLUMNS]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, header)
+        writer.writeheader()
+        writer.writerows(rows)
+        return 0
+    lines = [[name.replace("_", " ").replace(" percent", " %") for name in header]]
+    lines += [[str(row[name]) for name in header] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    return 0
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        Option(["--by"], type=click.Choice(["key", "tier", "model", "day"]), default="key", show_default=True),
+        Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
+        Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
+        Option(["--database"], metavar="URL", help="[default: the server's]"),
+        Option(["--config"], metavar="FILE", help="The server's TOML file."),
+    ]
+
+
+command = Command("usage", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)

@@ -1,0 +1,124 @@
+"""The application: routes, and engines that live as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Scope
+
+from suffice.engines import Engine, open_engine
+from suffice.schedule import Pool
+from suffice.serve import routes
+from suffice.serve.config import ServeSettings, check_exposure
+from suffice.serve.exchange import Exchange, Observed
+from suffice.serve.generate import Generate
+from suffice.serve.keys import KeyRing
+from suffice.serve.ledger import Ledger
+from suffice.serve.quotas import Quotas
+from suffice.serve.replies import ChatReply, CompletionReply, InferReply
+from suffice.serve.service import ServedModel, Service
+from suffice.serve.store import Store
+from suffice.serve.tiers import load_budgeter
+from suffice.serve.wire import read_chat, read_completion, read_infer
+from suffice.session import Session
+
+__all__ = ["build_app", "engines_of", "open_service"]
+
+_RELEASE_SECONDS = 5.0  # for answers that were cancelled at shutdown to give back what they hold
+
+
+def engines_of(settings: ServeSettings) -> list[Engine]:
+    """The engines that the settings name, not yet entered.
+
+    Raises:
+        UsageError: a package that is missing, or an address that is none.
+    """
+    if settings.upstreams:
+        return [open_engine(settings.model, upstream=url) for url in settings.upstreams]
+    local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
+    return [open_engine(settings.model, adapters=settings.adapters, **local)]
+
+
+@asynccontextmanager
+async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> AsyncIterator[Service]:
+    """The service over engines, entered; closed when the block ends, after what runs has been released and written.
+
+    Raises:
+        SufficeError: the server may not or cannot start.
+    """
+    budgeter = load_budgeter(settings)
+    async with AsyncExitStack() as stack:
+        store, ring = Store(settings.database_url), KeyRing()
+        stack.callback(store.close)
+        ledger = Ledger(store, ring)
+        stack.callback(ledger.close)
+        if notice := check_exposure(settings, has_keys=ring.configured):
+            print(f"notice: {notice}", file=sys.stderr)
+        quotas = Quotas(settings.quota_storage)
+        pool = await stack.enter_async_context(Pool.of(engines))
+        model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
+        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=bool(settings.upstreams))
+        try:
+            yield service
+        finally:
+            await _until_released(service)
+
+
+async def _until_released(service: Service) -> None:
+    try:
+        async with asyncio.timeout(_RELEASE_SECONDS):
+            await service.idle.wait()
+    except TimeoutError:
+        print(f"warning: {len(service.tickets)} requests did not end at shutdown", file=sys.stderr)
+
+
+def build_app(service: Service) -> ASGIApp:
+    """The ASGI application over an open service."""
+    router = Router(_routes(service), redirect_slashes=False)  # the bare router: Starlette's error pages are not ours
+
+    def ended(scope: Scope, exchange: Exchange) -> None:
+        service.metrics.response(service.route(scope["path"]), exchange.status)
+        if service.settings.access_log:
+            _write_access_line(scope, exchange)
+
+    return Observed(router, ended, service.tickets.__contains__)
+
+
+def _routes(service: Service) -> list[BaseRoute]:
+    def get(path: str, handler: routes.Handler) -> Route:
+        return Route(path, routes.Endpoint(service, handler), methods=["GET"])
+
+    def post(path: str, endpoint: ASGIApp) -> Route:
+        return Route(path, endpoint, methods=["POST"])
+
+    return [
+        post("/v1/chat/completions", Generate(service, read_chat, ChatReply)),
+        post("/v1/completions", Generate(service, read_completion, CompletionReply)),
+        post("/infer/{tier}", Generate(service, read_infer, InferReply)),
+        post("/v1/budget", routes.Endpoint(service, routes.budget)),
+        get("/v1/models", routes.list_models),
+        get("/health", routes.health),
+        get("/ready", routes.ready),
+        get("/metrics", routes.metrics),
+        get("/openapi.json", routes.openapi),
+        get("/docs", routes.static("docs.html")),
+        get("/", routes.static("index.html")),
+        *(get(f"/{name}", routes.static(name)) for name in routes.ASSETS),
+    ]
+
+
+def _write_access_line(scope: Scope, exchange: Exchange) -> None:
+    line = {
+        "id": exchange.request_id,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": exchange.status,
+        "seconds": round(exchange.seconds, 4),
+        **exchange.facts,
+    }
+    print(json.dumps(line, ensure_ascii=False), flush=True)

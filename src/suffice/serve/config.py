@@ -1,0 +1,181 @@
+"""Every setting of the server: its default, one TOML file over it, environment variables over that, flags on top."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from suffice.errors import UsageError
+
+__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings", "check_exposure", "default_database", "load_serve_settings"]
+
+ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def default_database() -> str:
+    """A SQLite file in the user's data folder, as XDG_DATA_HOME says."""
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return f"sqlite:///{home / 'suffice' / 'serve.db'}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What the server does. Seconds, bytes, tokens; a `None` is decided at start, as its line says."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model: str | None = None
+    """Folder, hub id or short id; the bundled model when None. With upstreams: the model's name there."""
+    adapters: tuple[str, ...] = ()
+    hub: str = "hf"
+    dtype: str = "auto"
+    device: str = "auto"
+    upstreams: tuple[str, ...] = ()
+    """URLs of OpenAI-compatible servers that serve the same model; none runs the local engine."""
+    budget_file: str | None = None
+    """TOML with tiers, keywords and defaults, over those of the package."""
+    database: str | None = None
+    """URL of SQLite or PostgreSQL; a file in the user's data folder when None."""
+    quota_storage: str = "memory"
+    """Where rate limits are counted: `memory`, or a redis:// URL that several replicas share."""
+    no_auth: bool = False
+    """Serve callers without a key, on any address; tiers that need a key still need one."""
+    max_running: int | None = None
+    """Requests that generate at once; 64 on the local engine, 1024 on upstreams when None."""
+    max_waiting: int = 512
+    """Requests that may wait for their turn; the next gets 429."""
+    queue_timeout: float = 60.0
+    """Longest wait for a turn, in seconds."""
+    request_timeout: float = 600.0
+    """Longest time from a request's turn to its answer's end, in seconds."""
+    drain_timeout: float = 30.0
+    """Seconds that running answers get to end in after SIGTERM."""
+    max_body_bytes: int = 4 << 20
+    access_log: bool = True
+    """One line of JSON per request on standard output; never text of prompts or answers."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in _LOOPBACK
+
+    @property
+    def running_limit(self) -> int:
+        """`max_running`, decided."""
+        return self.max_running or (1024 if self.upstreams else 64)
+
+    @property
+    def database_url(self) -> str:
+        """`database`, decided."""
+        return self.database or default_database()
+
+    def check(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            UsageError: with the setting's name and value.
+        """
+        for name in ("max_running", "queue_timeout", "request_timeout", "drain_timeout", "max_body_bytes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}: it must be above 0")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port is {self.port}: it must be from 0 to 65535")
+        if self.max_waiting < 0:
+            raise UsageError(f"max_waiting is {self.max_waiting}: it must be 0 or more")
+        if self.upstreams and self.adapters:
+            raise UsageError("adapters cannot be loaded into a remote server: give them there, or leave out --upstream")
+
+
+def load_serve_settings(
+    path: str | None = None, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ
+) -> ServeSettings:
+    """The settings from a file, the environment and flags.
+
+    Args:
+        path: a TOML file with the fields of `ServeSettings`; none when None.
+        flags: fields by name; `None` and `()` mean "not given".
+        environment: SUFFICE_SERVE_PORT=9000 and so on; several values are separated by commas.
+
+    Raises:
+        UsageError: a file that cannot be read, an unknown key, or a value of the wrong type.
+    """
+    values = _read(path) if path else {}
+    kinds = get_type_hints(ServeSettings)
+    names = [each.name for each in fields(ServeSettings)]
+    if unknown := sorted(set(values) - set(names)):
+        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(names)}")
+    checked = {name: _typed(f"{path}: {name}", kinds[name], value) for name, value in values.items()}
+    for name in names:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable in environment:
+            checked[name] = _parsed(variable, kinds[name], environment[variable])
+    checked |= {name: value for name, value in (flags or {}).items() if value not in (None, ())}
+    settings = replace(ServeSettings(), **checked)
+    settings.check()
+    return settings
+
+
+def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
+    """Who will be able to reach the server, in a line for the operator; None when keys guard it.
+
+    Raises:
+        UsageError: others could reach it, and there is no key and no --no-auth.
+    """
+    if settings.no_auth:
+        return "--no-auth: whoever reaches this address is served, without a key"
+    if has_keys:
+        return None
+    if settings.loopback:
+        return f"no key is configured, so only this machine is served ({settings.host}); make one: suffice keys create"
+    raise UsageError(
+        f"--host {settings.host} would serve everybody, and no key is configured: make one with `suffice keys create "
+        "NAME`, or say --no-auth if you mean it"
+    )
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the settings file {path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the settings file {path} is not valid TOML: {error}") from None
+
+
+def _single(kind: Any) -> Any:
+    """`int` of `int | None`."""
+    return next(each for each in get_args(kind) if each is not type(None)) if isinstance(kind, UnionType) else kind
+
+
+def _typed(where: str, kind: Any, value: Any) -> Any:
+    kind = _single(kind)
+    if kind not in (str, int, float, bool):
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise UsageError(f"{where} must be a list of texts, not {value!r}")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{where} must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _parsed(where: str, kind: Any, text: str) -> Any:
+    kind = _single(kind)
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UsageError(f"{where} must be true or false, not {text!r}")
+        return text.lower() in ("true", "1")
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise UsageError(f"{where} must be a number, not {text!r}") from None
+    return text if kind is str else tuple(each.strip() for each in text.split(",") if each.strip())

@@ -1,0 +1,154 @@
+"""One HTTP exchange: its id, its extra headers, its status, and what happens to errors. Pure ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from suffice.errors import SufficeError
+from suffice.serve.problems import Problem, problem_of
+
+__all__ = ["Exchange", "Observed", "UntilGone", "send_bytes"]
+
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
+_LOG = logging.getLogger("suffice.serve")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request and its response."""
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with the response, whatever it turns out to be."""
+    status: int = 0
+    """0 until the response has begun."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For the access log: key, tier, tokens ... never text."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return time.perf_counter() - self.started
+
+
+class Observed:
+    """Middleware around the whole application.
+
+    Args:
+        app: what to run.
+        ended: called with the scope and the exchange when it is over.
+        taken: whether a request id is in use.
+    """
+
+    def __init__(
+        self, app: ASGIApp, ended: Callable[[Scope, Exchange], None], taken: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self.app, self.ended, self.taken = app, ended, taken
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope["app"] = self  # which makes Starlette's router raise what it refuses, so that all refusals look alike
+        exchange = scope["exchange"] = Exchange(self._request_id(scope))
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *_headers(exchange)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except SufficeError as error:
+            await _refuse(problem_of(error), exchange, send_with_headers)
+        except HTTPException as error:
+            await _refuse(_no_route(scope, error), exchange, send_with_headers)
+        except Exception:
+            _LOG.exception("request %s failed", exchange.request_id)
+            if exchange.status:
+                raise  # the response has begun: the connection must be cut
+            message = f"an error in the server, logged under {exchange.request_id}"
+            await _refuse(Problem(500, message, code="internal_error"), exchange, send_with_headers)
+        finally:
+            self.ended(scope, exchange)
+
+    def _request_id(self, scope: Scope) -> str:
+        """The caller's own id if it is a decent one, else a new one."""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _ID.fullmatch(value) and not self.taken(value.decode()):
+                return str(value.decode())
+        return uuid.uuid4().hex
+
+
+def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    headers = {
+        "x-request-id": exchange.request_id,
+        "openai-processing-ms": str(round(exchange.seconds * 1000)),
+        **exchange.headers,
+    }
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def _no_route(scope: Scope, error: HTTPException) -> Problem:
+    """Starlette's 404 and 405."""
+    message = f"no {scope['method']} {scope['path']} here; GET /openapi.json lists the routes"
+    code = "not_found" if error.status_code == 404 else "method_not_allowed"
+    return Problem(error.status_code, message, code=code, headers=error.headers)
+
+
+async def _refuse(problem: Problem, exchange: Exchange, send: Send) -> None:
+    exchange.headers |= problem.headers
+    exchange.facts["error"] = problem.code or problem.status
+    await send_bytes(send, problem.body, status=problem.status)
+
+
+async def send_bytes(send: Send, body: bytes, *, status: int = 200, kind: str = "application/json") -> None:
+    """A whole response."""
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class UntilGone:
+    """Runs its block only while the client is there: when it goes, the block is cancelled at once, and `gone` is set.
+
+    The request's body must have been read.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.gone = False
+
+    async def __aenter__(self) -> UntilGone:
+        self._task = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._watcher.cancel()
+        if self.gone and self._task is not None and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            return True
+        return False
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()

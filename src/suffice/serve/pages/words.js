@@ -1,0 +1,36 @@
+// Every word that the pages show, in both languages.
+
+export const WORDS = {
+  en: {
+    skip: "Skip to the message", motto: "As many tokens as suffice.", views: "Views", chat: "Chat", dashboard: "Dashboard",
+    theme: "Dark or light", conversation: "Conversation", budget: "Budget", used: "Tokens used", why: "Why this budget",
+    message: "Message", hint: "Ask something. Enter sends, Shift+Enter makes a new line, Escape stops.", tier: "Tier",
+    most: "Most tokens", key: "Key", clear: "Clear", stop: "Stop", send: "Send", you: "You", model: "Model",
+    proceed: "Continue", expected: "expected", below: "90 % below", cap: "cap", by: "set by", usedTokens: "used",
+    noBudget: "Write something, and its budget appears here.", preview: "Budget for this message", running: "Answering",
+    ended: "Ended by itself", stopWord: "Ended at a stop word", repetition: "Ended because it repeated itself",
+    cut: (what, by) => `Cut at ${what}, by ${by}`, stopped: "Stopped by you", failed: "Failed", tokens: "tokens",
+    limits: { tier: "the tier", caller: "your number", context: "the context", memory: "the memory", model: "the model's default", auto: "the budget" },
+    now: "Now", runningNow: "running", waitingNow: "waiting", perSecond: "tokens/s while busy", kv: "KV cache in use",
+    total: "answers", truncated: "cut by a cap", runaways: "looping", rate: "Tokens per second, last two minutes",
+    byTier: "By tier", sinceStart: "Since the server started. Latencies are upper bounds of the histogram's buckets.",
+    columns: ["tier", "answers", "cut", "looping", "tokens/answer", "first token p50", "p95", "whole answer p50", "p95"],
+    gone: "The server cannot be reached.",
+  },
+  zh: {
+    skip: "跳到输入框", motto: "恰到好处。", views: "视图", chat: "对话", dashboard: "仪表盘",
+    theme: "深色或浅色", conversation: "对话内容", budget: "预算", used: "已用词元", why: "预算的依据",
+    message: "消息", hint: "请输入问题。回车发送，Shift+回车换行，Esc 停止。", tier: "档位",
+    most: "最多词元", key: "密钥", clear: "清空", stop: "停止", send: "发送", you: "你", model: "模型",
+    proceed: "继续", expected: "预计", below: "九成低于", cap: "上限", by: "由", usedTokens: "已用",
+    noBudget: "输入内容后，这里会显示它的预算。", preview: "这条消息的预算", running: "正在回答",
+    ended: "自然结束", stopWord: "遇到停止词", repetition: "因重复而结束",
+    cut: (what, by) => `在 ${what} 处截断，原因：${by}`, stopped: "已由你停止", failed: "失败", tokens: "词元",
+    limits: { tier: "档位", caller: "你给的数字", context: "上下文长度", memory: "内存", model: "模型默认值", auto: "预算" },
+    now: "当前", runningNow: "正在运行", waitingNow: "排队中", perSecond: "忙时词元/秒", kv: "KV 缓存占用",
+    total: "回答数", truncated: "被上限截断", runaways: "陷入重复", rate: "最近两分钟的词元/秒",
+    byTier: "按档位", sinceStart: "自服务器启动以来。延迟取直方图各区间的上界。",
+    columns: ["档位", "回答数", "截断", "重复", "词元/回答", "首词元 p50", "p95", "完整回答 p50", "p95"],
+    gone: "无法连接服务器。",
+  },
+};

@@ -1,0 +1,121 @@
+"""Rate limits and quotas per key: reserved by the prediction before an answer, settled by its real length after it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.aio.storage import Storage
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+
+from suffice.errors import UsageError
+from suffice.serve.callers import Caller
+from suffice.serve.problems import Problem
+
+__all__ = ["Quotas", "Reservation"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """An amount taken from one limit."""
+
+    item: RateLimitItem
+    key: str
+    """Its name in the storage."""
+    kind: str
+    """`requests`, `tokens` or `tokens-day`."""
+    amount: int
+    window_ends: float
+    """Seconds since 1970; what was taken from a window that is over needs no settling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one request holds."""
+
+    holds: tuple[_Hold, ...]
+
+
+class Quotas:
+    """Counts in fixed windows that begin with a key's first request in them.
+
+    Args:
+        storage: `memory`, or a redis:// URL that replicas share.
+
+    Raises:
+        UsageError: the storage cannot be used.
+    """
+
+    def __init__(self, storage: str = "memory") -> None:
+        try:
+            found = storage_from_string("async+memory://" if storage == "memory" else f"async+{storage}")
+        except (ConfigurationError, ImportError) as error:
+            raise UsageError(f"quota_storage {storage!r} cannot be used: {error}") from None
+        assert isinstance(found, Storage)
+        self._storage = found
+
+    async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
+        """Take one request and `tokens` from the caller's limits: all of it, or nothing.
+
+        Returns:
+            What is held, and the x-ratelimit headers.
+
+        Raises:
+            Problem: 429, with the seconds after which it is worth trying again.
+        """
+        holds: list[_Hold] = []
+        headers: dict[str, str] = {}
+        for kind, item, key in _limits_of(caller):
+            amount = 1 if kind == "requests" else tokens
+            count = await self._storage.incr(key, item.get_expiry(), amount=amount)
+            window_ends = await self._storage.get_expiry(key)
+            seconds = max(0, math.ceil(window_ends - time.time()))
+            holds.append(_Hold(item, key, kind, amount, window_ends))
+            taken = count <= item.amount
+            if not taken:  # all is given back, also what was just taken
+                count -= amount
+                await self.settle(Reservation(tuple(holds)), 0, requests=0)
+            if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
+                name = kind.removesuffix("-day")
+                headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
+                headers[f"x-ratelimit-remaining-{name}"] = str(max(item.amount - count, 0))
+                headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
+            if not taken:
+                raise _exceeded(kind, item, amount, seconds, headers)
+        return (Reservation(tuple(holds)) if holds else None), headers
+
+    async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
+        """Put the real amounts in place of the reserved ones."""
+        for hold in reservation.holds:
+            difference = (requests if hold.kind == "requests" else tokens) - hold.amount
+            if difference and time.time() < hold.window_ends:
+                await self._storage.incr(hold.key, hold.item.get_expiry(), amount=difference)
+
+
+@lru_cache(maxsize=10_000)
+def _limits_of(caller: Caller) -> tuple[tuple[str, RateLimitItem, str], ...]:
+    """The caller's limits: kind, limit, and its name in the storage."""
+    limits = caller.limits
+    items: list[tuple[str, RateLimitItem]] = []
+    if limits.requests_per_minute is not None:
+        items.append(("requests", RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")))
+    if limits.tokens_per_minute is not None:
+        items.append(("tokens", RateLimitItemPerMinute(limits.tokens_per_minute, namespace="tokens")))
+    if limits.tokens_per_day is not None:
+        items.append(("tokens-day", RateLimitItemPerDay(limits.tokens_per_day, namespace="tokens")))
+    return tuple((kind, item, item.key_for(caller.key_id)) for kind, item in items)
+
+
+def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> Problem:
+    unit, span = kind.removesuffix("-day"), "day" if kind.endswith("-day") else "minute"
+    if amount > item.amount:
+        message = (
+            f"this request may take {amount} {unit}, and this key has {item.amount} {unit} per {span}: ask for less"
+        )
+        return Problem(429, message, code="request_too_large", headers={**headers, "x-should-retry": "false"})
+    message = f"this key's limit of {item.amount} {unit} per {span} is reached: try again in {seconds} s"
+    return Problem(429, message, code="rate_limit_exceeded", headers={**headers, "retry-after": str(max(seconds, 1))})

@@ -1,0 +1,123 @@
+"""The process: uvicorn around the application, and what signals do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from suffice.engines import Engine
+from suffice.errors import UsageError
+from suffice.serve.app import build_app, engines_of, open_service
+from suffice.serve.config import ServeSettings
+from suffice.serve.service import Service
+
+__all__ = ["run", "serve"]
+
+
+class _Server(uvicorn.Server):
+    """Tells the service that it drains before uvicorn closes its sockets."""
+
+    service: Service | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.service is not None and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(
+                f"serving {', '.join(self.service.models)} on http://{shown}:{port} (playground: /, API: /docs)",
+                file=sys.stderr,
+            )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.service is not None:
+            self.service.draining = True
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but the signal is not raised again afterwards: there is still work to write down then."""
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def listening_socket(settings: ServeSettings) -> socket.socket:
+    """The socket, bound before anything slow is loaded.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        where = f"{settings.host}:{settings.port}"
+        raise UsageError(f"cannot listen on {where}: {error.strerror or error}; choose another --port") from None
+    return bound
+
+
+async def serve(settings: ServeSettings, engines: list[Engine] | None = None) -> None:
+    """Run until a signal says stop; running answers get `drain_timeout` seconds to end in.
+
+    Raises:
+        SufficeError: the server cannot start.
+    """
+    bound = listening_socket(settings)
+    async with open_service(settings, engines or engines_of(settings)) as service:
+        server = _Server(_config(settings, service))
+        server.service = service
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
+        await server.serve([bound])
+
+
+def _reload(service: Service) -> None:
+    try:
+        service.reload()
+    except UsageError as error:
+        print(f"error: {error}; the tiers stay as they were", file=sys.stderr)
+    else:
+        print(f"notice: tiers read again: {', '.join(service.tiers)}", file=sys.stderr)
+
+
+def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
+    app = build_app(service)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return uvicorn.Config(
+        application,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+    )
+
+
+def run(settings: ServeSettings) -> None:
+    """`serve` on an event loop of its own, with uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(settings))
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))

@@ -1,0 +1,237 @@
+"""What all requests share: models, callers, the queue. A request's holdings are taken and given back here alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from suffice.budget.types import Tier
+from suffice.errors import EngineError
+from suffice.schedule import Admission, Pool, Slot, Trace
+from suffice.serve.accounts import row_of
+from suffice.serve.callers import Caller, check_known, check_tier
+from suffice.serve.config import ServeSettings
+from suffice.serve.exchange import Exchange
+from suffice.serve.keys import KeyRing
+from suffice.serve.ledger import Ledger
+from suffice.serve.metrics import Metrics
+from suffice.serve.outbox import Outbox
+from suffice.serve.problems import Problem
+from suffice.serve.quotas import Quotas, Reservation
+from suffice.serve.replies import Reply
+from suffice.serve.tiers import AUTO, find_tier, load_budgeter
+from suffice.serve.wire import Wanted
+from suffice.session import Session
+
+__all__ = ["ServedModel", "Service", "Ticket"]
+
+_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/budget", "/v1/models", "/health", "/ready", "/metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model, by its name."""
+
+    name: str
+    session: Session
+    pool: Pool
+    bundled: bool = False
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One request and all that it holds, until `Service.release`."""
+
+    wanted: Wanted
+    caller: Caller
+    exchange: Exchange
+    route: str = ""
+    slot: Slot = field(default_factory=lambda: Slot(0))
+    reply: Reply | None = None
+    trace: Trace | None = None
+    problem: Problem | None = None
+    reservation: Reservation | None = None
+    outbox: Outbox | None = None
+    """The stream, once it has begun."""
+    time: float = field(default_factory=time.time)
+    """When it came, in seconds since 1970."""
+
+    @property
+    def generated(self) -> bool:
+        """Whether an engine was asked."""
+        return self.trace is not None and self.trace.attempts > 0
+
+    @property
+    def engine_error(self) -> EngineError | None:
+        """Why the engine failed, with the status that a server gave."""
+        return self.trace.error if self.trace else None
+
+
+class Service:
+    """The server's state.
+
+    Args:
+        settings: what the server does.
+        models: by name; the first is the default.
+        ring: who may ask.
+        ledger: where every request ends as a row.
+        quotas: how much each key may take.
+        remote: whether requests go on to other servers.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        models: Mapping[str, ServedModel],
+        ring: KeyRing,
+        ledger: Ledger,
+        quotas: Quotas,
+        *,
+        remote: bool,
+    ) -> None:
+        self.settings, self.models, self.remote = settings, models, remote
+        self.admission = Admission(settings.running_limit, settings.max_waiting)
+        self.ring, self.ledger, self.quotas = ring, ledger, quotas
+        self.metrics = Metrics(self)
+        self._settling: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self.tickets: dict[str, Ticket] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def tiers(self) -> Mapping[str, Tier]:
+        """The tiers as they are now."""
+        return next(iter(self.models.values())).session.budgeter.tiers
+
+    def check_open(self) -> None:
+        """Refuse while the server drains.
+
+        Raises:
+            Problem: 503.
+        """
+        if self.draining:
+            raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
+
+    def caller(self, scope: Scope, tier: str | None = None) -> Caller:
+        """Who asks, if they may ask at all.
+
+        Args:
+            scope: of the request.
+            tier: the tier that the path stands for; one that needs a key says itself who may not.
+
+        Raises:
+            Problem: 401 or 403.
+        """
+        caller = self.ring.identify(scope["headers"])
+        if tier is not None and tier in self.tiers and self.tiers[tier].needs_key:
+            check_tier(caller, self.tiers[tier])
+        if not self.settings.no_auth:
+            check_known(caller, required=self.ring.configured)
+        if tier is not None:
+            find_tier(tier, self.tiers, caller)
+        return caller
+
+    def route(self, path: str) -> str:
+        """A label for a path: itself if there is a route, so that nobody can make labels up."""
+        known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
+        return path if known else "other"
+
+    def reload(self) -> None:
+        """Read tiers and keywords again; requests that are under way keep theirs.
+
+        Raises:
+            UsageError: the file is wrong; the tiers stay as they are.
+        """
+        budgeter = load_budgeter(self.settings)
+        for model in self.models.values():
+            model.session.budgeter = budgeter
+
+    def model(self, name: str | None, caller: Caller) -> ServedModel:
+        """The model of that name; the first where none is named.
+
+        Raises:
+            Problem: 404 for a name that is not served, 403 for one that the key does not permit.
+        """
+        found = self.models.get(name) if name else next(iter(self.models.values()))
+        if found is None:
+            known = ", ".join(self.models)
+            raise Problem(404, f"no model {name!r}; there is: {known}", param="model", code="model_not_found")
+        if caller.models and found.name not in caller.models:
+            raise Problem(
+                403, f"this key does not permit the model {found.name}", param="model", code="model_not_permitted"
+            )
+        return found
+
+    async def admit(self, ticket: Ticket, tier: Tier) -> None:
+        """Take what the request needs, waiting for its turn.
+
+        Raises:
+            Problem: 429, when the key has used up a limit.
+            QueueFullError: there is no room to wait, or no turn came in time.
+        """
+        reply, request_id = ticket.reply, ticket.wanted.request.id
+        assert reply is not None
+        assert reply.budget is not None
+        if request_id in self.tickets:
+            raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
+        self.tickets[request_id] = ticket
+        self.idle.clear()
+        ticket.slot.prompt_tokens = reply.budget.prompt_tokens or 0
+        ticket.slot.expected_tokens = reply.budget.expected_tokens
+        tokens = ticket.slot.prompt_tokens + dict(reply.budget.quantiles).get(0.9, reply.budget.expected_tokens)
+        ticket.reservation, headers = await self.quotas.reserve(ticket.caller, tokens)
+        ticket.exchange.headers |= headers
+        ticket.trace = self.models[reply.model].pool.follow(request_id)
+        await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
+
+    def release(self, ticket: Ticket, *, gone: bool) -> None:
+        """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
+
+        Args:
+            ticket: the request.
+            gone: its client went away.
+        """
+        request_id = ticket.wanted.request.id
+        if self.tickets.get(request_id) is ticket:
+            del self.tickets[request_id]
+            if not self.tickets:
+                self.idle.set()
+        self.admission.leave(ticket.slot)
+        if ticket.outbox is not None:
+            ticket.outbox.abandon()
+        if ticket.trace is not None and ticket.reply is not None:
+            self.models[ticket.reply.model].pool.forget(request_id)
+        if ticket.reservation is not None:
+            usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
+            settling = asyncio.create_task(self.quotas.settle(ticket.reservation, usage.get("total_tokens", 0)))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+        self.metrics.request(ticket)
+        self.ledger.add(row_of(ticket, gone=gone))
+        ticket.exchange.facts |= _facts(ticket, gone)
+
+
+def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
+    """For the access log: what happened, in numbers and names."""
+    facts: dict[str, object] = {"key": ticket.caller.key_id or None}
+    if (reply := ticket.reply) is not None:
+        usage = reply.usage_object()
+        facts |= {
+            "model": reply.model,
+            "tier": reply.tier,
+            "prompt_tokens": usage["prompt_tokens"],
+            "answer_tokens": usage["completion_tokens"],
+            "max_new_tokens": reply.budget.max_new_tokens if reply.budget else None,
+            "finish": reply.finish.reason if reply.finish else "cancelled",
+            "waited": round(ticket.slot.waited, 4),
+        }
+    if ticket.trace is not None:
+        facts["upstream"] = ticket.trace.upstream
+    if gone:
+        facts["gone"] = True
+    return facts

@@ -1,0 +1,186 @@
+"""What outlives the process: keys, and one row per request, in SQLite or PostgreSQL. Blocking; called from threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from suffice.errors import UsageError
+
+__all__ = ["Store", "StoreError", "key_rows", "request_rows"]
+
+_METADATA = sa.MetaData()
+_LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
+
+key_rows = sa.Table(
+    "keys",
+    _METADATA,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False, unique=True),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("tiers", sa.JSON, nullable=False),
+    sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("tokens_per_minute", sa.Integer),
+    sa.Column("tokens_per_day", sa.Integer),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float),
+    sa.Column("revoked", sa.Float),
+)
+"""Times are seconds since 1970. `hash` is SHA-256 of the key's text, which is 256 random bits."""
+
+request_rows = sa.Table(
+    "requests",
+    _METADATA,
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("day", sa.String(10), nullable=False, index=True),
+    sa.Column("request_id", sa.String(100), nullable=False),
+    sa.Column("key_id", sa.String(16)),
+    sa.Column("key_name", sa.String(200)),
+    sa.Column("route", sa.String(100), nullable=False),
+    sa.Column("model", sa.String(200)),
+    sa.Column("upstream", sa.String(200)),
+    sa.Column("tier", sa.String(100)),
+    sa.Column("stream", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("error", sa.String(100)),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("answer_tokens", sa.Integer, nullable=False),
+    sa.Column("thinking_tokens", sa.Integer, nullable=False),
+    sa.Column("max_new_tokens", sa.Integer),
+    sa.Column("p50", sa.Integer),
+    sa.Column("p90", sa.Integer),
+    sa.Column("p95", sa.Integer),
+    sa.Column("p99", sa.Integer),
+    sa.Column("limited_by", sa.String(20)),
+    sa.Column("finish", sa.String(20), nullable=False),
+    sa.Column("finish_detail", sa.String(40), nullable=False),
+    sa.Column("queue_seconds", sa.Float, nullable=False),
+    sa.Column("first_token_seconds", sa.Float),
+    sa.Column("seconds", sa.Float, nullable=False),
+)
+
+_migration_rows = sa.Table(
+    "migrations",
+    _METADATA,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("applied", sa.Float, nullable=False),
+)
+
+StoreError = SQLAlchemyError
+"""What a database that is away raises; the same call may succeed later."""
+
+
+def create_keys_and_requests(connection: sa.Connection) -> None:
+    """The first schema."""
+    for table in (key_rows, request_rows):
+        table.create(connection, checkfirst=True)
+
+
+_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests,)
+"""In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
+
+
+class Store:
+    """A database, with its schema brought up to date.
+
+    Args:
+        url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
+
+    Raises:
+        UsageError: the URL cannot be used, or the database cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            if parsed.drivername.startswith("sqlite") and parsed.database:
+                Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(parsed, pool_pre_ping=True)
+            if parsed.drivername.startswith("sqlite"):
+                sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            self._migrate()
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
+            ) from None
+        except (ArgumentError, NoSuchModuleError):
+            raise UsageError(f"database {url!r} is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        except (SQLAlchemyError, OSError) as error:
+            first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+            raise UsageError(f"the database cannot be opened: {first}") from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def keys(self) -> list[Mapping[str, Any]]:
+        """All keys, the oldest first, without their text, which is nowhere."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created)).mappings()
+            return [dict(row) for row in found]
+
+    def add_key(self, row: Mapping[str, Any]) -> None:
+        """A new key.
+
+        Raises:
+            UsageError: there is one of that name.
+        """
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(key_rows).values(**row))
+        except sa.exc.IntegrityError:
+            raise UsageError(f"there is a key named {row['name']!r} already: choose another name") from None
+
+    def change_key(self, name: str, **values: Any) -> None:
+        """Change columns of the key of that name (or id).
+
+        Raises:
+            UsageError: there is none.
+        """
+        named = (key_rows.c.name == name) | (key_rows.c.id == name)
+        with self._engine.begin() as connection:
+            if not connection.execute(sa.update(key_rows).where(named).values(**values)).rowcount:
+                raise UsageError(f"no key named {name!r}: `suffice keys list` shows them")
+
+    def add_requests(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows, all or none.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(request_rows), list(rows))
+
+    def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
+        """Some columns of every request since a time, row by row."""
+        query = sa.select(*(request_rows.c[name] for name in columns)).where(request_rows.c.time >= since)
+        with self._engine.connect() as connection:
+            yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
+
+    def _migrate(self) -> None:
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":  # replicas that start together take turns
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            _migration_rows.create(connection, checkfirst=True)
+            applied = set(connection.scalars(sa.select(_migration_rows.c.name)))
+            for migration in _MIGRATIONS:
+                if migration.__name__ not in applied:
+                    migration(connection)
+                    values = {"name": migration.__name__, "applied": time.time()}
+                    connection.execute(sa.insert(_migration_rows).values(**values))
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    """Readers and the writer do not block each other, and a commit survives the process (not a power failure)."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")

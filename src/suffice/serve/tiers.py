@@ -1,0 +1,69 @@
+"""Which tier a request gets, and its budget under that tier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from suffice.budget import Budget, Budgeter
+from suffice.budget.estimators import Keywords
+from suffice.budget.profile import LengthProfile, ProfileEstimator
+from suffice.budget.types import Tier
+from suffice.serve.callers import Caller, check_tier, permitted_tiers
+from suffice.serve.config import ServeSettings
+from suffice.serve.problems import Problem
+from suffice.session import Request, Session
+
+__all__ = ["AUTO", "decide", "find_tier", "load_budgeter"]
+
+AUTO = "auto"
+
+
+def load_budgeter(settings: ServeSettings) -> Budgeter:
+    """Tiers and estimators as the settings say; adapters' length profiles, where they have one, take part.
+
+    Raises:
+        UsageError: the budget file or a profile cannot be read.
+    """
+    budgeter = Budgeter.load(Path(settings.budget_file) if settings.budget_file else None)
+    for adapter in settings.adapters:
+        profile = LengthProfile.load(Path(adapter))
+        if profile is not None:
+            budgeter = budgeter.with_estimator(ProfileEstimator(profile), before=Keywords)
+    return budgeter
+
+
+def find_tier(name: str | None, tiers: Mapping[str, Tier], caller: Caller) -> Tier | None:
+    """The tier of that name, if the caller may use it; None for *auto*.
+
+    Raises:
+        Problem: 400 for an unknown name, 401 or 403 for one that the caller may not use.
+    """
+    if name is None or name == AUTO:
+        return None
+    if name not in tiers:
+        known = ", ".join([*tiers, AUTO])
+        raise Problem(400, f"unknown tier {name!r}; there are: {known}", param="tier", code="invalid_value")
+    check_tier(caller, tiers[name])
+    return tiers[name]
+
+
+async def decide(session: Session, request: Request, tier: Tier | None, caller: Caller) -> tuple[Tier, Budget]:
+    """The budget, and the tier where none was named: the smallest that the caller may use and that holds the budget,
+    else the largest, which then cuts it.
+
+    Raises:
+        Problem: 403 when the key permits no tier at all.
+        PromptTooLongError, UsageError, EngineError: as `Session.decide`.
+    """
+    if tier is not None:
+        return tier, await session.decide(replace(request, tier=tier.name))
+    permitted = permitted_tiers(caller, session.budgeter.tiers)
+    if not permitted:
+        raise Problem(403, "this key permits none of the tiers that this server has", code="tier_not_permitted")
+    budget = await session.decide(request)
+    for each in permitted:
+        if each.max_new_tokens >= budget.max_new_tokens:
+            return each, budget
+    return permitted[-1], await session.decide(replace(request, tier=permitted[-1].name))

@@ -1,0 +1,226 @@
+"""What clients send, in the words of the session: OpenAI's two APIs and `/infer`. Knows nothing about replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from suffice.engines.base import Message, Sampling
+from suffice.serve.fields import Fields, wrong
+from suffice.serve.problems import Problem
+from suffice.session import Request
+
+__all__ = ["Wanted", "read_chat", "read_completion", "read_infer"]
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_MAX_STOP_WORDS = 16
+_SEED = (-(2**63), 2**63 - 1)
+
+_NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
+    "n": lambda value: value == 1,
+    "best_of": lambda value: value == 1,
+    "logprobs": lambda value: value is False,
+    "top_logprobs": lambda value: value == 0,
+    "echo": lambda value: value is False,
+    "suffix": lambda value: value == "",
+    "tools": lambda value: value == [],
+    "tool_choice": lambda value: value in ("none", "auto"),
+    "functions": lambda value: value == [],
+    "function_call": lambda value: value in ("none", "auto"),
+    "audio": lambda value: False,
+    "modalities": lambda value: value == ["text"],
+}
+"""Fields that would change the shape of the answer, which is not carried, with the values that ask for nothing."""
+
+_SERVERS_OWN: Mapping[str, Callable[[Any], bool]] = {
+    "frequency_penalty": lambda value: value == 0,
+    "presence_penalty": lambda value: value == 0,
+    "logit_bias": lambda value: value == {},
+    "response_format": lambda value: value == {"type": "text"},
+    "min_p": lambda value: value == 0,
+    "min_tokens": lambda value: value == 0,
+    "reasoning_effort": lambda value: False,
+    "chat_template_kwargs": lambda value: value == {},
+    "guided_json": lambda value: False,
+    "guided_regex": lambda value: False,
+    "guided_choice": lambda value: False,
+    "structured_outputs": lambda value: False,
+}
+"""Fields that change the answer, known to servers and not to the local engine, with the values that do nothing."""
+
+_HARMLESS = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "parallel_tool_calls",
+    "verbosity",
+)
+"""Fields that do not change the answer; the local engine has no use for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request as it came over the wire."""
+
+    request: Request
+    model: str | None
+    tier: str | None
+    stream: bool = False
+    include_usage: bool = False
+    """End a stream with a chunk of token counts."""
+    strict: bool = False
+    """Refuse instead of clamping."""
+    ignored: tuple[str, ...] = ()
+    """Fields that nobody here knows."""
+
+
+def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+    """OpenAI's chat completions.
+
+    Args:
+        body: the JSON object.
+        request_id: of the new request.
+        passes_on: whether fields that Suffice does not know go on to a server that may.
+
+    Raises:
+        Problem: 400, with the field's name.
+    """
+    fields = Fields(body)
+    messages = _messages(fields.take("messages"), passes_on)
+    return _wanted(fields, request_id, passes_on, messages=messages)
+
+
+def read_completion(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+    """OpenAI's completions: raw text to go on with. Arguments as in `read_chat`."""
+    fields = Fields(body)
+    prompt = fields.take("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str) or not prompt:
+        raise Problem(400, "prompt must be a text that is not empty (one per request)", param="prompt")
+    if fields.left.get("logprobs") == 0:  # an integer in this API
+        fields.take("logprobs")
+    return _wanted(fields, request_id, passes_on, prompt=prompt)
+
+
+def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+    """`/infer/TIER`: `prompt` is what the user says; or `messages` as in chat. Arguments as in `read_chat`."""
+    fields = Fields(body)
+    system, prompt, given = fields.text("system"), fields.text("prompt"), fields.take("messages")
+    if (prompt is None) == (given is None):
+        raise Problem(400, "give either prompt (a text) or messages (a conversation)", param="prompt")
+    if prompt is not None:
+        if not prompt.strip():
+            raise wrong("prompt", prompt, "a text that is not empty")
+        given = [{"role": "user", "content": prompt}]
+    messages = _messages(given, passes_on)
+    if system is not None:
+        messages = ({"role": "system", "content": system}, *messages)
+    return _wanted(fields, request_id, passes_on, messages=messages)
+
+
+def _wanted(
+    fields: Fields, request_id: str, passes_on: bool, *, messages: tuple[Message, ...] = (), prompt: str | None = None
+) -> Wanted:
+    options = fields.take("stream_options", {})
+    if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
+        raise wrong("stream_options", options, 'an object such as {"include_usage": true}')
+    model, tier = fields.text("model"), fields.text("tier")
+    stream, strict = fields.flag("stream"), fields.flag("strict")
+    cap, max_length = _cap(fields), fields.integer("max_length", 1, 2**31)
+    keep = fields.flag("keep_stop_words")
+    sampling, stop_words = _sampling(fields), _stop_words(fields)
+    extra, ignored = _others(fields, passes_on)
+    request = Request(
+        messages=messages,
+        prompt=prompt,
+        max_new_tokens=cap,
+        max_length=max_length,
+        sampling=sampling,
+        stop_words=stop_words,
+        keep_stop_words=keep,
+        extra=extra,
+        id=request_id,
+    )
+    return Wanted(request, model, tier, stream, bool(options.get("include_usage")), strict, ignored)
+
+
+def _messages(given: Any, passes_on: bool) -> tuple[Message, ...]:
+    if not isinstance(given, list) or not given:
+        raise Problem(400, "messages must be a list with at least one message", param="messages")
+    return tuple(_message(each, f"messages[{i}]", passes_on) for i, each in enumerate(given))
+
+
+def _message(given: Any, where: str, passes_on: bool) -> Message:
+    if not isinstance(given, dict):
+        raise wrong(where, given, 'an object such as {"role": "user", "content": "..."}')
+    role, content = given.get("role"), given.get("content")
+    if role not in _ROLES:
+        raise wrong(f"{where}.role", role, f"one of {', '.join(_ROLES)}")
+    if isinstance(content, list):
+        content = _parts(content, where, passes_on)
+    elif content is None and role == "assistant":
+        content = ""
+    elif not isinstance(content, str):
+        raise wrong(f"{where}.content", content, "a text, or a list of parts")
+    if passes_on:
+        return {**given, "content": content}  # type: ignore[typeddict-item]  # what else it has is the server's to read
+    return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _parts(parts: list[Any], where: str, passes_on: bool) -> Any:
+    for each in parts:
+        if not isinstance(each, dict) or not isinstance(each.get("type"), str):
+            raise wrong(f"{where}.content", each, 'parts such as {"type": "text", "text": "..."}')
+        if each["type"] == "text" and not isinstance(each.get("text"), str):
+            raise wrong(f"{where}.content", each, 'parts such as {"type": "text", "text": "..."}')
+        if each["type"] != "text" and not passes_on:
+            raise Problem(
+                400, f"this model reads text only, and {where} has a part of type {each['type']!r}", param=where
+            )
+    return parts if passes_on else "".join(each["text"] for each in parts)
+
+
+def _cap(fields: Fields) -> int | Literal["auto"]:
+    """Several names for one wish: where more than one is given, the ceiling has to hold for the largest."""
+    given = [fields.tokens(name) for name in ("max_tokens", "max_completion_tokens", "max_new_tokens")]
+    numbers = [value for value in given if isinstance(value, int)]
+    return max(numbers, default="auto")
+
+
+def _sampling(fields: Fields) -> Sampling:
+    return Sampling(
+        temperature=fields.number("temperature", 0, 2),
+        top_p=fields.number("top_p", 0, 1, open_low=True),
+        top_k=fields.integer("top_k", 0, 2**31),
+        repetition_penalty=fields.number("repetition_penalty", 0, 10, open_low=True),
+        seed=fields.integer("seed", *_SEED),
+    )
+
+
+def _stop_words(fields: Fields) -> tuple[str, ...]:
+    given = fields.take("stop", [])
+    words = [given] if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+        raise wrong("stop", given, "a text that is not empty, or a list of such texts")
+    if len(words) > _MAX_STOP_WORDS:
+        raise Problem(400, f"stop has {len(words)} texts: at most {_MAX_STOP_WORDS} are allowed", param="stop")
+    return tuple(words)
+
+
+def _others(fields: Fields, passes_on: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What goes on to the server, and the names of what nobody here knows."""
+    for name, neutral in _NEUTRAL.items():
+        if name in fields.left and not neutral(fields.take(name)):
+            raise Problem(400, f"{name} is not supported here: leave it out", param=name, code="unsupported_parameter")
+    if passes_on:
+        return fields.left, ()
+    for name, neutral in _SERVERS_OWN.items():
+        if name in fields.left and not neutral(fields.take(name)):
+            message = f"{name} would change the answer, and the local engine does not have it: leave it out"
+            raise Problem(400, message, param=name, code="unsupported_parameter")
+    return {}, tuple(name for name in fields.left if name not in _HARMLESS)

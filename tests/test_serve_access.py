@@ -1,0 +1,266 @@
+"""Keys, tiers, quotas and accounts, over real HTTP and a real SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripted import ScriptedEngine
+from serving import Server, serving
+from suffice.cli.main import main
+from suffice.errors import UsageError
+from suffice.serve.callers import Caller, Limits
+from suffice.serve.config import ServeSettings, check_exposure, load_serve_settings
+from suffice.serve.keys import KeyRing, hash_key, make_key
+from suffice.serve.problems import Problem
+from suffice.serve.quotas import Quotas
+from suffice.serve.store import Store
+
+Cli = Callable[..., str]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/serve.db"
+
+
+@pytest.fixture
+def cli(database: str, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command on the test's database and returns what it prints; a status other than 0 fails."""
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([*arguments, "--database", database])
+        output = capsys.readouterr()
+        assert not exit_.value.code, output.err
+        return output.out
+
+    return run
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.strip()}"}
+
+
+def infer(server: Server, tier: str, key: str = "", **fields: Any) -> tuple[int, str]:
+    reply = server.post(f"/infer/{tier}", {"prompt": "go on", **fields}, **(bearer(key) if key else {}))
+    return reply.status, reply.json.get("error", {}).get("code", "")
+
+
+def test_a_key_permits_what_it_names_and_nothing_else(cli: Cli, database: str) -> None:
+    plain = cli("keys", "create", "plain")
+    both = cli("keys", "create", "both", "--tiers", "short", "unlimited")
+    elsewhere = cli("keys", "create", "elsewhere", "--models", "another")
+    with serving(ScriptedEngine("x" * 3000, context=3000), database=database) as server:
+        assert infer(server, "short") == (401, "missing_api_key")
+        assert infer(server, "short", "sk-wrong") == (401, "invalid_api_key")
+        assert infer(server, "short", plain[:-2] + "!") == (401, "invalid_api_key")
+        assert infer(server, "short", plain)[0] == 200
+        assert infer(server, "unlimited") == (401, "missing_api_key")
+        assert infer(server, "unlimited", "sk-wrong") == (403, "tier_not_permitted")
+        assert infer(server, "unlimited", plain) == (403, "tier_not_permitted")
+        assert infer(server, "unlimited", both)[0] == 200
+        assert infer(server, "standard", both) == (403, "tier_not_permitted")
+        assert infer(server, "short", elsewhere) == (403, "model_not_permitted")
+        assert server.ask("GET", "/v1/models").status == 401
+        assert server.ask("GET", "/v1/models", x_api_key=plain.strip()).status == 200
+        assert server.ask("GET", "/health").status == 200
+        # auto never goes above what the key permits
+        said = server.post("/infer/auto", {"prompt": "go on", "max_new_tokens": 2500}, **bearer(plain)).json
+        assert (said["suffice"]["tier"], said["usage"]["completion_tokens"]) == ("long", 1024)
+        said = server.post("/infer/auto", {"prompt": "go on", "max_new_tokens": 2500}, **bearer(both)).json
+        assert (said["suffice"]["tier"], said["usage"]["completion_tokens"]) == ("unlimited", 2048)
+
+
+def test_revoking_rotating_and_expiring(cli: Cli, database: str) -> None:
+    first = cli("keys", "create", "anna", "--tiers", "unlimited").strip()
+    with serving(ScriptedEngine(), database=database) as server:
+        assert infer(server, "unlimited", first)[0] == 200
+        second = cli("keys", "rotate", "anna").strip()
+        deadline = time.monotonic() + 10
+        while infer(server, "unlimited", second)[0] != 200:  # the server reads its keys every two seconds
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert infer(server, "unlimited", first)[0] == 403
+        cli("keys", "revoke", "anna")
+        while infer(server, "unlimited", second)[0] == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert infer(server, "short") == (401, "missing_api_key")  # a server without valid keys does not open up
+    assert "revoked" in cli("keys", "list")
+    ring = KeyRing()
+    key_id, text = make_key()
+    row = dict.fromkeys(("revoked", "requests_per_minute", "tokens_per_minute", "tokens_per_day"))
+    said = {"id": key_id, "name": "n", "hash": hash_key(text), "tiers": [], "models": [], "expires": 1.0}
+    ring.replace([row | said])
+    assert ring.identify([(b"authorization", f"Bearer {text}".encode())]).refused == "this key has expired"
+
+
+def test_a_keys_text_is_shown_once_and_kept_nowhere(cli: Cli, tmp_path: Path) -> None:
+    text = cli("keys", "create", "anna").strip()
+    secret = text.split("-", 3)[3]
+    assert len(secret) >= 20
+    files = b"".join(path.read_bytes() for path in tmp_path.glob("serve.db*"))
+    assert secret.encode() not in files
+    assert hash_key(text).encode() in files
+    assert secret not in cli("keys", "list")
+
+
+def test_wrong_commands_say_what_to_do(cli: Cli, database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli("keys", "create", "anna")
+    for arguments, words in (
+        (("create", "anna"), "already"),
+        (("create", "bob", "--tiers", "medium"), "unknown tier medium"),
+        (("create", "bob", "--expires", "soon"), "no time"),
+        (("revoke", "carl"), "no key named"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(["keys", *arguments, "--database", database])
+        assert exit_.value.code == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_keys", "word"),
+    [
+        ({}, False, "only this machine"),
+        ({}, True, None),
+        ({"host": "0.0.0.0"}, True, None),
+        ({"host": "0.0.0.0", "no_auth": True}, False, "--no-auth"),
+    ],
+)
+def test_who_can_reach_the_server_is_said(settings: dict[str, Any], has_keys: bool, word: str | None) -> None:
+    notice = check_exposure(ServeSettings(**settings), has_keys=has_keys)
+    assert notice is None if word is None else notice is not None and word in notice
+
+
+def test_an_open_address_without_keys_is_refused() -> None:
+    with pytest.raises(UsageError, match="--no-auth"):
+        check_exposure(ServeSettings(host="0.0.0.0"), has_keys=False)
+
+
+def test_with_no_auth_tiers_that_need_a_key_still_do(cli: Cli, database: str) -> None:
+    key = cli("keys", "create", "anna", "--tiers", "unlimited")
+    with serving(ScriptedEngine(), database=database, no_auth=True) as server:
+        assert infer(server, "short")[0] == 200
+        assert infer(server, "short", "none")[0] == 200  # OpenAI's clients must send something
+        assert infer(server, "unlimited")[0] == 401
+        assert infer(server, "unlimited", "none")[0] == 403
+        assert infer(server, "unlimited", key)[0] == 200
+
+
+def test_requests_and_tokens_per_minute(cli: Cli, database: str) -> None:
+    few = cli("keys", "create", "few", "--rpm", "2")
+    small = cli("keys", "create", "small", "--tpm", "500")
+    with serving(ScriptedEngine("x" * 100, context=3000), database=database) as server:
+        replies = [server.post("/infer/short", {"prompt": "hi"}, **bearer(few)) for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert [reply.headers["x-ratelimit-remaining-requests"] for reply in replies] == ["1", "0", "0"]
+        assert 1 <= int(replies[2].headers["retry-after"]) <= 60
+        assert replies[2].json["error"]["code"] == "rate_limit_exceeded"
+        # each answer takes 102 tokens, and the reservation of 130 is given back down to that
+        statuses, last = [], None
+        for _ in range(5):
+            last = server.post("/infer/short", {"prompt": "hi"}, **bearer(small))
+            statuses.append(last.status)
+        assert statuses == [200, 200, 200, 200, 429]
+        assert last is not None
+        assert last.headers["x-ratelimit-limit-tokens"] == "500"
+        assert last.headers["x-ratelimit-remaining-tokens"] == str(500 - 4 * 102)
+        reply = server.post("/infer/long", {"prompt": "y" * 600}, **bearer(small))
+        assert (reply.status, reply.headers["x-should-retry"]) == (429, "false")
+
+
+def test_a_refused_reservation_takes_nothing() -> None:
+    async def run() -> None:
+        quotas = Quotas()
+        caller = Caller("k", "k", limits=Limits(requests_per_minute=10, tokens_per_minute=100))
+        with pytest.raises(Problem):
+            await quotas.reserve(caller, 101)
+        held, headers = await quotas.reserve(caller, 100)
+        assert headers["x-ratelimit-remaining-requests"] == "9"
+        assert held is not None
+        await quotas.settle(held, 30)
+        _, headers = await quotas.reserve(caller, 70)
+        assert headers["x-ratelimit-remaining-tokens"] == "0"
+        with pytest.raises(Problem, match="100 tokens per minute"):
+            await quotas.reserve(caller, 1)
+
+    asyncio.run(run())
+
+
+def test_every_request_ends_as_one_row(cli: Cli, database: str, tmp_path: Path) -> None:
+    key = cli("keys", "create", "anna")
+    with serving(ScriptedEngine("x" * 200, context=3000), database=database) as server:
+        server.post("/infer/short", {"prompt": "hi"}, **bearer(key))
+        server.post("/infer/standard", {"prompt": "hi"}, **bearer(key))
+        server.post("/infer/short", {"prompt": "secret words", "stream": True}, **bearer(key))
+        server.post("/infer/short", {"prompt": "x" * 4000}, **bearer(key))
+    with sqlite3.connect(tmp_path / "serve.db") as connection:  # the server has ended, and all is written
+        connection.row_factory = sqlite3.Row
+        rows = [dict(row) for row in connection.execute("SELECT * FROM requests ORDER BY row")]
+        applied = connection.execute("SELECT name FROM migrations").fetchall()
+    assert [tuple(each) for each in applied] == [("create_keys_and_requests",)]
+    assert [row["finish"] for row in rows] == ["length", "stop", "length", "error"]
+    assert [row["finish_detail"] for row in rows] == ["tier", "end_token", "tier", ""]
+    assert [(row["prompt_tokens"], row["answer_tokens"]) for row in rows] == [(2, 128), (2, 200), (12, 128), (0, 0)]
+    assert [row["status"] for row in rows] == [200, 200, 200, 400]
+    assert [row["stream"] for row in rows] == [0, 0, 1, 0]
+    assert {row["key_name"] for row in rows} == {"anna"}
+    assert rows[0]["first_token_seconds"] <= rows[0]["seconds"]
+    assert rows[0]["p50"] <= rows[0]["p99"] <= rows[0]["max_new_tokens"] == 128
+    assert b"secret" not in (tmp_path / "serve.db").read_bytes()
+
+    table = cli("usage", "--by", "tier", "--csv").splitlines()
+    assert table[0].startswith("tier,requests,errors,cancelled,prompt_tokens,answer_tokens,truncated_percent")
+    named = {line.split(",")[0]: line.split(",")[1:7] for line in table[1:]}
+    assert named["short"] == ["2", "0", "0", "14", "256", "100.0"]
+    assert named["standard"] == ["1", "0", "0", "2", "200", "0.0"]
+    assert "anna" in cli("usage")
+    assert cli("usage", "--by", "day", "--since", "1d").count("\n") == 2
+    assert cli("usage", "--since", "2099-01-01").count("\n") == 1
+
+
+def test_a_store_opens_twice_and_a_wrong_url_is_explained(database: str) -> None:
+    Store(database).close()
+    Store(database).close()
+    for url in ("nonsense", "nodb://x", "sqlite:////proc/nowhere/x.db"):
+        with pytest.raises(UsageError, match="database"):
+            Store(url)
+
+
+def test_settings_come_from_file_environment_and_flags(tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text('port = 9000\nupstreams = ["http://a"]\nqueue_timeout = 5\nno_auth = true\n')
+    environment = {"SUFFICE_SERVE_PORT": "9001", "SUFFICE_SERVE_UPSTREAMS": "http://b, http://c"}
+    settings = load_serve_settings(str(path), {"max_waiting": 3, "host": None, "adapters": ()}, environment)
+    assert (settings.port, settings.upstreams, settings.queue_timeout) == (9001, ("http://b", "http://c"), 5.0)
+    assert (settings.no_auth, settings.max_waiting, settings.host) == (True, 3, "127.0.0.1")
+    for text, words in (("prot = 1", "unknown key prot"), ('port = "x"', "must be int"), ("port = 99999", "65535")):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=words):
+            load_serve_settings(str(path), environment={})
+    with pytest.raises(UsageError, match="SUFFICE_SERVE_PORT"):
+        load_serve_settings(environment={"SUFFICE_SERVE_PORT": "many"})
+
+
+def test_tiers_are_read_again_without_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text("[tiers.short]\nmax_new_tokens = 10\n")
+    with serving(ScriptedEngine("x" * 500), budget_file=str(path)) as server:
+        assert server.post("/infer/short", {"prompt": "hi"}).json["usage"]["completion_tokens"] == 10
+        path.write_text("[tiers.short]\nmax_new_tokens = 20\n[tiers.tiny]\nmax_new_tokens = 3\n")
+        server.service.reload()
+        assert server.post("/infer/short", {"prompt": "hi"}).json["usage"]["completion_tokens"] == 20
+        assert server.post("/infer/tiny", {"prompt": "hi"}).json["usage"]["completion_tokens"] == 3
+        path.write_text("[tiers.short]\nmax_new_tokens = 0\n")
+        with pytest.raises(UsageError):
+            server.service.reload()
+        assert server.post("/infer/tiny", {"prompt": "hi"}).status == 200

@@ -1,0 +1,179 @@
+"""What the server does when there is too much, too long, or too late; real processes and signals where it matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+
+from fake_openai import FakeOpenAI
+from fake_openai import Reply as Scripted
+from scripted import ScriptedEngine
+from serving import serving
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_a_full_queue_answers_429_with_retry_after_and_leaks_nothing() -> None:
+    with serving(ScriptedEngine("x" * 60, slow=True), max_running=2, max_waiting=1) as server:
+        replies = []
+        threads = [threading.Thread(target=lambda: replies.append(server.chat())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        statuses = sorted(reply.status for reply in replies)
+        assert statuses.count(200) >= 3
+        assert set(statuses) == {200, 429}
+        for reply in replies:
+            if reply.status == 429:
+                assert 1 <= int(reply.headers["retry-after"]) <= 120
+                assert reply.json["error"]["code"] == "queue_full"
+        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: not server.service.admission.running)
+        assert server.chat().status == 200
+
+
+def test_a_wait_that_is_too_long_is_429_and_an_answer_that_is_too_long_504() -> None:
+    with serving(
+        ScriptedEngine("x" * 900, slow=True), max_running=1, queue_timeout=0.05, request_timeout=0.6
+    ) as server:
+        connection, _ = server.open("POST", "/infer/long", {"prompt": "go on", "stream": True})
+        waiting = server.chat()
+        assert (waiting.status, waiting.json["error"]["code"]) == (429, "queue_full")
+        connection.close()
+        wait_for(lambda: not server.service.tickets)
+        late = server.post("/infer/long", {"prompt": "go on"})
+        assert (late.status, late.json["error"]["type"]) == (504, "timeout_error")
+        *_, used, error = server.post("/infer/long", {"prompt": "go on", "stream": True}).events
+        assert error["error"]["code"] == "timeout"
+        assert used["usage"]["completion_tokens"] > 0
+        wait_for(lambda: not server.service.admission.running)
+
+
+def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
+    engine = ScriptedEngine("x" * 900, slow=True)
+    with serving(engine, max_running=1) as server:
+        running, _ = server.open("POST", "/infer/long", {"prompt": "go on", "stream": True})
+        waiting = HTTPConnection("127.0.0.1", server.port)
+        waiting.request("POST", "/infer/long", json.dumps({"prompt": "go on"}))
+        wait_for(lambda: server.service.admission.waiting)
+        waiting.close()
+        wait_for(lambda: not server.service.admission.waiting)
+        running.close()
+        wait_for(lambda: not server.service.tickets)
+        assert len(engine.asked) == 1
+
+
+def test_draining_refuses_new_requests_and_is_not_ready() -> None:
+    with serving(ScriptedEngine()) as server:
+        server.service.draining = True
+        assert server.ask("GET", "/ready").status == 503
+        assert server.ask("GET", "/health").status == 200
+        refused = server.chat()
+        assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
+
+
+@contextmanager
+def process(database: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`suffice serve` as people start it, and its port."""
+    command = [sys.executable, "-m", "suffice.cli.main", "serve", "--port", "0", "--database", f"sqlite:///{database}"]
+    log = database.with_suffix(".log")
+    with log.open("w") as errors:
+        running = subprocess.Popen([*command, *arguments], stderr=errors, stdout=subprocess.PIPE, text=True)
+
+    def port() -> int:
+        assert running.poll() is None, log.read_text()
+        found = re.search(r"on http://[^:]+:(\d+)", log.read_text())
+        return int(found[1]) if found else 0
+
+    try:
+        wait_for(port)
+        yield running, port()
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
+
+
+def ask(port: int, **fields: object) -> tuple[HTTPConnection, HTTPResponse]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    messages = [{"role": "user", "content": "hi"}]
+    connection.request("POST", "/v1/chat/completions", json.dumps({"messages": messages, **fields}))
+    return connection, connection.getresponse()
+
+
+def rows(database: Path) -> list[tuple[str, int]]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute("SELECT finish, answer_tokens FROM requests").fetchall()
+
+
+def test_sigterm_finishes_what_runs_and_writes_it_down(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.script(Scripted(pieces=["a "] * 30, piece_delay=0.03, usage=(7, 30)))
+    with process(tmp_path / "serve.db", "--upstream", server.url) as (running, port):
+        _, response = ask(port, stream=True)
+        first = response.readline()
+        running.send_signal(signal.SIGTERM)
+        rest = response.read()
+        assert first.startswith(b"data: ")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b'"finish_reason":"stop"' in rest
+        assert running.wait(20) == 0
+        assert rows(tmp_path / "serve.db") == [("stop", 30)]
+
+
+def test_what_does_not_end_in_time_is_told_so_and_written_down(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.script(Scripted(pieces=["a "] * 3, hang_after=2))
+    with process(tmp_path / "serve.db", "--upstream", server.url, "--drain-timeout", "1") as (running, port):
+        _, response = ask(port, stream=True)
+        response.readline()
+        running.send_signal(signal.SIGTERM)
+        rest = response.read()
+        assert b'"code": "shutting_down"' in rest
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert running.wait(20) == 0
+        assert rows(tmp_path / "serve.db") == [("error", 2)]
+        assert server.abandoned.wait
+
+
+def test_sigkill_loses_at_most_the_last_second(server: FakeOpenAI, tmp_path: Path) -> None:
+    with process(tmp_path / "serve.db", "--upstream", server.url) as (running, port):
+        for _ in range(5):
+            assert ask(port)[1].status == 200
+        wait_for(lambda: len(rows(tmp_path / "serve.db")) == 5)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait(20)
+    assert len(rows(tmp_path / "serve.db")) == 5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_ends_its_generation_upstream_too(
+    server: FakeOpenAI, tmp_path: Path, stream: bool
+) -> None:
+    server.script(Scripted(pieces=["a "] * 3, hang_after=2))
+    with process(tmp_path / "serve.db", "--upstream", server.url) as (_, port):
+        connection = HTTPConnection("127.0.0.1", port)
+        messages = [{"role": "user", "content": "hi"}]
+        connection.request("POST", "/v1/chat/completions", json.dumps({"messages": messages, "stream": stream}))
+        wait_for(lambda: server.running)
+        time.sleep(0.1)
+        connection.close()
+        wait_for(lambda: not server.running)
+        assert server.abandoned.is_set()

@@ -1,0 +1,97 @@
+"""The ledger while its database is away, and the store on PostgreSQL (SUFFICE_TEST_POSTGRESQL=postgresql://...)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from scripted import ScriptedEngine
+from serving import serving
+from suffice.serve.keys import KeyRing, hash_key, make_key
+from suffice.serve.ledger import Ledger
+from suffice.serve.store import Store, request_rows
+from suffice.serve.usage import totals
+
+POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")
+
+
+def row(number: int) -> dict[str, Any]:
+    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
+    counts = dict.fromkeys(("prompt_tokens", "answer_tokens", "thinking_tokens"), 1)
+    times = dict.fromkeys(("time", "queue_seconds", "seconds"), 0.5)
+    said = {"day": "2026-01-01", "request_id": str(number), "route": "/", "stream": False, "status": 200}
+    return {**empty, **counts, **times, **said, "finish": "stop", "finish_detail": ""}
+
+
+class Away(Store):
+    """A database that is away while `away` is set, as SQLAlchemy says it."""
+
+    away = False
+    refused = 0
+
+    def add_requests(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.away:
+            self.refused += 1
+            raise sa.exc.OperationalError("INSERT", {}, Exception("the server closed the connection"))
+        super().add_requests(rows)
+
+
+def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Away(f"sqlite:///{tmp_path}/serve.db")
+    ledger = Ledger(store, KeyRing())
+    store.away = True
+    for number in range(2500):
+        ledger.add(row(number))
+    deadline = time.monotonic() + 20
+    while not store.refused:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    store.away = False
+    ledger.close()
+    [total] = totals(store, "day")
+    assert (total.name, total.requests) == ("2026-01-01", 2500)
+    said = capsys.readouterr().err
+    assert "the database is away (the server closed the connection)" in said
+    assert "the database is back" in said
+
+
+def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Away(f"sqlite:///{tmp_path}/serve.db")
+    store.away = True
+    ledger = Ledger(store, KeyRing())
+    ledger.add(row(1))
+    ledger.close()
+    assert "1 rows of usage were lost" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(POSTGRESQL is None, reason="SUFFICE_TEST_POSTGRESQL is not set")
+def test_replicas_that_start_together_share_postgresql() -> None:
+    assert POSTGRESQL is not None
+    stores: list[Store] = []
+    threads = [threading.Thread(target=lambda: stores.append(Store(POSTGRESQL))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 4
+    key_id, text = make_key()
+    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "tokens_per_day"))
+    permits = {"tiers": ["short"], "models": [], "created": time.time(), "expires": None, "revoked": None}
+    stores[0].add_key({"id": key_id, "name": f"n-{key_id}", "hash": hash_key(text), **permits, **limits})
+    with serving(ScriptedEngine(), database=POSTGRESQL) as one, serving(ScriptedEngine(), database=POSTGRESQL) as two:
+        for server in (one, two):
+            bearer = {"Authorization": f"Bearer {text}"}
+            assert server.post("/infer/short", {"prompt": "hi"}, **bearer).status == 200
+            assert server.post("/infer/long", {"prompt": "hi"}, **bearer).status == 403
+    found = {total.name: (total.requests, total.answer_tokens) for total in totals(stores[0], "key")}
+    assert found[f"n-{key_id}"] == (2, 10)
+    for store in stores:
+        store.close()
