@@ -15,7 +15,7 @@ from fake_openai import FakeOpenAI
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees no key, no budget file and no hub, whatever the machine has."""
-    for name in ("SUFFICE_API_KEY", "OPENAI_API_KEY", "SUFFICE_BUDGET_FILE"):
+    for name in ("SUFFICE_API_KEY", "OPENAI_API_KEY", "SUFFICE_BUDGET_FILE", "SUFFICE_LENGTH_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

@@ -16,7 +16,7 @@ from fake_openai import FakeOpenAI, Reply
 from scripted import ScriptedEngine
 from suffice.engines.base import Capacity, Chunk, Engine, Finish, GenerationRequest, Prefix, Sampling, Usage
 from suffice.engines.remote import RemoteEngine
-from suffice.errors import CannotContinueError, UsageError
+from suffice.errors import CannotContinueError, PromptTooLongError, UsageError
 from suffice.session import Answer, Request, Session
 from suffice.watch import TextSeam
 
@@ -81,6 +81,18 @@ def test_a_stop_word_across_the_seam_is_found() -> None:
 def test_where_nothing_can_be_continued_the_caller_gets_length_and_the_reason() -> None:
     answer = ask(LegsEngine("x" * 99, refusal="it does not know how"), first_reservation=16)
     assert (answer.text, answer.finish) == ("x" * 16, Finish("length", "reservation", "it does not know how"))
+
+
+def test_an_answer_that_leaves_no_room_to_go_on_has_met_the_context() -> None:
+    class Full(LegsEngine):
+        async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+            if request.after is not None:
+                raise PromptTooLongError(50, 50, "the model's context")
+            async for chunk in super().submit(request):
+                yield chunk
+
+    answer = ask(Full("x" * 99), first_reservation=16, max_new_tokens=90)
+    assert (answer.text, answer.finish) == ("x" * 16, Finish("length", "context", "50"))
 
 
 def test_auto_reserves_what_is_predicted_only_where_the_engine_charges_for_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from suffice.budget.budgeter import Budgeter
 from suffice.budget.ratios import TextRatios, estimate_tokens
 from suffice.budget.types import (
@@ -13,14 +15,28 @@ from suffice.budget.types import (
     Tier,
 )
 
+if TYPE_CHECKING:
+    from suffice.budget.model import LengthModel, LengthPrediction
+
 __all__ = [
     "DEFAULT_TIERS",
     "Budget",
     "Budgeter",
     "LengthEstimate",
     "LengthEstimator",
+    "LengthModel",
+    "LengthPrediction",
     "Question",
     "TextRatios",
     "Tier",
     "estimate_tokens",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`LengthModel` and what it predicts, imported when first used: they need numpy."""
+    if name in ("LengthModel", "LengthPrediction"):
+        from suffice.budget import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

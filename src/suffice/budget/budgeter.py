@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from suffice.budget.estimators import ExplicitWishes, Keywords, ModelDefault, TextTransform
+from suffice.budget.forecast import Forecaster
 from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios, estimate_tokens
 from suffice.budget.settings import Settings, load_settings
@@ -28,19 +29,23 @@ class Budgeter:
     tiers: Mapping[str, Tier]
     reasoning_tokens: int = 0
     """Added to the cap that a wish or a keyword sets, for models that think aloud before they answer."""
+    forecaster: Forecaster | None = None
+    """The length model: what is expected where the prompt has no wish. It never touches the cap."""
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Budgeter:
-        """The budgeter that a settings file describes.
+    def load(cls, path: Path | None = None, length_model: Path | None = None) -> Budgeter:
+        """The budgeter that a settings file describes, with a length model.
 
         Args:
             path: a TOML file on top of the packaged `defaults.toml`; None takes the one that the environment variable
                 SUFFICE_BUDGET_FILE names, if any.
+            length_model: what `suffice fit` wrote; None takes what SUFFICE_LENGTH_MODEL names, else the packaged model
+                (where numpy is installed).
 
         Raises:
-            UsageError: the file cannot be read, or has a key or a value that it should not have.
+            UsageError: a file cannot be read, or has a key or a value that it should not have.
         """
-        return cls.from_settings(load_settings(path))
+        return replace(cls.from_settings(load_settings(path)), forecaster=Forecaster.load(length_model))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Budgeter:
@@ -70,6 +75,9 @@ class Budgeter:
         prompt_tokens: int | None = None,
         model_default: int | None = None,
         ratios: TextRatios | None = None,
+        model: str | None = None,
+        client: str | None = None,
+        route: str | None = None,
     ) -> Budget:
         """Decide for one request.
 
@@ -82,6 +90,9 @@ class Budgeter:
             prompt_tokens: tokens in the prompt, template included; estimated where not given.
             model_default: `max_new_tokens` of the model's `generation_config.json`.
             ratios: tokens per word and character of the model's tokenizer; Qwen2's where not given.
+            model: name of the model that will answer.
+            client: who asks, and `route`: where; whatever tells one from another. For the length model.
+            route: see `client`.
 
         Raises:
             UsageError: a number that is no positive integer, an unknown tier, or a malformed message.
@@ -103,7 +114,14 @@ class Budgeter:
             prompt_tokens = estimate_tokens(whole, ratios) + template
             reasons.append(f"prompt length estimated: about {prompt_tokens} tokens")
         wanted = instructions(user), instructions(system)
-        estimate = self._estimate(Question(user, system, *wanted, ratios, model_default, prompt_tokens))
+        conversation = () if isinstance(prompt, str) else tuple(prompt)
+        question = Question(
+            user, system, *wanted, ratios, model_default, prompt_tokens, conversation, model, client, route
+        )
+        estimate = self._estimate(question)
+        forecast = self.forecaster.expect(question) if self.forecaster is not None and estimate.guess else None
+        if forecast is not None:
+            reasons.append(forecast.reason)
         cap = _Cap(estimate.max_new_tokens, estimate.limited_by, [*reasons, estimate.reason])
         if max_new_tokens != "auto":
             _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
@@ -115,7 +133,8 @@ class Budgeter:
                 if prompt_tokens >= limit:
                     raise PromptTooLongError(prompt_tokens, limit, name)
                 cap.clip(limit - prompt_tokens, "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
-        quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in estimate.quantiles)
+        expected = forecast.quantiles if forecast is not None else estimate.quantiles
+        quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in expected)
         return Budget(
             max_new_tokens=cap.tokens,
             expected_tokens=quantiles[0][1],

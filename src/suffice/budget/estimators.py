@@ -207,6 +207,7 @@ class Keywords:
                     math.log(4) / 2,
                     keyword_class.max_new_tokens,
                     f"keyword '{word}' says {keyword_class.name}",
+                    guess=True,
                 )
         return None
 
@@ -222,7 +223,7 @@ class ModelDefault:
         cap = question.model_default or self.max_new_tokens
         whose = "the model's default" if question.model_default else "the default"
         reason = f"no wish and no keyword: {whose} {cap}"
-        return LengthEstimate.around(_CHAT_MEDIAN, _CHAT_SPREAD, cap, reason, "model")
+        return LengthEstimate.around(_CHAT_MEDIAN, _CHAT_SPREAD, cap, reason, "model", guess=True)
 
 
 _CHAT_MEDIAN = 250  # Qwen2.5-7B on IFEval: p50 250, p90 669 tokens

@@ -138,6 +138,14 @@ class Question:
     """`max_new_tokens` of the model's `generation_config.json`."""
     prompt_tokens: int
     """Tokens in the whole prompt, perhaps estimated."""
+    conversation: tuple[Mapping[str, Any], ...] = ()
+    """All messages; () for a raw prompt."""
+    model: str | None = None
+    """Name of the model that will answer."""
+    client: str | None = None
+    """Who asks: whatever tells one caller from another."""
+    route: str | None = None
+    """Where it was asked: a path, a command, an application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +178,18 @@ class LengthEstimate:
     reason: str
     """Why, in a short sentence for a person."""
     limited_by: LimitedBy = "auto"
+    guess: bool = False
+    """The quantiles are a guess, and a length model's are better; the cap stays."""
 
     @classmethod
     def around(
-        cls, median: float, spread: float, max_new_tokens: float, reason: str, limited_by: LimitedBy = "auto"
+        cls,
+        median: float,
+        spread: float,
+        max_new_tokens: float,
+        reason: str,
+        limited_by: LimitedBy = "auto",
+        guess: bool = False,
     ) -> LengthEstimate:
         """An estimate with log-normal quantiles.
 
@@ -183,9 +199,10 @@ class LengthEstimate:
             max_new_tokens: the cap, in tokens.
             reason: why, for a person.
             limited_by: what sets the cap.
+            guess: as the field of that name.
         """
         quantiles = tuple((p, max(1, round(median * math.exp(spread * z)))) for p, z in _Z)
-        return cls(max(1, math.ceil(max_new_tokens)), quantiles, reason, limited_by)
+        return cls(max(1, math.ceil(max_new_tokens)), quantiles, reason, limited_by, guess)
 
 
 class LengthEstimator(Protocol):

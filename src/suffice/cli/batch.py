@@ -14,6 +14,7 @@ from suffice.cli.progress import Progress
 from suffice.cli.show import answer_json
 from suffice.data import Conversation, ResultWriter, RowError, count_rows, dataset_fingerprint, read_dataset
 from suffice.errors import UsageError
+from suffice.memory import LiveMemory, Metered
 
 if TYPE_CHECKING:
     from suffice.cli.options import InferOptions
@@ -71,11 +72,13 @@ async def _answer_rows(
 ) -> BatchSummary:
     concurrency = options.concurrency or (_CONCURRENCY_REMOTE if options.upstream else _CONCURRENCY_LOCAL)
     async with engine_of(options) as engine:
+        memory = LiveMemory(engine.memory_meter(), _warn) if isinstance(engine, Metered) else None
         with Progress("answering", total) as progress:
 
             def show(summary: BatchSummary) -> None:
                 note = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
                 note += f", {summary.failed} failed" if summary.failed else ""
+                note += f", {memory.note()}" if memory is not None else ""
                 progress.update(summary.rows + summary.already_done, note)
 
             return await run_batch(
@@ -88,6 +91,10 @@ async def _answer_rows(
                 longest_first=options.sort,
                 on_row=show,
             )
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _numbered(datasets: list[Any]) -> Iterator[Conversation | RowError]:

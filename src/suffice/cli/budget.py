@@ -31,6 +31,7 @@ def _run(
     context: int | None,
     tier: str | None,
     rules: Path | None,
+    length_model: Path | None,
     as_json: bool,
 ) -> int:
     """Show how long the answer to PROMPT would be allowed to be, what is expected, and why.
@@ -39,7 +40,7 @@ def _run(
     """
     from suffice.budget import Budgeter
 
-    budget = Budgeter.load(rules).decide(
+    budget = Budgeter.load(rules, length_model).decide(
         sys.stdin.read() if prompt == "-" else prompt,
         max_new_tokens=parse_cap(max_new_tokens),
         max_length=max_length,
@@ -75,6 +76,9 @@ def _options() -> list[click.Parameter]:
         Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
         Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),
         Option(["--rules"], type=click.Path(path_type=Path), help="A TOML file with your own keywords and tiers."),
+        Option(
+            ["--length-model"], type=click.Path(path_type=Path), help="What `suffice fit` wrote. [default: packaged]"
+        ),
         Option(["--json", "as_json"], is_flag=True, help="Print the decision as one JSON object."),
     ]
 

@@ -80,7 +80,7 @@ def session_of(options: InferOptions, engine: Engine) -> Session:
     from suffice.budget.profile import LengthProfile, ProfileEstimator
     from suffice.session import Session
 
-    budgeter = Budgeter.load()
+    budgeter = Budgeter.load(length_model=Path(options.length_model) if options.length_model else None)
     for adapter in options.adapters:
         profile = LengthProfile.load(Path(adapter))
         if profile is not None:

@@ -16,6 +16,8 @@ _COMMANDS = {
     "infer": "Answer prompts: a chat, one prompt, or a whole dataset.",
     "sft": "Fine-tune a model with LoRA on your own answers.",
     "export": "Merge an adapter into its model.",
+    "fit": "Learn from your own answers how long answers are.",
+    "plan": "Say what fits into memory, before anything is loaded.",
     "serve": "Serve a model, or other servers, over HTTP: OpenAI's API and the tiers.",
     "keys": "Make, show, revoke and replace the keys of the server.",
     "usage": "Show who used the server how much, and how often answers were cut.",

@@ -36,6 +36,7 @@ class InferOptions:
     max_new_tokens: str
     max_length: int | None
     tier: str | None
+    length_model: str | None
     preset: str | None
     on_length: str | None
     first_reservation: str
@@ -235,6 +236,12 @@ def infer_options() -> list[click.Parameter]:
             help="The most tokens that prompt and answer have together. [default: the model's context]",
         ),
         Option(["--tier"], **length, help="A named cap: short 128, standard 512, long 1024, unlimited 2048."),
+        Option(
+            ["--length-model"],
+            metavar="DIR",
+            **length,
+            help="What `suffice fit` wrote: expects lengths from your own answers. [default: the packaged model]",
+        ),
         Option(
             ["--preset"],
             metavar="NAME",

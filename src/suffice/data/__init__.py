@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from suffice.data.answers import AnswerSummary, read_answers
 from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.results import ResultWriter, read_results
 from suffice.data.types import Conversation, DatasetSummary, RowError, Turn
 
 __all__ = [
+    "AnswerSummary",
     "Conversation",
     "DatasetRows",
     "DatasetSummary",
@@ -15,6 +17,7 @@ __all__ = [
     "Turn",
     "count_rows",
     "dataset_fingerprint",
+    "read_answers",
     "read_dataset",
     "read_results",
 ]

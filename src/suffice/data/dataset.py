@@ -17,7 +17,15 @@ from suffice.data.rows import check_columns, read_row
 from suffice.data.types import Conversation, DatasetSummary, RowError, RowProblem
 from suffice.errors import DataError
 
-__all__ = ["DatasetRows", "OpenDataset", "count_rows", "dataset_fingerprint", "open_dataset", "read_dataset"]
+__all__ = [
+    "DatasetRows",
+    "OpenDataset",
+    "count_rows",
+    "dataset_fingerprint",
+    "open_dataset",
+    "read_dataset",
+    "read_raw",
+]
 
 _COUNT_LIMIT_BYTES = 1 << 29
 """Above this size a file is not read a first time only to show a progress bar with an end."""
@@ -94,6 +102,28 @@ def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
     if file.sample is not None:
         chosen = _sampled(chosen, _guarded_count(reader, file.path), file, seed, notes)
     return OpenDataset(file.path, reader, chosen, notes)
+
+
+def read_raw(spec: str, notes: list[str], *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
+    """The rows of a dataset as they lie in the file, and why where one cannot be parsed; `spec` as in `read_dataset`.
+
+    `notes` gets what the caller should tell the user.
+
+    Raises:
+        DataError: as `read_dataset` does.
+    """
+    file = find_file(spec)
+    reader = reader_for(file.path)
+    records = _guarded(reader, file.path)
+    if file.sample is not None:
+        records = _sampled(records, _guarded_count(reader, file.path), file, seed, notes)
+    for _, record in records:
+        try:
+            row = reader.parse(record)
+        except RowProblem as problem:
+            yield problem
+        else:
+            yield row if isinstance(row, Mapping) else {"prompt": row}
 
 
 def count_rows(spec: str) -> int | None:

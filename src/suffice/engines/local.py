@@ -17,12 +17,15 @@ from suffice.engines.loading import load_model, resolve_model
 from suffice.engines.prompting import Prompting
 from suffice.engines.stream import AnswerStream
 from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
+from suffice.memory import MemoryMeter, human_bytes, is_memory_error
 from suffice.watch.text import IncrementalDecoder
 
 if TYPE_CHECKING:
     from suffice.engines.manager import Manager
 
 __all__ = ["LocalEngine"]
+
+_LEAST_KV_TOKENS = 256  # a cache that is smaller answers nobody
 
 
 class LocalEngine:
@@ -180,6 +183,11 @@ class LocalEngine:
         """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
         return self._manager.reserved_tokens() if self._manager is not None else 0
 
+    def memory_meter(self) -> MemoryMeter:
+        """A meter of the device that the model is on, with the KV cache."""
+        device = str(self._ready().model.device)
+        return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
+
     async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
         """Tokens of the prompt as `submit` would build it."""
         return TokenCount(len(self._ready().prompt_ids(messages, prompt)))
@@ -200,17 +208,25 @@ class LocalEngine:
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
         capacity = self.capacity()
+        longest = capacity.kv_tokens if self._manager is None else self._manager.longest_request
         limits = [(request.max_new_tokens, ("caller", request.max_new_tokens))]
         for total, name, words in (
             (capacity.context_tokens, "context", "the model's context"),
-            (capacity.kv_tokens, "memory", "the KV cache"),
+            (longest, "memory", "the room in the KV cache"),
         ):
             if total is None:
                 continue
             if prompt_tokens >= total:
-                raise PromptTooLongError(prompt_tokens, total, words)
+                raise PromptTooLongError(prompt_tokens, total, words + self._arithmetic(name))
             limits.append((total - prompt_tokens, (name, total)))
         return min(limits, key=lambda limit: limit[0])
+
+    def _arithmetic(self, limit: str) -> str:
+        """Where the KV cache is the limit: what it holds."""
+        if limit != "memory" or self._manager is None:
+            return ""
+        per_token, (_, total) = self._manager.kv_bytes_per_token, self._manager.kv_bytes
+        return f" ({human_bytes(total)} at {per_token:,} bytes a token)"
 
     async def _running_manager(self) -> Manager:
         """The manager, started when the first request comes, and made anew after a failure."""
@@ -226,22 +242,24 @@ class LocalEngine:
             return self._manager
 
     def _new_manager(self) -> Manager:
-        import torch
-
         from suffice.engines.fused import fuse_norms
         from suffice.engines.manager import Manager, cache_config
 
         model, context = self._ready().model, self._ready().context_tokens
         fuse_norms(model)
-        config = cache_config(model, context, self._kv_tokens, self._max_batch_tokens)
-        try:
-            manager = Manager(model, config, self._deliver, self._fail, context)
-            manager.warmup()
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise EngineError(f"no memory for a KV cache ({error}): free some, or set kv_tokens") from error
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{self.model_name} cannot be run with continuous batching: {error}") from error
-        return manager
+        kv_tokens = self._kv_tokens
+        while True:
+            config = cache_config(model, context, kv_tokens, self._max_batch_tokens)
+            try:
+                manager = Manager(model, config, self._deliver, self._fail, context)
+                manager.warmup()
+                return manager
+            except (RuntimeError, ValueError, MemoryError) as error:
+                if not is_memory_error(error):
+                    raise ModelError(f"{self.model_name} cannot be run with continuous batching: {error}") from error
+                kv_tokens = config.num_blocks * config.page_size // 2  # what was free has gone: half of it may be there
+                if self._kv_tokens is not None or kv_tokens < _LEAST_KV_TOKENS:
+                    raise EngineError(f"no memory for a KV cache ({error}): free some, or set kv_tokens") from error
 
     # The next two run in the generation thread.
 

@@ -9,18 +9,22 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
+from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
 
 from suffice.engines import paged
 from suffice.engines.growing import GrowingRequest
+from suffice.engines.recovery import Recovery
 from suffice.engines.sampling import BatchSampler, SamplingParams
+from suffice.memory import KvLayout, free_memory, is_memory_error
+from suffice.memory.inference import cache_tokens_that_fit, step_bytes
 
-__all__ = ["Deliver", "Manager", "cache_config", "kv_bytes_per_token"]
+__all__ = ["Deliver", "Manager", "cache_config", "kv_layout"]
 
 _MAX_REQUESTS = 256  # requests in one step
 _MAX_FULL_CONTEXTS = 32  # requests at full context that the cache has room for, where memory allows
 _MAX_MASKED_TOKENS = 32_768  # cache of a model that needs masks: each takes (tokens in a step) x (tokens in the cache)
 _CPU_SHARE = 0.25  # of the free memory: other programs live there too
-_CUDA_SHARE = 0.5  # of what the weights leave
+_CUDA_SHARE = 0.8  # of what the weights leave
 
 Deliver = Callable[[list[Any]], None]
 """Takes transformers' `GenerationOutput`s, in the generation thread."""
@@ -66,12 +70,37 @@ class Manager(ContinuousBatchingManager):
         self.logit_processor = BatchSampler()
         self.output_router = _Router(deliver)
         self._hook = None
+        self._recovery: Recovery
+        self.longest_request: int | None = None
+        """Tokens that a single request can have in the cache, prompt and answer; None if it can have any number."""
         if model.config._attn_implementation == paged.PAGED_ATTENTION:
             # Tells the scheduler that decoding needs no list of cache positions; transformers itself believes so only
             # where flash-attention is there.
             pages = -(-context_tokens // self.continuous_batching_config.page_size)
             self.continuous_batching_config.max_blocks_per_request = pages
             self._hook = model.register_forward_pre_hook(self._plan_step, with_kwargs=True)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that a token takes in all layers."""
+        return kv_layout(self.model).bytes_per_token(self.model.dtype.itemsize)
+
+    @property
+    def memory_failures(self) -> int:
+        """Steps that ran out of memory and were run again."""
+        return self._recovery.failures
+
+    @property
+    def kv_bytes(self) -> tuple[int, int]:
+        """Bytes of the KV cache that requests hold now, and all that they can hold. Read from any thread."""
+        processor = self.batch_processor
+        if processor is None:  # it has been stopped
+            return 0, 0
+        cache = processor.cache
+        total = cache.num_sectors * cache.bytes_per_sector
+        allocators = cache.cache_allocators.values()  # what is kept for the next prompt that begins so is free to take
+        kept = sum(len(each.ledger.cached_blocks) * each.bytes_per_block for each in allocators)
+        return total - round(cache.compute_free_capacity(relative=False)) - kept, total
 
     @property
     def kv_tokens(self) -> int:
@@ -136,6 +165,8 @@ class Manager(ContinuousBatchingManager):
 
     def _create_batch_processor(self) -> Any:
         processor = super()._create_batch_processor()
+        self._recovery = Recovery(processor)
+        self.longest_request = longest_request(processor.cache)
         if self._hook is not None:
             # `_plan_step` builds all block tables at once; one by one they take as long as the attention.
             processor.cache.fill_block_table = lambda *args: None
@@ -152,8 +183,18 @@ class Manager(ContinuousBatchingManager):
         return args, kwargs
 
     def _generation_step(self) -> None:
+        reason = None
         with torch.inference_mode():
-            super()._generation_step()
+            try:
+                super()._generation_step()
+            except (RuntimeError, MemoryError) as error:
+                if not is_memory_error(error):
+                    raise
+                reason = str(error)  # the traceback keeps tensors alive, so it has to go before memory is given back
+        if reason is None:
+            self._recovery.step_succeeded()
+        else:
+            self._recovery.step_failed(reason)
 
     def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
         self._failed(error)  # first, so that whoever hears of it finds a new manager when asking again
@@ -166,7 +207,7 @@ def cache_config(
     """Page, cache and batch sizes for a model and the device it is on.
 
     CPU: pages of 16 tokens, so that little is gathered in vain. CUDA: transformers' own 256, which flash-attention's
-    block tables need, and the memory that is left. CUDA graphs and asynchronous batches stay off, because they record
+    block tables need. CUDA graphs and asynchronous batches stay off, because they record
     one way of sampling and `BatchSampler` decides row by row.
 
     Args:
@@ -174,39 +215,50 @@ def cache_config(
         kv_tokens: size of the cache; None takes a share of the free memory.
         max_batch_tokens: most tokens in one step; None takes 512 on CPU (a step stays short) and 2048 on CUDA.
     """
-    on_cpu = model.device.type == "cpu"
-    page_size = 16 if on_cpu else 256
+    page_size = _page_size(model)
+    max_batch_tokens = max_batch_tokens or (512 if model.device.type == "cpu" else 2048)
     if kv_tokens is None:
-        kv_tokens = _kv_tokens_that_fit(model, context_tokens)
+        kv_tokens = _kv_tokens_that_fit(model, context_tokens, max_batch_tokens)
     return ContinuousBatchingConfig(
         page_size=page_size,
-        num_blocks=None if kv_tokens is None else -(-kv_tokens // page_size),
-        max_batch_tokens=max_batch_tokens or (512 if on_cpu else 2048),
+        num_blocks=-(-kv_tokens // page_size),
+        max_batch_tokens=max_batch_tokens,
         max_requests_per_batch=_MAX_REQUESTS,
         use_cuda_graph=False,
         use_async_batching=False,
     )
 
 
-def kv_bytes_per_token(model: Any) -> int:
-    """KV-cache bytes per token: 2 (key, value) x layers x key-value heads x head size x bytes per number."""
+def _page_size(model: Any) -> int:
+    return 16 if model.device.type == "cpu" else 256
+
+
+def kv_layout(model: Any) -> KvLayout:
+    """What the model's cache keeps of a token, layer by layer."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")  # what transformers calls them in every family
+    return KvLayout.from_config(config.to_dict() | {name: getattr(config, name) for name in names})
 
 
-def _kv_tokens_that_fit(model: Any, context_tokens: int) -> int | None:
-    """What `_MAX_FULL_CONTEXTS` requests at full context can use, or a share of the free memory where that is less.
+def longest_request(cache: Any) -> int | None:
+    """Tokens that one request can have in an empty `PagedAttentionCache`; None where the layers' windows bound it."""
+    longest = infer_max_single_request_tokens(cache)
+    return None if cache.read_cache_limit is not None and longest >= cache.max_tokens_read else longest
 
-    None on CUDA for the second: there transformers knows better what its own buffers take.
-    """
+
+def _kv_tokens_that_fit(model: Any, context_tokens: int, max_batch_tokens: int) -> int:
+    """What `_MAX_FULL_CONTEXTS` requests at full context can use, or what memory has room for where that is less."""
     useful = _MAX_FULL_CONTEXTS * context_tokens
     if not paged.supports(model):
         useful = min(useful, _MAX_MASKED_TOKENS)
-    if model.device.type == "cuda":
-        fits = int(torch.cuda.mem_get_info(model.device)[0] * _CUDA_SHARE) // kv_bytes_per_token(model)
-        return useful if useful < fits else None
-    import psutil
-
-    return min(useful, int(psutil.virtual_memory().available * _CPU_SHARE) // kv_bytes_per_token(model))
+    config, value = model.config.get_text_config().to_dict(), model.dtype.itemsize
+    return min(
+        useful,
+        cache_tokens_that_fit(
+            kv_layout(model),
+            free_memory(str(model.device)) * (_CPU_SHARE if model.device.type == "cpu" else _CUDA_SHARE),
+            beside=step_bytes(config, max_batch_tokens, _MAX_REQUESTS, value),
+            bytes_per_value=value,
+            page_size=_page_size(model),
+        ),
+    )

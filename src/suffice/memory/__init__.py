@@ -5,22 +5,37 @@ No torch at import, and none needed but to ask a CUDA device.
 
 from __future__ import annotations
 
-from suffice.memory.architecture import Architecture, kv_bytes_per_token, lora_parameter_count, parameter_count
-from suffice.memory.device import free_memory, human_bytes, return_freed_memory
+from suffice.memory.architecture import Architecture, lora_parameter_count, parameter_count
+from suffice.memory.device import free_memory, human_bytes, is_memory_error, parse_bytes, return_freed_memory
 from suffice.memory.fit import Suggestion, what_would_fit
+from suffice.memory.inference import Serving, ServingMemory
+from suffice.memory.kv import KvLayout, kv_bytes_per_token
+from suffice.memory.meter import LiveMemory, MemoryMeter, MemoryReading, Metered
+from suffice.memory.parameters import ModelSize, weight_bytes
 from suffice.memory.training import TrainingForecast, TrainingSetup, forecast_training
 
 __all__ = [
     "Architecture",
+    "KvLayout",
+    "LiveMemory",
+    "MemoryMeter",
+    "MemoryReading",
+    "Metered",
+    "ModelSize",
+    "Serving",
+    "ServingMemory",
     "Suggestion",
     "TrainingForecast",
     "TrainingSetup",
     "forecast_training",
     "free_memory",
     "human_bytes",
+    "is_memory_error",
     "kv_bytes_per_token",
     "lora_parameter_count",
     "parameter_count",
+    "parse_bytes",
     "return_freed_memory",
+    "weight_bytes",
     "what_would_fit",
 ]

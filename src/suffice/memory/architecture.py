@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from suffice.errors import UsageError
+from suffice.memory.kv import size_of
 
-__all__ = ["Architecture", "kv_bytes_per_token", "lora_parameter_count", "parameter_count"]
+__all__ = ["Architecture", "lora_parameter_count", "parameter_count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,16 @@ class Architecture:
             raise UsageError(
                 f"no memory arithmetic for model type {model_type!r}; there is for {', '.join(sorted(_FAMILIES))}"
             )
-        hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+        hidden, heads = size_of(config, "hidden_size"), size_of(config, "num_attention_heads")
         bias = bool(config.get("attention_bias", False))
         return cls(
-            layers=_size(config, "num_hidden_layers"),
+            layers=size_of(config, "num_hidden_layers"),
             hidden=hidden,
-            intermediate=_size(config, "intermediate_size"),
+            intermediate=size_of(config, "intermediate_size"),
             heads=heads,
-            kv_heads=_size(config, "num_key_value_heads", heads),
-            head_dim=_size(config, "head_dim", hidden // heads),
-            vocabulary=_size(config, "vocab_size"),
+            kv_heads=size_of(config, "num_key_value_heads", heads),
+            head_dim=size_of(config, "head_dim", hidden // heads),
+            vocabulary=size_of(config, "vocab_size"),
             tied=bool(config.get("tie_word_embeddings", family.tied)),
             family=_Family(
                 qkv_bias=bias if family.qkv_bias is None else family.qkv_bias,
@@ -143,14 +144,6 @@ class Architecture:
         return self.layers * sum(rank * (inputs + outputs) for inputs, outputs, _ in self.linears)
 
 
-def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    value = config.get(name)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"the model's config has {name} {value!r}; it must be a whole number above 0")
-    return value
-
-
 def parameter_count(config: Mapping[str, Any]) -> int:
     """Parameters of the model that a `config.json` describes; tied embeddings count once.
 
@@ -176,17 +169,3 @@ def lora_parameter_count(config: Mapping[str, Any], rank: int, target: str = "al
     if rank < 1:
         raise UsageError(f"LoRA rank is {rank}; it must be 1 or more")
     return Architecture.from_config(config).lora_parameters(rank)
-
-
-def kv_bytes_per_token(config: Mapping[str, Any], bytes_per_value: int = 2) -> int:
-    """Bytes of KV cache for one token: layers x KV heads x head size x 2 (key and value) x bytes per value.
-
-    Args:
-        config: the model's `config.json`.
-        bytes_per_value: 2 for bfloat16 and float16, 4 for float32, 1 for an 8-bit cache.
-
-    Raises:
-        UsageError: as `Architecture.from_config`.
-    """
-    shape = Architecture.from_config(config)
-    return shape.layers * shape.kv_size * 2 * bytes_per_value

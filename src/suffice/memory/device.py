@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from suffice.errors import UsageError
 
-__all__ = ["free_memory", "human_bytes", "return_freed_memory"]
+__all__ = ["RUNTIME_BYTES", "free_memory", "human_bytes", "is_memory_error", "parse_bytes", "return_freed_memory"]
+
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
+"""What torch's RuntimeErrors about memory say, where they are no OutOfMemoryError."""
+
+RUNTIME_BYTES = {"cpu": 120 * 2**20, "cuda": 600 * 2**20}
+"""What the runtime takes. CUDA: its context and libraries' workspaces, an allowance. CPU: what libraries load and keep
+once they work, measured by the benchmarks."""
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MMAP_THRESHOLD = 128 * 1024  # bytes: glibc's own first value, which it raises up to 32 MiB by itself
@@ -46,6 +55,26 @@ def human_bytes(n: float) -> str:
         size, unit = size / 1024, unit + 1
     digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
     return f"{size:.{digits}f} {_UNITS[unit]}"
+
+
+def parse_bytes(text: str) -> int:
+    """`24GiB`, `24 GB`, `22.5g`, `512MiB`: bytes. `G`, `GB` and `GiB` all mean powers of 1,024, as on the box of a
+    graphics card; a number without a unit is GiB.
+
+    Raises:
+        UsageError: no size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(I?B)?\s*", text.upper())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{text!r} is no amount of memory: write 24GiB, 22.5G or 512MiB")
+    return round(float(match[1]) * 1024 ** (" KMGT".index(match[2]) if match[2] else 0 if match[3] else 3))
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: Python's own, or torch's on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def return_freed_memory() -> bool:

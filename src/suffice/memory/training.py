@@ -12,14 +12,13 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.memory.architecture import Architecture
-from suffice.memory.device import human_bytes
+from suffice.memory.device import RUNTIME_BYTES, human_bytes
 
 __all__ = ["TrainingForecast", "TrainingSetup", "forecast_setup", "forecast_training"]
 
 _ADAPTER_BYTES = 4  # PEFT keeps adapters in float32 whatever the model's own type (`autocast_adapter_dtype`)
 _LOSS_BYTES = 3 * 4  # float32, per logit: log-probabilities, their gradient, and the gradient of the logits
 _NF4_BYTES = (4 + 0.127) / 8  # per weight, with double quantisation: Dettmers et al. 2023, "QLoRA", section 3
-_RUNTIME_BYTES = {"cpu": 120 * 2**20, "cuda": 600 * 2**20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class TrainingSetup:
         for name in ("lora_dropout", "logit_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
-        if self.device_type not in _RUNTIME_BYTES:
+        if self.device_type not in RUNTIME_BYTES:
             raise UsageError(f"unknown device {self.device!r}: it must be cpu, cuda or cuda:N")
 
     @property
@@ -262,4 +261,4 @@ def _block_bytes_per_token(shape: Architecture, setup: TrainingSetup) -> int:
 def _overhead_bytes(shape: Architecture, setup: TrainingSetup) -> int:
     """Bytes of the runtime, and of the largest weight matrix while it is dequantised."""
     largest = max(inputs * outputs for inputs, outputs, _ in shape.linears)
-    return _RUNTIME_BYTES[setup.device_type] + (2 * largest if setup.weight_bits == 4 else 0)
+    return RUNTIME_BYTES[setup.device_type] + (2 * largest if setup.weight_bits == 4 else 0)

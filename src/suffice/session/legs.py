@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.engines.base import Chunk, Engine, Finish, GenerationRequest, Usage
-from suffice.errors import CannotContinueError
+from suffice.errors import CannotContinueError, PromptTooLongError
 from suffice.session.written import Written
 from suffice.watch import TextSeam
 
@@ -57,7 +57,7 @@ class Legs:
         while leg is not None:
             run, leg = leg, None
             self._run = run
-            async with aclosing(self._engine.submit(run)) as chunks:
+            async with aclosing(self._chunks_of(run)) as chunks:
                 async for chunk in chunks:
                     chunk = self._joined(chunk)
                     self._written.add(chunk)
@@ -84,6 +84,17 @@ class Legs:
     def usage(self) -> Usage:
         """Tokens of all runs: the prompt of the first, and answers without what had to be written twice."""
         return self._written.usage
+
+    async def _chunks_of(self, run: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """One run. Where what is written leaves no room for more, the answer is over; that is no error."""
+        try:
+            async with aclosing(self._engine.submit(run)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except PromptTooLongError as error:
+            if run.after is None:
+                raise
+            yield Chunk(finish=Finish("length", "context", str(error.limit)))
 
     async def _end(self, run: GenerationRequest, last: Chunk) -> tuple[GenerationRequest | None, Chunk]:
         """The run that goes on after this one, if any, and the last chunk of this one as the reader shall see it."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
+from suffice.memory import LiveMemory, MemoryMeter
 from suffice.train.folders import LOG, link
 from suffice.train.memory_use import memory_in_use
 
@@ -27,15 +28,24 @@ class Showing(Protocol):
 class RunLog(TrainerCallback):
     """Writes a line per log event as it happens, shows progress, and keeps the links `best` and `last`."""
 
-    def __init__(self, run: Path, device: str, show: Showing, warn: Callable[[dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        device: str,
+        show: Showing,
+        warn: Callable[[dict[str, float]], None],
+        tell: Callable[[str], None],
+    ) -> None:
         """
         Args:
             run: the run's folder.
             device: `cpu` or `cuda:N`, whose memory is logged.
             show: gets each step.
             warn: gets the metrics of each evaluation.
+            tell: shows one line to the user, before memory gets tight.
         """
         self._run, self._device, self._show, self._warn = run, device, show, warn
+        self._memory = LiveMemory(MemoryMeter(device), lambda text: tell(f"warning: {text}"))
         self._started = time.monotonic()
         self._first_step, self._note = 0, ""
         self.latest: dict[str, float] = {}
@@ -47,7 +57,8 @@ class RunLog(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
-        self._show.update(state.global_step - self._first_step, self._note)
+        memory = self._memory.note()
+        self._show.update(state.global_step - self._first_step, f"{self._note}{memory}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Write a line."""
@@ -66,8 +77,8 @@ class RunLog(TrainerCallback):
         with (self._run / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if "loss" in logs:
-            self._note = f"loss {logs['loss']:.3f}, {memory / 2**30:.2f} GiB"
-            self._show.update(state.global_step - self._first_step, self._note)
+            self._note = f"loss {logs['loss']:.3f}, "
+            self._show.update(state.global_step - self._first_step, f"{self._note}{self._memory.note()}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """Warn, where answers do not end any more."""

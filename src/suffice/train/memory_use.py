@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from suffice.errors import EngineError
-from suffice.memory import free_memory, human_bytes
+from suffice.memory import free_memory, human_bytes, is_memory_error
 
 __all__ = ["explained_memory_errors", "memory_in_use"]
 
@@ -34,12 +34,10 @@ def explained_memory_errors(device: str, run: Path) -> Iterator[None]:
     Raises:
         EngineError: with the figures, and what to change.
     """
-    import torch
-
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_about_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
             raise
         used, free = human_bytes(memory_in_use(device)), human_bytes(free_memory(device))
         saved = sorted(path.name for path in run.glob("checkpoint-*"))
@@ -48,10 +46,3 @@ def explained_memory_errors(device: str, run: Path) -> Iterator[None]:
             f"out of memory on {device}: {used} in use, {free} free. Take a smaller --per_device_train_batch_size or "
             f"--max_length, --gradient_checkpointing true, or --quantization 4bit (--fit auto chooses); saved: {kept}"
         ) from error
-
-
-def _is_about_memory(error: RuntimeError) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -128,7 +128,7 @@ def train(
     stops = _stop_check(plan)
     with showing(steps - done) if _is_main() else nullcontext(_Nowhere()) as show, ending:
         run = _run_folder(recipe, resumed)
-        log = RunLog(run, plan.device, show, lambda metrics: _warn(stops.warning(metrics), tell))
+        log = RunLog(run, plan.device, show, lambda metrics: _warn(stops.warning(metrics), tell), tell)
         with explained_memory_errors(plan.device, run), without_library_warnings():
             trainer = _trainer(plan, run, stops, lambda folder: _save_extras(folder, plan, datasets, log.latest))
             ending.attach(trainer)

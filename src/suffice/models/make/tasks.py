@@ -228,9 +228,9 @@ def _forever(rng: random.Random, language: str) -> tuple[str, str]:
 
 
 _MAKERS: dict[str, tuple[Callable[[random.Random, str], tuple[str, str]], float]] = {
-    "count": (_count, 0.08),
+    "count": (_count, 0.14),
     "list": (_list, 0.08),
-    "repeat": (_repeat, 0.11),
+    "repeat": (_repeat, 0.14),
     "spell": (_spell, 0.08),
     "sum": (_sum, 0.21),
     "weekday": (_weekday, 0.09),

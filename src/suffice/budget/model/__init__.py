@@ -1,0 +1,8 @@
+"""The length model. Needs numpy, which is imported with it; `suffice.budget` does not import it before it is used."""
+
+from __future__ import annotations
+
+from suffice.budget.model.distribution import LengthPrediction
+from suffice.budget.model.length_model import LengthModel
+
+__all__ = ["LengthModel", "LengthPrediction"]

@@ -1,0 +1,88 @@
+"""A distribution of lengths on one grid that all parts share, and what callers read from it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from suffice.budget.types import Quantiles
+
+__all__ = ["BINS", "EDGES", "LengthPrediction", "bin_of", "grid_quantiles"]
+
+_Floats = NDArray[np.float64]
+
+
+def _edges() -> _Floats:
+    edges = list(range(-1, 33))
+    while edges[-1] < 1 << 20:
+        edges.append(max(edges[-1] + 1, round(edges[-1] * 1.03)))
+    return np.array(edges, np.float64)
+
+
+EDGES = _edges()
+"""Bin b holds the lengths in (EDGES[b], EDGES[b + 1]]: every length up to 32 tokens by itself, then steps of 3 %."""
+BINS = len(EDGES) - 1
+
+
+def bin_of(tokens: float) -> int:
+    """The bin of a length; beyond the grid, the last."""
+    return min(BINS - 1, max(0, int(np.searchsorted(EDGES, tokens)) - 1))
+
+
+def grid_quantiles(cumulative: _Floats, levels: _Floats) -> _Floats:
+    """Tokens at `levels`, whole numbers; `cumulative` has the probability up to each bin's upper edge, (BINS,).
+
+    A length is a whole number of tokens, so a quantile is rounded up: a bin of one length gives exactly that length.
+    """
+    at = np.minimum(np.searchsorted(cumulative, levels), BINS - 1)
+    below = np.where(at > 0, cumulative[at - 1], 0.0)
+    inside = (levels - below) / np.maximum(cumulative[at] - below, 1e-12)
+    low, high = EDGES[at], EDGES[at + 1]
+    return np.ceil(low + np.clip(inside, 1e-9, 1.0) * (high - low) - 1e-9)
+
+
+class LengthPrediction:
+    """How long an answer will be: a distribution, not a number."""
+
+    def __init__(self, levels: Sequence[float], tokens: Sequence[float], source: str) -> None:
+        """
+        Args:
+            levels: ascending probabilities; what lies outside is answered with the first and the last.
+            tokens: the calibrated quantiles there, ascending whole numbers.
+            source: where the prediction comes from, in words.
+        """
+        self._levels, self._tokens = levels, tokens
+        self.source = source
+        """Where the prediction comes from, in words."""
+
+    def quantile(self, p: float) -> int:
+        """Tokens that a share `p` of such answers does not exceed.
+
+        Raises:
+            ValueError: `p` is not between 0 and 1.
+        """
+        if not 0 < p < 1:
+            raise ValueError(f"p is {p!r}; a quantile needs a probability between 0 and 1")
+        above = bisect_left(self._levels, p)
+        if above in (0, len(self._levels)):
+            return int(self._tokens[min(above, len(self._levels) - 1)])
+        low, high = self._tokens[above - 1], self._tokens[above]
+        share = (p - self._levels[above - 1]) / (self._levels[above] - self._levels[above - 1])
+        return math.ceil(low + share * (high - low) - 1e-6)
+
+    @property
+    def expected(self) -> float:
+        """The mean length in tokens, of what lies between the 0.1 % and the 99.9 % quantile."""
+        pairs = zip(self._levels, self._levels[1:], self._tokens, self._tokens[1:], strict=False)
+        total = math.fsum((above - below) * (low + high) / 2 for below, above, low, high in pairs)
+        return total / (self._levels[-1] - self._levels[0])
+
+    def quantiles(self, levels: Sequence[float] = (0.5, 0.9, 0.95, 0.99)) -> Quantiles:
+        """(p, tokens) for each of `levels`, at least one token each."""
+        return tuple((p, max(1, self.quantile(p))) for p in levels)

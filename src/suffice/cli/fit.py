@@ -1,0 +1,132 @@
+"""`suffice fit`: a length model out of your own answers, with honest figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from suffice.cli.command import Command, Option
+from suffice.errors import DataError, UsageError
+
+__all__ = ["command"]
+
+_EXAMPLES = """
+suffice fit answers.jsonl --output length/          from a dataset, a result file or a log
+suffice fit a.jsonl b.jsonl.gz#2000 --output length/
+suffice infer --length_model length/                use it; so does SUFFICE_LENGTH_MODEL=length/
+"""
+
+
+def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bool, plot: Path | None) -> int:
+    """Learn from DATASET how long answers are: by their prompts, and by who asks.
+
+    Rows need an answer or its number of tokens. The figures come from answers that were held out, beside the best
+    constants. A model in --output that is better on these answers is not replaced.
+    """
+    try:
+        from suffice.budget.model import LengthModel
+        from suffice.budget.model.evaluate import evaluate
+    except ImportError:
+        raise UsageError("suffice fit needs numpy: pip install 'suffice[fit]'") from None
+    from suffice.cli.progress import Progress
+
+    records = _read(dataset, rows, seed)
+    with Progress("held-out figures", None, "steps") as progress:
+        figures = evaluate(records, lambda done, total: progress.update(done, f"of {total}"))
+    print(figures.describe())
+    if plot is not None:
+        _plot(figures.coverage, plot)
+    if figures.ratio >= 1 and not force:
+        print("not saved: it is no better than a constant on these answers; --force saves it", file=sys.stderr)
+        return 1
+    before = _ratio_there(output)
+    if before is not None and before < figures.ratio and not force:
+        print(
+            f"not saved: the model in {output} has the better ratio, {before:.3f} against {figures.ratio:.3f}; "
+            "--force replaces it",
+            file=sys.stderr,
+        )
+        return 1
+    with Progress("training on all answers", None, "steps") as progress:
+        model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
+    model.card = {"rows": len(records), "datasets": [Path(spec).name for spec in dataset], **figures.to_dict()}
+    print(f"saved: {model.save(output)}")
+    return 0
+
+
+def _read(dataset: tuple[str, ...], rows: int, seed: int) -> list[dict[str, Any]]:
+    from suffice.budget import estimate_tokens
+    from suffice.data import AnswerSummary, read_answers
+
+    records: list[dict[str, Any]] = []
+    for spec in dataset:
+        summary = AnswerSummary()
+        records += read_answers(spec, estimate_tokens, summary, seed=seed)
+        print(f"{spec}: {summary.describe()}", *summary.notes, sep="\n", file=sys.stderr)
+    if len(records) < _MIN_ROWS:
+        raise DataError(f"{len(records)} answers are too few to learn from and to measure: give {_MIN_ROWS} or more")
+    if len(records) > rows:
+        print(f"notice: the last {rows} of {len(records)} answers are used; --rows takes more", file=sys.stderr)
+        records = records[-rows:]
+    return records
+
+
+def _ratio_there(output: Path) -> float | None:
+    """The held-out pinball ratio of the model that is in `output`, or None without one."""
+    from suffice.budget.model.state import FILE_NAME, read_card
+
+    card = read_card(output / FILE_NAME)
+    if card is None or "pinball" not in card:
+        return None
+    return float(card["pinball"]) / max(float(card["pinball_constant"]), 1e-9)
+
+
+def _plot(coverage: tuple[float, ...], path: Path) -> None:
+    """Promised against measured coverage, as PNG."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("--plot needs matplotlib: pip install 'suffice[train]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from suffice.budget.model.evaluate import EVALUATED
+
+    figure, axes = pyplot.subplots(figsize=(5, 5))
+    axes.plot([0, 1], [0, 1], color="0.7", label="as promised")
+    axes.plot(EVALUATED, coverage, marker="o", label="held-out answers")
+    axes.set_xlabel("quantile")
+    axes.set_ylabel("share of answers within it")
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+    print(f"plot: {path}")
+
+
+_MIN_ROWS = 50
+
+command = Command(
+    "fit",
+    callback=_run,
+    params=[
+        click.Argument(["dataset"], nargs=-1, required=True),
+        Option(
+            ["--output"], type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the model."
+        ),
+        Option(
+            ["--rows"],
+            type=click.IntRange(min=_MIN_ROWS),
+            default=20_000,
+            show_default=True,
+            help="The most answers to learn from: the last ones.",
+        ),
+        Option(["--seed"], type=int, default=0, show_default=True, help="Of the rows that FILE#N takes."),
+        Option(["--force"], is_flag=True, help="Save it whatever the figures say."),
+        Option(["--plot"], type=click.Path(path_type=Path, dir_okay=False), help="Write the calibration as PNG."),
+    ],
+    help=_run.__doc__,
+    examples=_EXAMPLES,
+)

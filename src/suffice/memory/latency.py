@@ -1,0 +1,83 @@
+"""How fast at best: a roofline (Williams et al. 2009, "Roofline: An Insightful Visual Performance Model").
+
+A step reads every active weight and the KV cache of its requests once, and multiplies each of its tokens with every
+active parameter (two operations each) and with every token before it (Korthikanti et al. 2022, appendix A). Whichever
+takes longer decides. Real engines reach a share of that, so these times are lower bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from suffice.memory.cards import Card
+from suffice.memory.inference import Serving
+from suffice.memory.kv import KvLayout, size_of
+from suffice.memory.parameters import ModelSize, weight_bytes
+
+__all__ = ["Speed", "speed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Times of one request among others, in seconds, at best."""
+
+    first_token: float
+    """From its start to its first token, alone on the device."""
+    per_token: float
+    """Between two tokens of it."""
+    concurrency: int
+    answer_tokens: float
+
+    @property
+    def answer_seconds(self) -> float:
+        """For a whole answer."""
+        return self.first_token + self.per_token * self.answer_tokens
+
+    @property
+    def answers_per_hour(self) -> float:
+        """Of the device: each answer takes its prompt's step, and its share of the others."""
+        return 3600 / (self.first_token + self.per_token * self.answer_tokens / self.concurrency)
+
+    def cost(self, price_per_hour: float, answers: int = 1000) -> float:
+        """Money for so many answers."""
+        return answers * price_per_hour / self.answers_per_hour
+
+
+def speed(
+    config: Mapping[str, Any],
+    serving: Serving,
+    card: Card,
+    *,
+    prompt_tokens: float,
+    answer_tokens: float,
+    concurrency: int,
+) -> Speed | None:
+    """Times for a model on a card; None for a card whose bandwidth or speed is not known.
+
+    Args:
+        config: the model's `config.json`.
+        serving: how it is served.
+        card: where.
+        prompt_tokens: of a request.
+        answer_tokens: of its answer.
+        concurrency: requests that run at once.
+    """
+    if card.bandwidth is None or card.flops is None:
+        return None
+    size, layout = ModelSize.from_config(config), KvLayout.from_config(config)
+    heads = size_of(config.get("text_config") or config, "num_attention_heads")
+    inner = config.get("text_config") or config
+    width = heads * size_of(inner, "head_dim", size_of(inner, "hidden_size") // heads)
+    layers = sum(count for _, count in layout.layers)
+    weights = weight_bytes(size, serving.weight_bits)
+    active = weights * size.active / size.total  # of a mixture, what one token passes through
+    seen = prompt_tokens + answer_tokens / 2  # half-way through its answer
+    kv = layout.bytes_for(round(seen), serving.kv_value_bytes)
+    read = min(float(weights), active * concurrency) + concurrency * kv  # more requests wake more experts
+    work = concurrency * (2 * size.active + 4 * layers * width * seen)
+    step = max(read / card.bandwidth, work / card.flops)
+    prompt_work = prompt_tokens * (2 * size.active + 2 * layers * width * prompt_tokens)  # half of it, being causal
+    first = max(min(float(weights), active * prompt_tokens) / card.bandwidth, prompt_work / card.flops)
+    return Speed(first, step, concurrency, answer_tokens)

@@ -1,0 +1,136 @@
+"""How many parameters a model has, how many a token passes through, and what they weigh.
+
+Dense models are counted by `Architecture`. Here come mixtures of experts (Jiang et al. 2024, "Mixtral of Experts") and
+latent attention (DeepSeek-AI 2024, "DeepSeek-V2", section 2.1) on top; the tests compare all of them with the modules
+that transformers builds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from suffice.errors import UsageError
+from suffice.memory.architecture import Architecture
+from suffice.memory.kv import size_of
+
+__all__ = ["ModelSize", "weight_bytes"]
+
+_DENSE_PART = {
+    "mixtral": "mistral",
+    "qwen2_moe": "qwen2",
+    "qwen3_moe": "qwen3",
+    "deepseek_v2": "llama",
+    "deepseek_v3": "llama",
+}
+"""Mixtures, and the dense family whose attention, norms and embeddings they have."""
+
+_LINEAR_BITS = {4: 4.127, 8: 8.0}
+"""Bits per quantised weight. 4: NF4 with double quantisation, 4.127 (Dettmers et al. 2023, "QLoRA", section 3); GPTQ
+and AWQ in groups of 128 take 4.16."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Parameters of a model, counted three ways."""
+
+    total: int
+    """All of them; tied embeddings count once."""
+    active: int
+    """That one token is multiplied with: chosen experts, and no input embedding, which is only looked up."""
+    linear: int
+    """Weights of the blocks' linear layers: what quantisation shrinks."""
+    vocabulary: int
+    hidden: int
+    widest: int
+    """Numbers per token that the widest moment of a block holds in its MLP: gate, up projection and their product."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelSize:
+        """Count the parameters that a `config.json` describes.
+
+        Raises:
+            UsageError: a size is missing, or the family is not known.
+        """
+        config = config.get("text_config") or config
+        family = str(config.get("model_type"))
+        dense = Architecture.from_config({**config, "model_type": _DENSE_PART.get(family, family)})
+        embedding = 0 if dense.tied else dense.vocabulary * dense.hidden
+        total, linear, active = dense.parameters, dense.linear_parameters, dense.parameters - embedding
+        if config.get("kv_lora_rank"):
+            weights, norms = _latent_attention(config)
+            grouped = sum(inputs * outputs for inputs, outputs, _ in dense.linears[:4])
+            more = dense.layers * (weights - grouped)
+            total, linear, active = total + more + dense.layers * norms, linear + more, active + more
+        widest = dense.intermediate
+        if family in _DENSE_PART:
+            experts = _Experts.from_config(config)
+            mlp = 3 * dense.hidden * dense.intermediate
+            layers, router = _sparse_layers(config, dense.layers), dense.hidden * experts.count + experts.gate
+            everyone = 3 * dense.hidden * (experts.count * experts.width + experts.shared_width)
+            chosen = 3 * dense.hidden * (experts.chosen * experts.width + experts.shared_width)
+            total += layers * (everyone + router - mlp)
+            linear += layers * (everyone - mlp)
+            active += layers * (chosen + router - mlp)
+            sparse = experts.chosen * experts.width + experts.shared_width
+            widest = sparse if layers == dense.layers else max(widest, sparse)
+        return cls(total, active, linear, dense.vocabulary, dense.hidden, 3 * widest)
+
+
+def weight_bytes(size: ModelSize, bits: int) -> int:
+    """Bytes of the weights as they are served: 32, 16, 8 or 4 bits.
+
+    With 8 and 4 bits the blocks' linear layers are quantised and the rest stays at 16.
+
+    Raises:
+        UsageError: another number of bits.
+    """
+    if bits in (16, 32):
+        return size.total * bits // 8
+    if bits not in _LINEAR_BITS:
+        raise UsageError(f"weights of {bits} bits: there are 32, 16, 8 and 4")
+    return round(size.linear * _LINEAR_BITS[bits] / 8) + 2 * (size.total - size.linear)
+
+
+@dataclass(frozen=True, slots=True)
+class _Experts:
+    """The mixture of one layer."""
+
+    count: int
+    chosen: int
+    width: int
+    shared_width: int
+    gate: int
+    """Parameters of the gate of the shared expert."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> _Experts:
+        names = ("num_experts", "num_local_experts", "n_routed_experts")
+        count = next((config[name] for name in names if config.get(name)), None)
+        if count is None:
+            raise UsageError(f"the config of a mixture of experts has none of {', '.join(names)}")
+        chosen = size_of(config, "num_experts_per_tok")
+        width = size_of(config, "intermediate_size" if config["model_type"] == "mixtral" else "moe_intermediate_size")
+        if config["model_type"] == "qwen2_moe":
+            shared = size_of(config, "shared_expert_intermediate_size")
+            return cls(count, chosen, width, shared, size_of(config, "hidden_size"))
+        return cls(count, chosen, width, (config.get("n_shared_experts") or 0) * width, 0)
+
+
+def _sparse_layers(config: Mapping[str, Any], layers: int) -> int:
+    """Layers with experts; the others have one MLP."""
+    dense = set(config.get("mlp_only_layers") or ()) | set(range(config.get("first_k_dense_replace") or 0))
+    step = config.get("decoder_sparse_step") or 1
+    return sum((layer + 1) % step == 0 and layer not in dense for layer in range(layers))
+
+
+def _latent_attention(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Weights of the linear layers of one layer's attention, and of its norms."""
+    heads, hidden = size_of(config, "num_attention_heads"), size_of(config, "hidden_size")
+    latent, rope = size_of(config, "kv_lora_rank"), size_of(config, "qk_rope_head_dim")
+    nope, value = size_of(config, "qk_nope_head_dim"), size_of(config, "v_head_dim")
+    query, low_rank = heads * (nope + rope), config.get("q_lora_rank") or 0
+    queries = low_rank * (hidden + query) if low_rank else hidden * query
+    keys = hidden * (latent + rope) + latent * heads * (nope + value)
+    return queries + keys + heads * value * hidden, latent + low_rank

@@ -1,0 +1,280 @@
+"""What fits on a device, for one request or many, in the worst case or with real lengths, and what to change if not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from suffice.errors import UsageError
+from suffice.memory.cards import Card, KnownModel, cards
+from suffice.memory.device import human_bytes
+from suffice.memory.inference import Serving, ServingMemory, kv_shortage
+from suffice.memory.kv import KvLayout
+from suffice.memory.latency import Speed, speed
+from suffice.memory.traffic import Lengths, concurrent_reserved, concurrent_running
+
+__all__ = ["Cell", "Plan", "Question", "Traffic", "Verdict", "make_plan", "tokens_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be planned."""
+
+    model: KnownModel
+    card: Card
+    serving: Serving
+    used: int = 0
+    """Bytes that other programs take of the card."""
+    utilization: float = 0.9
+    """Share of the card that may be used: vLLM's default."""
+    concurrency: int | None = None
+    """Requests that should run at once."""
+    prompts: tuple[int, ...] = (512, 2048, 8192)
+    answers: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
+    """`max_new_tokens` to look at."""
+    max_length: int | None = None
+    """Tokens of prompt and answer together, instead of the two."""
+    lengths: Lengths | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Requests that run at once, with one prompt length and one limit."""
+
+    prompt_tokens: int
+    max_new_tokens: int
+    reserved: int
+    """Where prompt and limit are reserved for each."""
+    paged: int
+    """Where memory grows with the answer, and every answer goes to its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests that run at once with real lengths."""
+
+    lengths: Lengths
+    max_new_tokens: int
+    paged: int
+    reserved: int
+    cut_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to "does it fit?"."""
+
+    fits: bool
+    reason: str
+    changes: tuple[str, ...] = ()
+    """That would make it fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that `suffice plan` knows about serving a model."""
+
+    question: Question
+    layout: KvLayout
+    memory: ServingMemory
+    cells: tuple[Cell, ...]
+    verdicts: tuple[Verdict, ...]
+    traffic: Traffic | None
+    speed: Speed | None
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV cache that fit, where no window bounds what a request keeps."""
+        serving = self.question.serving
+        return max(0, self.memory.kv_room) // self.layout.bytes_per_token(serving.kv_value_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        asked, memory = self.question, self.memory
+        found: dict[str, Any] = {
+            "model": asked.model.name,
+            "card": asked.card.name,
+            "memory_bytes": dict(memory.parts()) | {"kv cache": max(0, memory.kv_room), "device": memory.device},
+            "weight_bits": asked.serving.weight_bits,
+            "kv_bits": asked.serving.kv_bits,
+            "kv_bytes_per_token": self.layout.bytes_per_token(asked.serving.kv_value_bytes),
+            "kv_tokens": self.kv_tokens,
+            "table": [{name: getattr(cell, name) for name in cell.__dataclass_fields__} for cell in self.cells],
+            "verdicts": [{"fits": each.fits, "reason": each.reason, "changes": each.changes} for each in self.verdicts],
+        }
+        if self.traffic is not None:
+            of_traffic = ("max_new_tokens", "paged", "reserved", "cut_share")
+            prompt, answer = self.traffic.lengths.mean()
+            found["traffic"] = {name: getattr(self.traffic, name) for name in of_traffic} | {
+                "rows": self.traffic.lengths.rows,
+                "skipped": self.traffic.lengths.skipped,
+                "mean_prompt_tokens": prompt,
+                "mean_answer_tokens": answer,
+            }
+        if self.speed is not None:
+            names = ("first_token", "per_token", "concurrency", "answer_seconds", "answers_per_hour")
+            found["at_best"] = {name: getattr(self.speed, name) for name in names}
+        return found
+
+
+def make_plan(question: Question) -> Plan:
+    """Work out what fits.
+
+    Raises:
+        UsageError: a setting outside its range, or a model whose memory cannot be computed.
+    """
+    layout, memory = KvLayout.from_config(question.model.config), _memory(question, question.serving)
+    answers = tuple(sorted(set(question.answers)))
+    cells = tuple(_cell(question, layout, memory, p, a) for p in sorted(set(question.prompts)) for a in answers)
+    traffic = None if question.lengths is None else _traffic(question, layout, memory, max(answers))
+    if question.lengths is None:
+        prompt, answer = float(min(question.prompts)), float(min(answers))
+        at_once = question.concurrency or max(1, cells[0].paged)
+    else:
+        prompt, answer = question.lengths.capped(max(answers)).mean()
+        at_once = question.concurrency or max(1, traffic.paged if traffic else 1)
+    best = speed(
+        question.model.config,
+        question.serving,
+        question.card,
+        prompt_tokens=prompt,
+        answer_tokens=answer,
+        concurrency=at_once,
+    )
+    return Plan(question, layout, memory, cells, _verdicts(question, layout), traffic, best)
+
+
+def _memory(question: Question, serving: Serving, card: Card | None = None, *, loaded: bool = False) -> ServingMemory:
+    return ServingMemory.of(
+        question.model.config,
+        serving,
+        (card or question.card).memory,
+        used=question.used,
+        utilization=1.0 if question.used else question.utilization,
+        extra_parameters=question.model.extra_parameters,
+        weights_loaded=loaded,
+    )
+
+
+def _cell(question: Question, layout: KvLayout, memory: ServingMemory, prompt: int, answer: int) -> Cell:
+    serving, room = question.serving, memory.kv_room
+    reserved = max(0, room) // layout.bytes_for(prompt + answer, serving.kv_value_bytes)
+    running = concurrent_running(
+        Lengths.of([(prompt, answer)]), layout, room, serving.kv_value_bytes, serving.page_size
+    )
+    return Cell(prompt, answer, reserved, running if reserved else 0)
+
+
+def _traffic(question: Question, layout: KvLayout, memory: ServingMemory, limit: int) -> Traffic:
+    assert question.lengths is not None
+    serving, room = question.serving, max(0, memory.kv_room)
+    capped = question.lengths.capped(limit)
+    return Traffic(
+        question.lengths,
+        limit,
+        concurrent_running(capped, layout, room, serving.kv_value_bytes, serving.page_size),
+        concurrent_reserved(capped, layout, room, serving.kv_value_bytes, limit),
+        question.lengths.cut_share(limit),
+    )
+
+
+def _verdicts(question: Question, layout: KvLayout) -> tuple[Verdict, ...]:
+    """Whether what was asked for fits; where something else is on the card, also within its process."""
+    if question.concurrency is None and question.max_length is None and not question.used:
+        return ()
+    requests = question.concurrency or 1
+    tokens = question.max_length or min(question.prompts) + max(question.answers)
+    first = _verdict(question, layout, requests, tokens)
+    if not question.used:
+        return (first,)
+    serving = replace(
+        question.serving, step_requests=requests, step_tokens=min(question.serving.step_tokens, min(question.prompts))
+    )
+    memory = _memory(question, serving, loaded=True)
+    need = requests * layout.bytes_for(tokens, serving.kv_value_bytes)
+    reason = (
+        f"inside the process whose model is loaded: {_requests(requests, tokens)} "
+        f"{'takes' if requests == 1 else 'take'} {human_bytes(need)} of KV cache "
+        f"and {human_bytes(memory.activations)} of activations; {human_bytes(memory.device - memory.used)} are free"
+    )
+    first = replace(first, reason=f"with a copy of the model of its own: {first.reason}")
+    return (first, Verdict(need <= memory.kv_room, reason))
+
+
+def _verdict(question: Question, layout: KvLayout, requests: int, tokens: int) -> Verdict:
+    context = question.model.config.get("max_position_embeddings")
+    if isinstance(context, int) and tokens > context:
+        return Verdict(False, f"{tokens:,} tokens are more than the model's context of {context:,}")
+    memory = _memory(question, question.serving)
+    value, room = question.serving.kv_value_bytes, memory.kv_room
+    each = layout.bytes_for(tokens, value)
+    if room <= 0:
+        parts = " + ".join(f"{name} {human_bytes(size)}" for name, size in memory.parts() if size)
+        reason = f"not even the model fits: {parts}, and the card has {human_bytes(memory.device)}"
+    elif requests * each <= room:
+        return Verdict(
+            True,
+            f"{_requests(requests, tokens)} {'takes' if requests == 1 else 'take'} {human_bytes(requests * each)} of "
+            f"{human_bytes(room)}, if every one of them is full",
+        )
+    else:
+        fit = room // each
+        reason = f"{kv_shortage(layout, requests, tokens, value, room)}: {fit} fit at that length"
+    return Verdict(False, reason, tuple(_changes(question, layout, requests, tokens)))
+
+
+def _requests(requests: int, tokens: int) -> str:
+    return f"{requests} request{'' if requests == 1 else 's'} of {tokens:,} tokens"
+
+
+def _changes(question: Question, layout: KvLayout, requests: int, tokens: int) -> Sequence[str]:
+    """What would make it fit, the least painful first: bits, length, another card."""
+    serving, changes = question.serving, []
+
+    def fits(other: Serving, card: Card | None = None) -> bool:
+        return requests * layout.bytes_for(tokens, other.kv_value_bytes) <= _memory(question, other, card).kv_room
+
+    for words, other in (
+        ("an 8-bit KV cache", replace(serving, kv_bits=min(8, serving.kv_bits))),
+        ("4-bit weights", replace(serving, weight_bits=4)),
+        ("4-bit weights and an 8-bit KV cache", replace(serving, weight_bits=4, kv_bits=min(8, serving.kv_bits))),
+    ):
+        if other != serving and fits(other):
+            changes.append(words)
+            break
+    shorter = _longest(layout, serving, _memory(question, serving).kv_room // requests, tokens)
+    if shorter >= 256:
+        changes.append(f"at most {shorter:,} tokens per request")
+    if requests > 1:
+        changes.append("--lengths with your real traffic: most answers are far shorter than their limit")
+    if not question.used:
+        bigger = sorted((each for each in cards().values() if fits(serving, each)), key=lambda each: each.memory)
+        changes += [f"a card with {human_bytes(bigger[0].memory)}: {bigger[0].name}"] if bigger else []
+    return changes
+
+
+def _longest(layout: KvLayout, serving: Serving, room: int, most: int) -> int:
+    """The longest request whose cache fits into `room`."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if layout.bytes_for(middle, serving.kv_value_bytes) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def tokens_of(text: str) -> int:
+    """`32k`, `32768`, `1,024`: tokens; k is 1,024.
+
+    Raises:
+        UsageError: no such number.
+    """
+    plain = text.strip().lower().replace(",", "").replace("_", "")
+    factor = 1024 if plain.endswith("k") else 1
+    number = plain.removesuffix("k")
+    if not number.isdigit() or int(number) < 1:
+        raise UsageError(f"{text!r} is no number of tokens: write 2048 or 32k")
+    return int(number) * factor
