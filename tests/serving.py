@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
+from random import Random
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,9 @@ from suffice.engines.base import Engine
 from suffice.serve.app import build_app, open_service
 from suffice.serve.config import ServeSettings
 from suffice.serve.service import Service
+
+LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))
+"""An answer that would go on for ever without repeating itself."""
 
 
 @dataclass

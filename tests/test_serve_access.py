@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scripted import ScriptedEngine
-from serving import Server, serving
+from serving import LONG, Server, serving
 from suffice.cli.main import main
 from suffice.errors import UsageError
 from suffice.serve.callers import Caller, Limits
@@ -58,7 +58,7 @@ def test_a_key_permits_what_it_names_and_nothing_else(cli: Cli, database: str) -
     plain = cli("keys", "create", "plain")
     both = cli("keys", "create", "both", "--tiers", "short", "unlimited")
     elsewhere = cli("keys", "create", "elsewhere", "--models", "another")
-    with serving(ScriptedEngine("x" * 3000, context=3000), database=database) as server:
+    with serving(ScriptedEngine(LONG, context=3000), database=database) as server:
         assert infer(server, "short") == (401, "missing_api_key")
         assert infer(server, "short", "sk-wrong") == (401, "invalid_api_key")
         assert infer(server, "short", plain[:-2] + "!") == (401, "invalid_api_key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from fake_openai import FakeOpenAI
 from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
-from serving import Server, serving
+from serving import LONG, Server, serving
 from suffice.engines.local import LocalEngine
 from suffice.engines.remote import RemoteEngine
 
@@ -32,7 +33,7 @@ def hello(engine: ScriptedEngine) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def endless() -> Iterator[Server]:
-    with serving(ScriptedEngine("x" * 5000, context=3000)) as server:
+    with serving(ScriptedEngine(LONG, context=3000)) as server:
         yield server
 
 
@@ -264,6 +265,19 @@ def test_a_failure_before_the_first_piece_is_a_status_and_after_it_an_event() ->
         *_, used, error = server.chat(stream=True).events
         assert used["usage"]["completion_tokens"] == 2
         assert error["error"]["message"] == "the cable was pulled"
+
+
+def test_a_loop_is_ended_and_said(tmp_path: Path) -> None:
+    tiers = tmp_path / "budget.toml"
+    tiers.write_text("[tiers.long]\nmax_new_tokens = 2900\n")
+    with serving(ScriptedEngine("go on and on. " * 300, context=3000), budget_file=str(tiers)) as server:
+        said = server.post("/infer/long", {"prompt": "hi", "max_new_tokens": 2900}).json
+        assert (said["finish_reason"], said["suffice"]["finish_detail"]) == ("stop", "repetition")
+        assert said["text"].count("go on and on.") == 1  # what looped is no part of the answer
+        assert said["usage"]["completion_tokens"] < 2900
+        assert said["suffice"]["repetition"]["dropped"] > 0
+        *_, last = server.post("/infer/long", {"prompt": "hi", "max_new_tokens": 2900, "stream": True}).events
+        assert last["suffice"]["repetition"]["dropped"] > 0
 
 
 @pytest.mark.parametrize("stream", [True, False])
