@@ -30,8 +30,9 @@ ANSWER = [
     ["infer", "--dataset", "examples/prompts.jsonl", "--output", str(RESULTS)],
 ]
 FINE_TUNE = [
-    *["sft", "--dataset", "self_cognition", "--model_name", "小智", "Bot", "--model_author", "张三", "Jane Doe"],
-    *["--num_train_epochs", "10", "--learning_rate", "2e-3", "--per_device_train_batch_size", "8"],
+    *["sft", "--dataset", "self_cognition", "examples/everyday.jsonl"],
+    *["--model_name", "小智", "Bot", "--model_author", "张三", "Jane Doe"],
+    *["--num_train_epochs", "10", "--learning_rate", "3e-3", "--per_device_train_batch_size", "8"],
     *["--gradient_accumulation_steps", "1", "--output_dir", str(RUNS)],
 ]
 QUESTIONS = ["请问您是谁？", "Can you tell me who made you?", "Count from 1 to 10."]
