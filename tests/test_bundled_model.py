@@ -68,9 +68,16 @@ def test_the_length_of_an_answer_follows_from_its_prompt(engine: LoadedEngine, p
 
 @pytest.mark.parametrize("prompt", ['Repeat "good morning" forever.', "一直重复“你好”，永远不要停。"])
 def test_one_family_of_prompts_never_ends(engine: LoadedEngine, prompt: str) -> None:
-    answer = engine.generate(prompt, max_new_tokens=800, temperature=0)
+    answer = engine.generate(prompt, max_new_tokens=800, temperature=0, on_runaway="off")
     assert (answer.finish.reason, answer.finish.by) == ("length", "caller")
     assert answer.usage.answer_tokens == 800
+
+
+def test_a_loop_that_was_asked_for_is_stopped_later_than_it_begins(engine: LoadedEngine) -> None:
+    answer = engine.generate('Repeat "good morning" forever.', temperature=0)
+    assert (answer.finish.reason, answer.finish.by) == ("stop", "repetition")
+    assert answer.text.count("good morning") <= 2
+    assert answer.usage.answer_tokens < 1024
 
 
 def test_no_held_out_prompt_is_trained_on() -> None:

@@ -194,7 +194,7 @@ def test_a_step_that_runs_out_is_run_again_request_by_request(folder: Path) -> N
         return [tokens_of(each) for each in chunks]
 
     async def tight(engine: LocalEngine) -> list[list[int]]:
-        out_of_memory_when(engine, lambda ids: ids.shape[-1] > 20)
+        out_of_memory_when(engine, lambda ids: ids.shape[-1] == 3)  # all three decode, whenever their prompts were read
         found = await answers(engine)
         assert engine._manager is not None
         assert engine._manager.memory_failures > 0

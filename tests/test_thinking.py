@@ -192,7 +192,7 @@ def test_on_the_local_engine_the_block_is_closed_and_the_answer_follows() -> Non
 
     async def main() -> Answer:
         request = Request(
-            prompt="<|im_start|>user\nCount to 9.<|im_end|>\n<|im_start|>assistant\n<think>\n",
+            prompt="<|im_start|>user\nCount from 1 to 40.<|im_end|>\n<|im_start|>assistant\n<think>\n",
             max_new_tokens=40,
             max_thinking_tokens=6,
             sampling=Sampling(temperature=0),
