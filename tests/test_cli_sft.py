@@ -158,7 +158,7 @@ def test_two_processes_train_as_one(rows: str, tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert call(sft, *arguments, "--gradient_accumulation_steps", "4", "--output_dir", str(alone)) == 0
     two = [*arguments, "--gradient_accumulation_steps", "2", "--output_dir", str(together)]
-    process = start(two, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+    process = start(two, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     _, shown = process.communicate(timeout=110)
     assert process.returncode == 0, shown
     assert losses(together).keys() == losses(alone).keys() == set(range(1, 7))

@@ -327,6 +327,13 @@ def test_the_bundled_model_answers() -> None:
         streamed = server.chat("Count from 1 to 5.", temperature=0, stream=True).events
         text = "".join(event["choices"][0]["delta"].get("content", "") for event in streamed)
         assert text == said["choices"][0]["message"]["content"]
+        metrics = server.ask("GET", "/metrics").body.decode()
+        for kind in ("allocated", "free", "kv_total"):
+            (line,) = [
+                each for each in metrics.splitlines() if each.startswith("suffice_memory_bytes") and kind in each
+            ]
+            assert 'device="cpu"' in line
+            assert float(line.split()[-1]) > 0
 
 
 def test_fields_that_only_servers_know_go_through(server: FakeOpenAI) -> None:

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from suffice.memory.meter import Metered
+
 if TYPE_CHECKING:
     from suffice.serve.service import Service, Ticket
 
@@ -131,6 +133,24 @@ class _Gauges(Collector):
                 running.add_metric(label, each.running)
         yield up
         yield running
+        yield self._memory()
+
+    def _memory(self) -> GaugeMetricFamily:
+        """Of the devices that engines in this process run on; servers elsewhere have metrics of their own."""
+        family = GaugeMetricFamily(
+            "suffice_memory_bytes",
+            "Memory of the engine's device: allocated, reserved, free, total, kv_used, kv_total, others.",
+            labels=("device", "kind"),
+        )
+        for model in self._service.models.values():
+            for each in model.pool.upstreams:
+                if each.entered and isinstance(each.engine, Metered):
+                    figures = each.engine.memory_meter().read().to_dict()
+                    device = str(figures.pop("device"))
+                    for kind, value in figures.items():
+                        if value is not None:
+                            family.add_metric([device, kind], value)
+        return family
 
     def _cache_usage(self) -> float | None:
         """From the tokens of running requests: pages that are only partly full are not seen."""
