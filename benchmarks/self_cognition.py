@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from suffice.budget import Budgeter
 from suffice.engines import Sampling
 from suffice.engines.local import LocalEngine
 from suffice.models.make.tasks import draw, held_out
@@ -63,7 +64,7 @@ def counting(seed: int = 7) -> list[Case]:
 async def answers(adapter: Path, cases: list[Case]) -> list[Answer]:
     """Every case at once, greedily."""
     async with LocalEngine(adapters=[adapter]) as engine:
-        session = Session(engine)
+        session = Session(engine, Budgeter.load().with_profiles([adapter]))
         requests = [
             Request(messages=({"role": "user", "content": case.prompt},), sampling=Sampling(temperature=0))
             for case in cases

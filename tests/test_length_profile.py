@@ -117,6 +117,15 @@ def test_a_damaged_profile_is_an_error_that_names_the_file(tmp_path: Path, damag
         LengthProfile.load(tmp_path)
 
 
+def test_a_budgeter_knows_the_profiles_of_its_adapters(tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    profile_of_self_cognition().save(tmp_path / "with")
+    budgeter = Budgeter.load().with_profiles([tmp_path / "without", tmp_path / "with"])
+    assert any("the adapter was trained on" in reason for reason in budgeter.decide("Who made you?").reasons)
+    assert len(budgeter.estimators) == len(Budgeter.load().estimators) + 1
+
+
 def test_rows_that_cannot_be_measured_are_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
         LengthProfile.measure([])

@@ -116,13 +116,16 @@ def load_engine(model: str | None = None, *, upstream: str | None = None, **sett
     Args:
         model: a folder, a hub id or a short id; the bundled model when None.
         upstream: URL of an OpenAI-compatible server to use instead of loading anything.
-        settings: as the engine takes them (`adapters`, `dtype`, `device`, `hub` ...).
+        settings: as the engine takes them (`adapters`, `dtype`, `device`, `hub` ...). Adapters' length profiles take
+            part in *auto* budgets.
 
     Raises:
         ModelError: the model cannot be found or loaded.
+        DataError: an adapter's length profile is damaged.
         EngineError: the server cannot be reached.
     """
-    return LoadedEngine(open_engine(model, upstream=upstream, **settings))
+    engine = open_engine(model, upstream=upstream, **settings)
+    return LoadedEngine(engine, Budgeter.load().with_profiles(settings.get("adapters", ())))
 
 
 def generate(

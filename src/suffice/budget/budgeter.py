@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from suffice.budget.estimators import ExplicitWishes, Keywords, ModelDefault, TextTransform
 from suffice.budget.forecast import Forecaster
+from suffice.budget.profile import LengthProfile, ProfileEstimator
 from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios, estimate_tokens
 from suffice.budget.settings import Settings, load_settings
@@ -57,6 +58,18 @@ class Budgeter:
             ModelDefault(settings.default_max_new_tokens),
         )
         return cls(estimators, settings.tiers, settings.reasoning_tokens)
+
+    def with_profiles(self, adapters: Iterable[str | Path]) -> Budgeter:
+        """A budgeter that also knows the answer lengths that these LoRA adapters were trained on, where they say.
+
+        Raises:
+            DataError: a length profile is damaged.
+        """
+        budgeter = self
+        for adapter in adapters:
+            if (profile := LengthProfile.load(Path(adapter))) is not None:
+                budgeter = budgeter.with_estimator(ProfileEstimator(profile), before=Keywords)
+        return budgeter
 
     def with_estimator(self, estimator: LengthEstimator, *, before: type | None = None) -> Budgeter:
         """A budgeter that also asks `estimator`: first of all, or just before the first one of type `before`."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from suffice.batch import BatchSummary, run_batch
-from suffice.cli.infer import engine_of, session_of
+from suffice.cli.opening import engine_of, session_of
 from suffice.cli.progress import Progress
 from suffice.cli.show import answer_json
 from suffice.data import Conversation, ResultWriter, RowError, count_rows, dataset_fingerprint, read_dataset

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from suffice.cli.infer import engine_of, session_of
+from suffice.cli.opening import engine_of, session_of
 from suffice.cli.options import parse_cap
 from suffice.cli.screen import dim
 from suffice.cli.show import show_answer

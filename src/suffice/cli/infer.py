@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suffice.cli.command import Command
+from suffice.cli.opening import engine_of, session_of
 from suffice.cli.options import InferOptions, infer_options
 from suffice.errors import UsageError
 
-if TYPE_CHECKING:
-    from suffice.engines.base import Engine
-    from suffice.session import Session
-
-__all__ = ["command", "engine_of", "session_of"]
+__all__ = ["command"]
 
 _EXAMPLES = """
 suffice infer                                               chat with the bundled model
@@ -45,47 +41,6 @@ def _run(**flags: Any) -> int:
     from suffice.cli.chat import chat
 
     return chat(options)
-
-
-def engine_of(options: InferOptions) -> Engine:
-    """The engine that the flags name, not yet entered.
-
-    Raises:
-        UsageError: the packages that it needs are not installed.
-    """
-    from suffice.engines import open_engine
-
-    if options.upstream:
-        return open_engine(options.model, upstream=options.upstream, tokenizer=options.tokenizer)
-    if options.model is None and not options.adapters:
-        print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
-    return open_engine(
-        options.model,
-        adapters=options.adapters,
-        hub=options.hub,
-        dtype=options.dtype,
-        device=options.device,
-        trust_remote_code=options.trust_remote_code,
-    )
-
-
-def session_of(options: InferOptions, engine: Engine) -> Session:
-    """The session over `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets.
-
-    Raises:
-        DataError: a length profile is damaged.
-    """
-    from suffice.budget import Budgeter
-    from suffice.budget.estimators import Keywords
-    from suffice.budget.profile import LengthProfile, ProfileEstimator
-    from suffice.session import Session
-
-    budgeter = Budgeter.load(length_model=Path(options.length_model) if options.length_model else None)
-    for adapter in options.adapters:
-        profile = LengthProfile.load(Path(adapter))
-        if profile is not None:
-            budgeter = budgeter.with_estimator(ProfileEstimator(profile), before=Keywords)
-    return Session(engine, budgeter)
 
 
 async def _answer_once(options: InferOptions) -> int:

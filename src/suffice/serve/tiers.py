@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from suffice.budget import Budget, Budgeter
-from suffice.budget.estimators import Keywords
-from suffice.budget.profile import LengthProfile, ProfileEstimator
 from suffice.budget.types import Tier
 from suffice.serve.callers import Caller, check_tier, permitted_tiers
 from suffice.serve.config import ServeSettings
@@ -26,12 +24,7 @@ def load_budgeter(settings: ServeSettings) -> Budgeter:
     Raises:
         UsageError: the budget file or a profile cannot be read.
     """
-    budgeter = Budgeter.load(Path(settings.budget_file) if settings.budget_file else None)
-    for adapter in settings.adapters:
-        profile = LengthProfile.load(Path(adapter))
-        if profile is not None:
-            budgeter = budgeter.with_estimator(ProfileEstimator(profile), before=Keywords)
-    return budgeter
+    return Budgeter.load(Path(settings.budget_file) if settings.budget_file else None).with_profiles(settings.adapters)
 
 
 def find_tier(name: str | None, tiers: Mapping[str, Tier], caller: Caller) -> Tier | None:
