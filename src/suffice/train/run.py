@@ -135,6 +135,7 @@ def train(
             trainer.add_callback(log)
             trainer.add_callback(ending)
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.checkpoint))
+    _part()
     step = int(trainer.state.global_step)
     plot = plot_run(run) if _is_main() else None
     return Outcome(run, run / f"checkpoint-{step}", step, steps, ending.reason, log.latest, plot)
@@ -227,6 +228,15 @@ def _save_extras(folder: Path, plan: Plan, datasets: list[dict[str, Any]], metri
     write_json(folder / ARGS, settings)
     write_json(folder / "metrics.json", metrics)
     plan.prepared.profile.save(folder)
+
+
+def _part() -> None:
+    """Leave the other processes in order: gloo aborts a process that ends while its threads still run."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _is_main() -> bool:
