@@ -13,7 +13,7 @@ from typing import Any
 from suffice.engines.quiet import without_library_warnings
 from suffice.errors import ModelError
 
-__all__ = ["LoadedModel", "ModelSource", "bundled_model", "load_model", "resolve_model"]
+__all__ = ["LoadedModel", "ModelSource", "bundled_model", "from_modelscope", "load_model", "resolve_model"]
 
 BUNDLED_NAME = "suffice-tiny"
 
@@ -130,7 +130,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target = _device(device, torch)
-    location = _download(source.location) if hub == "modelscope" and not source.local else source.location
+    location = from_modelscope(source.location) if hub == "modelscope" and not source.local else source.location
     common: dict[str, Any] = {
         "local_files_only": source.local or hub == "modelscope",
         "trust_remote_code": trust_remote_code,
@@ -222,7 +222,12 @@ def _full_id(model: str) -> str:
     return model
 
 
-def _download(model_id: str) -> str:
+def from_modelscope(model_id: str) -> str:
+    """The folder of a model that is fetched from ModelScope, or was before.
+
+    Raises:
+        ModelError: the package modelscope is not installed, or the model cannot be had.
+    """
     try:
         from modelscope import snapshot_download
     except ImportError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suffice.engines.loading import BUNDLED_NAME, ModelSource, load_model, resolve_model
+from suffice.engines.loading import BUNDLED_NAME, ModelSource, from_modelscope, load_model, resolve_model
 from suffice.errors import ModelError, UsageError
 from suffice.train.recipe import Recipe
 
@@ -57,7 +57,7 @@ def load_base(recipe: Recipe) -> Base:
     """
     source = resolve_model(recipe.model, hub=recipe.hub)
     if recipe.hub == "modelscope" and not source.local:
-        source = replace(source, location=_from_modelscope(source.location), local=True)
+        source = replace(source, location=from_modelscope(source.location), local=True)
     import transformers
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -144,14 +144,6 @@ def _load_4bit(base: Base, recipe: Recipe, device: str) -> Any:
     except Exception as error:  # whatever a hub, a file or a driver comes up with
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"cannot load {base.source.location!r} in 4 bits: {reason[0]}") from error
-
-
-def _from_modelscope(model_id: str) -> str:
-    try:
-        from modelscope import snapshot_download
-    except ImportError:
-        raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
-    return str(snapshot_download(model_id))
 
 
 def _end_ids(*sources: int | list[int] | None) -> tuple[int, ...]:
