@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from suffice.budget.estimators import ExplicitWishes, Keywords, TextTransform, UsualLength
-from suffice.budget.forecast import Forecaster
+from suffice.budget.forecast import Forecast, Forecaster
 from suffice.budget.profile import LengthProfile, ProfileEstimator
 from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios, estimate_tokens
 from suffice.budget.settings import Settings, load_settings
 from suffice.budget.types import Budget, LengthEstimate, LengthEstimator, LimitedBy, Question, Tier
 from suffice.errors import PromptTooLongError, UsageError
+
+if TYPE_CHECKING:
+    from suffice.budget.model import Asked
 
 __all__ = ["Budgeter"]
 
@@ -94,6 +97,7 @@ class Budgeter:
         model: str | None = None,
         client: str | None = None,
         route: str | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> Budget:
         """Decide for one request.
 
@@ -109,6 +113,7 @@ class Budgeter:
             model: name of the model that will answer.
             client: who asks, and `route`: where; whatever tells one from another. For the length model.
             route: see `client`.
+            more: what else a length model's record may have: `tools`, `response_format`, `sampling`.
 
         Raises:
             UsageError: a number that is no positive integer, an unknown tier, or a malformed message.
@@ -132,10 +137,10 @@ class Budgeter:
         wanted = instructions(user), instructions(system)
         conversation = () if isinstance(prompt, str) else tuple(prompt)
         question = Question(
-            user, system, *wanted, ratios, model_default, prompt_tokens, conversation, model, client, route
+            user, system, *wanted, ratios, model_default, prompt_tokens, conversation, model, client, route, more or {}
         )
         estimate = self._estimate(question)
-        forecast = self.forecaster.expect(question) if self.forecaster is not None and estimate.guess else None
+        asked, forecast = self._forecast(question, wanted=estimate.guess)
         reasons.append(forecast.reason if forecast is not None else estimate.reason)
         if max_new_tokens == "auto":
             cap = self._auto(estimate, model_default, reasons)
@@ -159,6 +164,7 @@ class Budgeter:
             reasons=tuple(cap.reasons),
             clamped_from=max_new_tokens if max_new_tokens != "auto" and cap.tokens < max_new_tokens else None,
             prompt_tokens=prompt_tokens,
+            asked=asked,
         )
 
     def _estimate(self, question: Question) -> LengthEstimate:
@@ -167,6 +173,13 @@ class Budgeter:
             if estimate is not None:
                 return estimate
         raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
+
+    def _forecast(self, question: Question, *, wanted: bool) -> tuple[Asked | None, Forecast | None]:
+        """What the length model needs to learn from the answer, and what it expects where that is wanted."""
+        if self.forecaster is None:
+            return None, None
+        asked = self.forecaster.look(question, predicted=wanted)
+        return asked, self.forecaster.expect(asked) if asked is not None and wanted else None
 
     def _auto(self, estimate: LengthEstimate, model_default: int | None, reasons: list[str]) -> _Cap:
         """The cap where the caller names none: the default, or the room that the answer needs where that is more."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from suffice.budget.types import Quantiles, Question
 
 if TYPE_CHECKING:
-    from suffice.budget.model import LengthModel
+    from suffice.budget.model import Asked, LengthModel
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Forecast", "Forecaster"]
 
@@ -66,14 +66,23 @@ class Forecaster:
 
     @property
     def model(self) -> LengthModel:
-        """The model itself, for whoever has answers to learn from (`observe`)."""
+        """The model itself, for whoever has answers to learn from (`learn`, `observe`)."""
         if self._model is None:
             self._model = _packaged().untaught()
         return self._model
 
-    def expect(self, question: Question) -> Forecast:
-        """What the answer to `question` will probably take."""
-        prediction = self.model.predict(_record(question))
+    def look(self, question: Question, *, predicted: bool) -> Asked | None:
+        """What the model needs to predict the answer to `question`, and to learn from it once it is there.
+
+        None for what is not predicted, as long as nobody has needed the model.
+        """
+        return (
+            None if self._model is None and not predicted else self.model.look(_record(question), predicted=predicted)
+        )
+
+    def expect(self, asked: Asked) -> Forecast:
+        """What the answer will probably take."""
+        prediction = self.model.foresee(asked)
         return Forecast(prediction.quantiles(), f"expected length: from {prediction.source}")
 
 
@@ -87,4 +96,4 @@ def _packaged() -> LengthModel:
 def _record(question: Question) -> dict[str, Any]:
     content = {"messages": question.conversation} if question.conversation else {"prompt": question.text}
     who = {"model": question.model, "client": question.client, "route": question.route}
-    return {**content, "system": question.system, "prompt_tokens": question.prompt_tokens, **who}
+    return {**question.more, **content, "system": question.system, "prompt_tokens": question.prompt_tokens, **who}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from suffice.budget.model import Asked
     from suffice.budget.ratios import TextRatios
 
 __all__ = [
@@ -100,6 +101,8 @@ class Budget:
     """What the caller asked for, when a limit reduced it."""
     prompt_tokens: int | None = None
     """Tokens in the prompt; an estimate when the reasons say so."""
+    asked: Asked | None = field(default=None, repr=False, compare=False)
+    """What the length model needs to learn from the answer (`LengthModel.learn`); None without one."""
 
     @property
     def reservation(self) -> int:
@@ -147,6 +150,8 @@ class Question:
     """Who asks: whatever tells one caller from another."""
     route: str | None = None
     """Where it was asked: a path, a command, an application."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else tells long answers from short ones: `tools`, `response_format`, `sampling`."""
 
 
 @dataclass(frozen=True, slots=True)

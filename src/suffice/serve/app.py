@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Scope
 
+from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
 from suffice.schedule import Pool
 from suffice.serve import routes
@@ -26,6 +29,9 @@ from suffice.serve.store import Store
 from suffice.serve.tiers import load_budgeter
 from suffice.serve.wire import read_chat, read_completion, read_infer
 from suffice.session import Session
+
+if TYPE_CHECKING:
+    from suffice.serve.traffic import Traffic
 
 __all__ = ["build_app", "engines_of", "open_service"]
 
@@ -53,9 +59,9 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
     """
     budgeter = load_budgeter(settings)
     async with AsyncExitStack() as stack:
-        store, ring = Store(settings.database_url), KeyRing()
+        store, ring, replica = Store(settings.database_url), KeyRing(), uuid.uuid4().hex
         stack.callback(store.close)
-        ledger = Ledger(store, ring)
+        ledger = Ledger(store, ring, _traffic(settings, budgeter, store, replica), replica)
         stack.callback(ledger.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
             print(f"notice: {notice}", file=sys.stderr)
@@ -67,6 +73,15 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             yield service
         finally:
             await _until_released(service)
+
+
+def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> Traffic | None:
+    """Who teaches the length model; None without one, which is where numpy is missing."""
+    if budgeter.forecaster is None:
+        return None
+    from suffice.serve.traffic import Traffic
+
+    return Traffic(budgeter.forecaster.model, store, replica, settings.length_folder)
 
 
 async def _until_released(service: Service) -> None:

@@ -18,10 +18,14 @@ ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def data_folder() -> Path:
+    """The user's data folder for Suffice, as XDG_DATA_HOME says."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "suffice"
+
+
 def default_database() -> str:
-    """A SQLite file in the user's data folder, as XDG_DATA_HOME says."""
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return f"sqlite:///{home / 'suffice' / 'serve.db'}"
+    """A SQLite file in the user's data folder."""
+    return f"sqlite:///{data_folder() / 'serve.db'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class ServeSettings:
     """TOML with tiers, keywords and defaults, over those of the package."""
     database: str | None = None
     """URL of SQLite or PostgreSQL; a file in the user's data folder when None."""
+    length_state: str | None = None
+    """Folder where what traffic has taught the length model is kept; beside the SQLite database, else in the user's
+    data folder, when None. `none` keeps it in memory only."""
     quota_storage: str = "memory"
     """Where rate limits are counted: `memory`, or a redis:// URL that several replicas share."""
     no_auth: bool = False
@@ -74,6 +81,16 @@ class ServeSettings:
     def database_url(self) -> str:
         """`database`, decided."""
         return self.database or default_database()
+
+    @property
+    def length_folder(self) -> Path | None:
+        """`length_state`, decided; None keeps nothing."""
+        if self.length_state is not None:
+            return None if self.length_state == "none" else Path(self.length_state).expanduser()
+        kind, _, file = self.database_url.partition("?")[0].partition(":///")
+        beside = kind.startswith("sqlite") and file not in ("", ":memory:")
+        database = Path(file).expanduser() if beside else data_folder() / "serve"
+        return database.with_name(f"{database.stem}-length")
 
     def check(self) -> None:
         """Refuse numbers that make no sense.

@@ -45,6 +45,7 @@ class Generate:
             if wanted.tier not in (None, tier):
                 raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
             wanted = replace(wanted, tier=tier)
+        wanted = service.named(wanted, caller, scope["path"])
         ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
         async with UntilGone(receive) as connection:
             try:

@@ -1,18 +1,25 @@
-"""The thread between the server and its store: writes rows in batches, and brings changes of keys."""
+"""The thread between the server and its store: writes rows in batches, brings changes of keys, lets traffic teach."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from suffice.serve.keys import KeyRing
 from suffice.serve.store import Store, StoreError
 
+if TYPE_CHECKING:
+    from suffice.serve.lessons import Lesson
+    from suffice.serve.traffic import Traffic
+
 __all__ = ["Ledger"]
+
+_LOG = logging.getLogger("suffice.serve")
 
 _WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
 _BATCH = 500
@@ -26,11 +33,13 @@ class Ledger:
     Args:
         store: where rows go and keys come from.
         ring: the keys in memory.
+        traffic: who learns from rows once they are written; None where there is no length model.
+        replica: the name under which this process writes.
     """
 
-    def __init__(self, store: Store, ring: KeyRing) -> None:
-        self._store, self._ring = store, ring
-        self._rows: deque[Mapping[str, Any]] = deque()
+    def __init__(self, store: Store, ring: KeyRing, traffic: Traffic | None = None, replica: str | None = None) -> None:
+        self._store, self._ring, self._traffic, self._replica = store, ring, traffic, replica
+        self._rows: deque[tuple[Mapping[str, Any], tuple[Lesson, ...]]] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="suffice-ledger", daemon=True)
         self._away = False
@@ -39,12 +48,12 @@ class Ledger:
         ring.replace(store.keys())
         self._thread.start()
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Note one row, to be written within half a second."""
+    def add(self, row: Mapping[str, Any], lessons: tuple[Lesson, ...] = ()) -> None:
+        """Note one row, to be written within half a second, and what it teaches then."""
         if len(self._rows) >= _BACKLOG:
             self.dropped += 1
             return
-        self._rows.append(row)
+        self._rows.append(({**row, "replica": self._replica}, lessons))
 
     def close(self) -> None:
         """Write what is left, and end. Blocks."""
@@ -61,9 +70,27 @@ class Ledger:
             if time.monotonic() - read >= _READ_EVERY:
                 read = time.monotonic()
                 self._guarded(lambda: self._ring.replace(self._store.keys()))
+                self._taught(lambda traffic: traffic.look())
+                self._taught(lambda traffic: traffic.save_now_and_then())
+            elif self._traffic is not None and self._traffic.behind:
+                self._taught(lambda traffic: traffic.look())
         self._guarded(self._write)
+        self._taught(lambda traffic: traffic.close())
 
-    def _guarded(self, work: Any) -> None:
+    def _learn(self, lessons: list[Lesson]) -> None:
+        self._taught(lambda traffic: traffic.learn(lessons))
+
+    def _taught(self, work: Callable[[Traffic], None]) -> None:
+        """Learning is worth no row: what goes wrong with it ends it, and nothing else."""
+        if (traffic := self._traffic) is None:
+            return
+        try:
+            self._guarded(lambda: work(traffic))
+        except Exception:
+            _LOG.exception("the length model stops learning from traffic")
+            self._traffic = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except StoreError as error:
@@ -78,6 +105,7 @@ class Ledger:
 
     def _write(self) -> None:
         while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
-            self._store.add_requests(batch)
+            self._store.add_requests([row for row, _ in batch])
             for _ in batch:  # only now: what was not written stays
                 self._rows.popleft()
+            self._learn([lesson for _, lessons in batch for lesson in lessons])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.types import Scope
 
@@ -18,6 +18,7 @@ from suffice.serve.config import ServeSettings
 from suffice.serve.exchange import Exchange
 from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
+from suffice.serve.lessons import lessons_of
 from suffice.serve.metrics import Metrics
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
@@ -141,15 +142,23 @@ class Service:
         known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
         return path if known else "other"
 
+    def named(self, wanted: Wanted, caller: Caller, path: str) -> Wanted:
+        """The same with who asks, and where: the length model tells them apart.
+
+        All who have no key are no client: their routes and system prompts say more than they have in common.
+        """
+        client, route = caller.key_id or None, self.route(path)
+        return replace(wanted, request=replace(wanted.request, client=client, route=route))
+
     def reload(self) -> None:
-        """Read tiers and keywords again; requests that are under way keep theirs.
+        """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.
 
         Raises:
             UsageError: the file is wrong; the tiers stay as they are.
         """
         budgeter = load_budgeter(self.settings)
         for model in self.models.values():
-            model.session.budgeter = budgeter
+            model.session.budgeter = replace(budgeter, forecaster=model.session.budgeter.forecaster)
 
     def model(self, name: str | None, caller: Caller) -> ServedModel:
         """The model of that name; the first where none is named.
@@ -212,7 +221,8 @@ class Service:
             self._settling.add(settling)
             settling.add_done_callback(self._settling.discard)
         self.metrics.request(ticket)
-        self.ledger.add(row_of(ticket, gone=gone))
+        row = row_of(ticket, gone=gone)
+        self.ledger.add(row, lessons_of(ticket, row))
         ticket.exchange.facts |= _facts(ticket, gone)
 
 

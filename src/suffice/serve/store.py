@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from suffice.errors import UsageError
 
-__all__ = ["Store", "StoreError", "key_rows", "request_rows"]
+__all__ = ["LESSON_COLUMNS", "Store", "StoreError", "key_rows", "request_rows"]
 
 _METADATA = sa.MetaData()
 _LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
@@ -65,7 +65,10 @@ request_rows = sa.Table(
     sa.Column("queue_seconds", sa.Float, nullable=False),
     sa.Column("first_token_seconds", sa.Float),
     sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("replica", sa.String(32)),
 )
+
+"""`replica` is the process that wrote the row: the others learn from it."""
 
 _migration_rows = sa.Table(
     "migrations",
@@ -73,6 +76,9 @@ _migration_rows = sa.Table(
     sa.Column("name", sa.String(100), primary_key=True),
     sa.Column("applied", sa.Float, nullable=False),
 )
+
+LESSON_COLUMNS = ("row", "replica", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
+"""What the length model learns from."""
 
 StoreError = SQLAlchemyError
 """What a database that is away raises; the same call may succeed later."""
@@ -84,7 +90,13 @@ def create_keys_and_requests(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
-_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests,)
+def add_replica(connection: sa.Connection) -> None:
+    """Who wrote a row; unknown for those that are there."""
+    if "replica" not in {column["name"] for column in sa.inspect(connection).get_columns("requests")}:
+        connection.execute(sa.text("ALTER TABLE requests ADD COLUMN replica VARCHAR(32)"))
+
+
+_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests, add_replica)
 """In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
 
 
@@ -167,10 +179,30 @@ class Store:
         with self._engine.connect() as connection:
             yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
 
+    def identity(self) -> float:
+        """Tells this database from another: when its first table was made."""
+        with self._engine.connect() as connection:
+            return float(connection.scalar(sa.select(sa.func.min(_migration_rows.c.applied))) or 0.0)
+
+    def last_row(self) -> int:
+        """Number of the newest request; 0 without any."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(request_rows.c.row))) or 0)
+
+    def rows_after(self, row: int, most: int, missed: Collection[int] = ()) -> list[Mapping[str, Any]]:
+        """The first requests whose number is above `row`, in order, and those of `missed` that are there by now."""
+        query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row)
+        with self._engine.connect() as connection:
+            late = connection.execute(query.where(request_rows.c.row.in_(missed))).mappings().all() if missed else ()
+            fresh = connection.execute(query.where(request_rows.c.row > row).limit(most)).mappings().all()
+            return [dict(each) for each in (*late, *fresh)]
+
     def _migrate(self) -> None:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # replicas that start together take turns
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            elif connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             _migration_rows.create(connection, checkfirst=True)
             applied = set(connection.scalars(sa.select(_migration_rows.c.name)))
             for migration in _MIGRATIONS:

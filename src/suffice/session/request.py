@@ -47,6 +47,10 @@ class Request:
     """Whether `Progress` events are wanted, one every 16 tokens."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), handed on as they are."""
+    client: str | None = None
+    """Who asks: whatever tells one caller from another. The length model tells them apart; kept as a hash alone."""
+    route: str | None = None
+    """Where it was asked: a path, a command, an application."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def check(self) -> None:

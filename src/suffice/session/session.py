@@ -54,6 +54,13 @@ class Session:
             prompt_tokens=count.tokens if count.exact else None,
             model_default=capacity.default_max_new_tokens,
             ratios=await self._tokenizer_ratios(),
+            model=self.engine.model_name,
+            client=request.client,
+            route=request.route,
+            more={
+                **{name: request.extra.get(name) for name in ("tools", "response_format")},
+                "sampling": {"temperature": request.sampling.temperature},
+            },
         )
 
     async def _tokenizer_ratios(self) -> TextRatios:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from suffice.budget.model.distribution import LengthPrediction
-from suffice.budget.model.length_model import LengthModel
+from suffice.budget.model.length_model import Asked, LengthModel
 
-__all__ = ["LengthModel", "LengthPrediction"]
+__all__ = ["Asked", "LengthModel", "LengthPrediction"]

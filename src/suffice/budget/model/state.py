@@ -23,7 +23,7 @@ from suffice.budget.model.text import BITS, FORM_NAMES, SEEN_BITS
 from suffice.budget.model.trees import Forest
 from suffice.errors import DataError
 
-__all__ = ["FILE_NAME", "State", "read_card", "read_state", "write_state"]
+__all__ = ["FILE_NAME", "State", "packed", "read_card", "read_state", "write_state"]
 
 FILE_NAME = "length_model.npz"
 _FORMAT, _VERSION = "suffice length model", 1
@@ -50,14 +50,23 @@ class State:
     card: dict[str, Any]
 
 
-def write_state(path: Path, prompt: PromptModel | None, groups: Groups, card: Mapping[str, Any]) -> Path:
+def write_state(
+    path: Path, prompt: PromptModel | None, groups: Mapping[str, NDArray[Any]], capacity: int, card: Mapping[str, Any]
+) -> Path:
     """Write a model to `path`, or to FILE_NAME in it where it is a folder (one without a suffix is made).
+
+    Args:
+        path: where.
+        prompt: its trained part.
+        groups: what `packed` made of its history.
+        capacity: groups that it remembers.
+        card: what else there is to say.
 
     Raises:
         DataError: it cannot be written.
     """
-    meta: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "capacity": groups.capacity, "card": dict(card)}
-    arrays = _group_arrays(groups)
+    meta: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "capacity": capacity, "card": dict(card)}
+    arrays = dict(groups)
     if prompt is not None:
         meta["prompt"] = _prompt_numbers(prompt)
         arrays |= _prompt_arrays(prompt)
@@ -136,7 +145,8 @@ def _meta(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return meta
 
 
-def _group_arrays(groups: Groups) -> dict[str, NDArray[Any]]:
+def packed(groups: Groups) -> dict[str, NDArray[Any]]:
+    """A copy of all groups, for a file: quick to make, so that nobody waits for the file."""
     items = groups.items()
     return {
         "group_keys": np.frombuffer(b"".join(key for key, _ in items), np.uint8).reshape(len(items), 8),

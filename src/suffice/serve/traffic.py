@@ -1,0 +1,151 @@
+"""Teaches the length model what all replicas answer, and keeps that for the next start. Used by the ledger's thread.
+
+An answer is learned once. One's own is learned when its row is in the store, the others' when their rows are read
+there, and a state that is saved says up to which row it has learned: what comes after is read at the next start.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from suffice.budget import LengthModel
+from suffice.budget.model.state import FILE_NAME
+from suffice.errors import DataError
+from suffice.serve.lessons import Lesson, record_of
+from suffice.serve.store import Store
+
+__all__ = ["Traffic"]
+
+_LOOK = 2000  # rows read at once: some 50 ms
+_CATCH_UP = 20_000  # the newest rows that are read at most: what older ones taught has faded
+_GAP_SECONDS = 60.0  # a number that is missing so long was never written
+_GAP = 1000  # numbers; a wider gap was made by somebody who deleted rows
+_SAVE_EVERY = 300.0  # seconds
+
+
+class Traffic:
+    """Learns from this replica's answers and from the others' rows.
+
+    Args:
+        model: who learns.
+        store: where all replicas write their rows.
+        replica: the name under which this one does.
+        path: where the model's state is kept; None keeps none.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        model: LengthModel,
+        store: Store,
+        replica: str,
+        path: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model, self._store, self._replica, self._path, self._clock = model, store, replica, path, clock
+        self._identity, self._newest = store.identity(), store.last_row()
+        self._row = max(0, self._newest - _CATCH_UP)
+        self._missing: dict[int, float] = {}
+        self._changed = False
+        self._behind = True
+        self._saved = clock()
+        self._complained = False
+        if path is not None:
+            self._restore(path)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there were more rows than one look reads."""
+        return self._behind
+
+    def learn(self, lessons: Iterable[Lesson]) -> None:
+        """Answers of this replica, whose rows have just been written."""
+        for each in lessons:
+            self._model.learn(each.asked, each.tokens, cut=each.cut)
+            self._changed = True
+
+    def look(self) -> None:
+        """Learn from the rows that others have written since the last look, or from a bounded part of them.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        now = self._clock()
+        self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
+        found = self._store.rows_after(self._row, _LOOK, tuple(self._missing))
+        for row in found:
+            number = row["row"]
+            if number > self._row:  # PostgreSQL numbers rows before they are there: those between may come later
+                if number - self._row <= _GAP:
+                    self._missing |= dict.fromkeys(range(self._row + 1, number), now)
+                self._row = number
+            self._missing.pop(number, None)
+            if row["replica"] != self._replica and (record := record_of(row)) is not None:
+                asked = self._model.look(record, predicted=False)
+                self._model.learn(asked, record["output_tokens"], cut=record["finish"] == "length")
+                self._changed = True
+        self._behind = len(found) >= _LOOK
+
+    def save_now_and_then(self) -> None:
+        """Save what is new, every five minutes."""
+        if self._clock() - self._saved >= _SAVE_EVERY:
+            self.save()
+
+    def close(self) -> None:
+        """Read what there is to read, and save.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        for _ in range(_CATCH_UP // _LOOK):
+            self.look()
+            if not self.behind:
+                break
+        self.save()
+
+    def save(self) -> None:
+        """Save what is new, once all rows that there are have been read: then it is known up to which one.
+
+        A file that cannot be written is one warning, and the service goes on.
+        """
+        if self._path is None or not self._changed or self._behind:
+            return
+        self._saved = self._clock()
+        learned = {"database": self._identity, "row": self._row, "missing": sorted(self._missing)}
+        self._model.card = {**self._model.card, "traffic": learned}
+        try:
+            self._model.save(self._path)
+        except DataError as error:
+            if not self._complained:
+                print(f"warning: {error}; what traffic teaches is not kept", file=sys.stderr)
+            self._complained = True
+        else:
+            self._changed = self._complained = False
+
+    def _restore(self, path: Path) -> None:
+        """Go on from the file, where there is one; a damaged one is said, and forgotten."""
+        if not (path / FILE_NAME if path.is_dir() else path).exists():
+            return
+        try:
+            kept = LengthModel.load(path)
+            learned = _position(kept.card.get("traffic"))
+        except DataError as error:
+            print(f"warning: {error}; the length model starts without it", file=sys.stderr)
+            return
+        self._model.go_on_from(kept)
+        if learned is not None and learned[0] == self._identity:
+            now = self._clock()
+            self._row = max(self._row, min(learned[1], self._newest))  # fewer rows: somebody has deleted some
+            self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), now)
+
+
+def _position(said: Any) -> tuple[float, int, list[int]] | None:
+    """Database, row, and missing rows that a state has learned up to; None where it does not say."""
+    try:
+        return float(said["database"]), int(said["row"]), [int(row) for row in said["missing"]]
+    except (KeyError, TypeError, ValueError):
+        return None
