@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,38 @@ def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ledger.add(row(1))
     ledger.close()
     assert "1 rows of usage were lost" in capsys.readouterr().err
+
+
+def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/serve.db"
+    Store(url).close()
+    with sqlite3.connect(tmp_path / "serve.db") as connection:
+        connection.execute("ALTER TABLE requests DROP COLUMN replica")
+        connection.execute("DELETE FROM migrations WHERE name = 'add_replica'")
+    store = Store(url)
+    store.add_requests([row(1)])
+    assert [(each["row"], each["replica"]) for each in store.rows_after(0, 9)] == [(1, None)]
+    store.close()
+
+
+def test_replicas_that_start_together_share_a_sqlite_file(tmp_path: Path) -> None:
+    found: list[float | Exception] = []
+
+    def open_it() -> None:
+        try:
+            store = Store(f"sqlite:///{tmp_path}/serve.db")
+            found.append(store.identity())
+            store.close()
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert isinstance(found[0], float)
 
 
 @pytest.mark.slow

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from scripted import ScriptedEngine
 from serving import LONG, Server, serving
 from suffice.budget import LengthModel
+from suffice.cli.main import main
 from suffice.serve.lessons import record_of
 from suffice.serve.store import Store, request_rows
 from suffice.serve.traffic import Traffic
 
+POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")
 CHAT, SHORT = "/v1/chat/completions", "/infer/short"
 
 
-def answers(server: Server, **who: Any) -> int:
+def answers(server: Server, served: str = "scripted", **who: Any) -> int:
     """Answers that the server's length model has learned for everyone, or for one group such as a route."""
-    model = server.service.models["scripted"].session.budgeter.forecaster.model  # type: ignore[union-attr]
+    model = server.service.models[served].session.budgeter.forecaster.model  # type: ignore[union-attr]
     return counted(model, who)
 
 
@@ -167,6 +172,46 @@ def test_reading_the_tiers_again_forgets_nothing(tmp_path: Path) -> None:
         assert answers(server) == 1
 
 
+def fit(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments])
+    return int(ended.value.code or 0)
+
+
+def test_fit_learns_from_the_servers_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, output = f"sqlite:///{tmp_path}/serve.db", str(tmp_path / "length")
+    store, random = Store(url), Random(1)
+    rows = [
+        row(number, key_id="anna", answer_tokens=20 + random.randrange(5))
+        if number % 2
+        else row(number, key_id="ben", answer_tokens=600 + random.randrange(200))
+        for number in range(400)
+    ]
+    rows += [row(900, finish_detail="repetition"), row(901, finish="error", answer_tokens=0)]
+    store.add_requests([*rows, row(902, finish="length")])
+    store.close()
+    assert fit(url, "--output", output) == 0
+    said = capsys.readouterr()
+    assert f"{url}: 403 rows: 401 with token counts, 1 of them cut by a limit, 1 left out (looped)" in said.err
+    assert "1 left out (nothing generated)" in said.err
+    assert "held out 80 answers" in said.out
+    model = LengthModel.load(output)
+    assert (model.predict({"client": "anna"}).quantile(0.9) < 30, model.card["rows"]) == (True, 401)
+    assert model.predict({"client": "ben"}).quantile(0.5) > 550
+    assert fit(url, "--output", output, "--rows", "60") == 1  # fewer answers, a worse ratio: not replaced
+    assert "only the newest 60 requests are read" in (said := capsys.readouterr()).err
+    assert "--force" in said.err
+
+
+def test_a_log_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path}/none.db"
+    assert fit(url, "--output", str(tmp_path / "length")) == 2
+    assert f"there is no database at {tmp_path}/none.db" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()
+    assert fit("postgresql://me:secret@127.0.0.1:1/none", "--output", str(tmp_path / "length")) == 2
+    assert "secret" not in capsys.readouterr().err
+
+
 class Clock:
     now = 0.0
 
@@ -207,3 +252,50 @@ def test_a_fresh_replica_reads_the_newest_rows_only(tmp_path: Path) -> None:
     Traffic(again, store, "me", tmp_path / "state").close()
     assert counted(again) == 20_000
     store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(POSTGRESQL is None, reason="SUFFICE_TEST_POSTGRESQL is not set")
+def test_replicas_on_postgresql_learn_from_each_other_once(tmp_path: Path) -> None:
+    assert POSTGRESQL is not None
+    model = f"scripted-{time.time_ns()}"  # the database may have rows of other tests
+
+    class Named(ScriptedEngine):
+        model_name = model
+
+    def learned(server: Server) -> int:
+        return answers(server, served=model, model=model)
+
+    states = [str(tmp_path / name) for name in ("one", "two")]
+    with serving(Named(), database=POSTGRESQL, length_state=states[0]) as one:
+        with serving(Named(), database=POSTGRESQL, length_state=states[1]) as two:
+            for number in range(40):
+                (one if number % 3 else two).chat("hi")
+            until(lambda: learned(one) == learned(two) == 40)
+        one.chat("hi")
+        until(lambda: learned(one) == 41)
+    for state in (*states, "none"):
+        with serving(Named(), database=POSTGRESQL, length_state=state) as again:
+            until(lambda again=again: learned(again) == 41)  # type: ignore[misc]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(POSTGRESQL is None, reason="SUFFICE_TEST_POSTGRESQL is not set")
+def test_a_row_that_postgresql_shows_late_is_learned() -> None:
+    assert POSTGRESQL is not None
+    store, model = Store(POSTGRESQL), LengthModel()
+    traffic = Traffic(model, store, "me", None)
+    while traffic.behind:
+        traffic.look()
+    before = counted(model)
+    engine = sa.create_engine(POSTGRESQL.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as slow:
+        slow.execute(sa.insert(request_rows), [row(1)])  # it has its number, and nobody sees it yet
+        store.add_requests([row(2)])
+        traffic.look()
+        assert counted(model) == before + 1
+    for _ in range(2):
+        traffic.look()
+        assert counted(model) == before + 2
+    store.close()
+    engine.dispose()

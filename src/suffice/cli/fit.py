@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from suffice.cli.command import Command, Option
 from suffice.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from suffice.data import AnswerSummary
+
 __all__ = ["command"]
 
 _EXAMPLES = """
 suffice fit answers.jsonl --output length/          from a dataset, a result file or a log
 suffice fit a.jsonl b.jsonl.gz#2000 --output length/
+suffice fit sqlite:///serve.db --output length/     from the server's own rows: who asked, and how long it was
 suffice infer --length_model length/                use it; so does SUFFICE_LENGTH_MODEL=length/
 """
 
@@ -23,8 +28,9 @@ suffice infer --length_model length/                use it; so does SUFFICE_LENG
 def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bool, plot: Path | None) -> int:
     """Learn from DATASET how long answers are: by their prompts, and by who asks.
 
-    Rows need an answer or its number of tokens. The figures come from answers that were held out, beside the best
-    constants. A model in --output that is better on these answers is not replaced.
+    Rows need an answer or its number of tokens. The URL of a server's database means its log, which has no prompts. The
+    figures come from answers that were held out, beside the best constants. A model in --output that is better on these
+    answers is not replaced.
     """
     try:
         from suffice.budget.model import LengthModel
@@ -52,7 +58,7 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
         return 1
     with Progress("training on all answers", None, "steps") as progress:
         model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
-    model.card = {"rows": len(records), "datasets": [Path(spec).name for spec in dataset], **figures.to_dict()}
+    model.card = {"rows": len(records), "datasets": [Path(_shown(spec)).name for spec in dataset], **figures.to_dict()}
     print(f"saved: {model.save(output)}")
     return 0
 
@@ -64,14 +70,33 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> list[dict[str, Any]
     records: list[dict[str, Any]] = []
     for spec in dataset:
         summary = AnswerSummary()
-        records += read_answers(spec, estimate_tokens, summary, seed=seed)
-        print(f"{spec}: {summary.describe()}", *summary.notes, sep="\n", file=sys.stderr)
+        if "://" in spec:
+            records += _read_log(spec, rows, summary)
+        else:
+            records += read_answers(spec, estimate_tokens, summary, seed=seed)
+        print(f"{_shown(spec)}: {summary.describe()}", *summary.notes, sep="\n", file=sys.stderr)
     if len(records) < _MIN_ROWS:
         raise DataError(f"{len(records)} answers are too few to learn from and to measure: give {_MIN_ROWS} or more")
     if len(records) > rows:
         print(f"notice: the last {rows} of {len(records)} answers are used; --rows takes more", file=sys.stderr)
         records = records[-rows:]
     return records
+
+
+def _read_log(url: str, rows: int, summary: AnswerSummary) -> list[dict[str, Any]]:
+    try:
+        from suffice.serve.lessons import read_log
+
+        return read_log(url, rows, summary)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("suffice"):
+            raise
+        raise UsageError(f"a server's log needs the package {error.name}: pip install 'suffice[serve]'") from None
+
+
+def _shown(spec: str) -> str:
+    """A dataset's name without a password."""
+    return re.sub(r"(://[^/@]*:)[^@]*@", r"\1***@", spec)
 
 
 def _ratio_there(output: Path) -> float | None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from suffice.budget.model import Asked
+    from suffice.data import AnswerSummary
     from suffice.serve.service import Ticket
 
-__all__ = ["Lesson", "lessons_of", "record_of"]
+__all__ = ["Lesson", "lessons_of", "read_log", "record_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,41 @@ def record_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     who = {"model": row["model"], "route": row["route"], "client": row["key_id"]}
     return {**who, "output_tokens": row["answer_tokens"], "finish": "length" if cut else "stop"}
+
+
+def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]]:
+    """The newest answers of a server's own log as records for `LengthModel`, in order of time.
+
+    Args:
+        url: of the database, as `suffice serve --database` takes it; it must be there.
+        most: requests that are read.
+        summary: counts what was found, and what was left out and why.
+
+    Raises:
+        UsageError: there is no such database, or it cannot be opened.
+    """
+    from suffice.serve.store import Store
+
+    store = Store(url, must_exist=True)
+    try:
+        rows = store.newest_rows(most)
+        if (left := store.last_row() - most) > 0:
+            summary.notes.append(
+                f"notice: only the newest {most} requests are read, of about {left + most}; --rows: more"
+            )
+    finally:
+        store.close()
+    records = []
+    for row in rows:
+        summary.rows += 1
+        if (record := record_of(row)) is None:
+            looped = "repetition" in (row["finish"], row["finish_detail"])
+            summary.problems["looped" if looped else "nothing generated"] += 1
+            continue
+        summary.counted += 1
+        summary.cut += record["finish"] == "length"
+        records.append(record)
+    return records
 
 
 def _cut(row: Mapping[str, Any]) -> bool | None:

@@ -105,17 +105,22 @@ class Store:
 
     Args:
         url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
+        must_exist: whether a SQLite file that is not there is an error; else it is made.
 
     Raises:
         UsageError: the URL cannot be used, or the database cannot be opened.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
         try:
             parsed = make_url(url)
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
             if parsed.drivername.startswith("sqlite") and parsed.database:
+                if must_exist and not Path(parsed.database).expanduser().is_file():
+                    raise UsageError(
+                        f"there is no database at {parsed.database}: `suffice serve --check` shows the server's"
+                    )
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(parsed, pool_pre_ping=True)
             if parsed.drivername.startswith("sqlite"):
@@ -189,13 +194,19 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.max(request_rows.c.row))) or 0)
 
-    def rows_after(self, row: int, most: int, missed: Collection[int] = ()) -> list[Mapping[str, Any]]:
+    def rows_after(self, row: int, most: int, missed: Collection[int] = ()) -> Sequence[Mapping[str, Any]]:
         """The first requests whose number is above `row`, in order, and those of `missed` that are there by now."""
         query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row)
         with self._engine.connect() as connection:
             late = connection.execute(query.where(request_rows.c.row.in_(missed))).mappings().all() if missed else ()
             fresh = connection.execute(query.where(request_rows.c.row > row).limit(most)).mappings().all()
             return [dict(each) for each in (*late, *fresh)]
+
+    def newest_rows(self, most: int) -> Sequence[Mapping[str, Any]]:
+        """The last requests, the oldest of them first."""
+        query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row.desc())
+        with self._engine.connect() as connection:
+            return [dict(each) for each in connection.execute(query.limit(most)).mappings()][::-1]
 
     def _migrate(self) -> None:
         with self._engine.begin() as connection:
