@@ -77,7 +77,8 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) 
     Store(url).close()
     with sqlite3.connect(tmp_path / "serve.db") as connection:
         connection.execute("ALTER TABLE requests DROP COLUMN replica")
-        connection.execute("DELETE FROM migrations WHERE name = 'add_replica'")
+        connection.execute("ALTER TABLE requests DROP COLUMN lessons")
+        connection.execute("DELETE FROM migrations WHERE name = 'add_replica_and_lessons'")
     store = Store(url)
     store.add_requests([row(1)])
     assert [(each["row"], each["replica"]) for each in store.rows_after(0, 9)] == [(1, None)]

@@ -16,7 +16,7 @@ from scripted import ScriptedEngine
 from serving import LONG, Server, serving
 from suffice.budget import LengthModel
 from suffice.cli.main import main
-from suffice.serve.lessons import record_of
+from suffice.serve.lessons import records_of
 from suffice.serve.store import Store, request_rows
 from suffice.serve.traffic import Traffic
 
@@ -98,6 +98,14 @@ def test_a_client_that_goes_away_teaches_that_it_was_longer() -> None:
         until(lambda: answers(server) == 1)
 
 
+def test_a_row_of_a_later_release_is_passed_over(tmp_path: Path) -> None:
+    store, model = Store(f"sqlite:///{tmp_path}/serve.db"), LengthModel()
+    store.add_requests([row(1, lessons=[{"new": 1}]), row(2, lessons=[{"asked": {"groups": 3}, "tokens": 1}]), row(3)])
+    Traffic(model, store, "me", None).look()
+    assert counted(model) == 1
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("fields", "finish"),
     [
@@ -110,8 +118,33 @@ def test_a_client_that_goes_away_teaches_that_it_was_longer() -> None:
     ],
 )
 def test_what_a_row_teaches(fields: dict[str, Any], finish: str | None) -> None:
-    record = record_of(row(1, **fields))
-    assert (record and record["finish"]) == finish
+    assert [record["finish"] for record in records_of(row(1, **fields))] == ([finish] if finish else [])
+
+
+def test_each_answer_of_a_row_is_a_record() -> None:
+    asked = LengthModel().look({"client": "a"}).to_json()
+    lessons = [{"asked": asked, "tokens": 7, "cut": False}, {"asked": asked, "tokens": 9, "cut": True}]
+    found = records_of(row(1, lessons=lessons, answer_tokens=16, finish="length"))
+    assert [(each["output_tokens"], each["finish"]) for each in found] == [(7, "stop"), (9, "length")]
+
+
+def test_a_fresh_replica_predicts_as_the_old_one_does(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/serve.db"
+    question = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why is the sky blue?"}]
+
+    def expected(server: Server, messages: list[dict[str, str]]) -> Any:
+        return server.post("/v1/budget", {"messages": messages}).json["budget"]["quantiles"]
+
+    with serving(ScriptedEngine(LONG[:77], context=None), database=database) as old:
+        before = expected(old, question)
+        for number in range(60):
+            messages = [*question[: number % 2], {"role": "user", "content": f"Why is the sky {number}?"}]
+            assert old.post("/v1/chat/completions", {"messages": messages}).status == 200
+        until(lambda: answers(old) == 60)
+        with serving(ScriptedEngine(), database=database, length_state="none") as fresh:
+            until(lambda: answers(fresh) == 60)
+            for messages in (question, question[1:]):
+                assert expected(fresh, messages) == expected(old, messages) != before
 
 
 def test_replicas_on_one_database_learn_from_each_other_once(tmp_path: Path) -> None:
@@ -223,10 +256,9 @@ def test_a_look_is_bounded_and_a_late_row_is_learned_once(tmp_path: Path) -> Non
     store, clock = Store(f"sqlite:///{tmp_path}/serve.db"), Clock()
     store.add_requests([row(number, row=number) for number in range(1, 2501) if number != 2400])
     traffic, model = Traffic((model := LengthModel()), store, "me", None, clock), model
-    traffic.look()
-    assert (counted(model), traffic.behind) == (2000, True)
-    traffic.look()
-    assert (counted(model), traffic.behind) == (2499, False)
+    for learned, behind in ((1000, True), (2000, True), (2499, False)):
+        traffic.look()
+        assert (counted(model), traffic.behind) == (learned, behind)
     store.add_requests([row(2400, row=2400), row(2501, row=2501, replica="me")])  # numbered before, there only now
     for _ in range(3):
         traffic.look()

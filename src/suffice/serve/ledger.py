@@ -53,7 +53,7 @@ class Ledger:
         if len(self._rows) >= _BACKLOG:
             self.dropped += 1
             return
-        self._rows.append(({**row, "replica": self._replica}, lessons))
+        self._rows.append((row, lessons))
 
     def close(self) -> None:
         """Write what is left, and end. Blocks."""
@@ -76,6 +76,10 @@ class Ledger:
                 self._taught(lambda traffic: traffic.look())
         self._guarded(self._write)
         self._taught(lambda traffic: traffic.close())
+
+    def _whole(self, row: Mapping[str, Any], lessons: tuple[Lesson, ...]) -> Mapping[str, Any]:
+        """With what other replicas need to learn from it."""
+        return {**row, "replica": self._replica, "lessons": [each.to_json() for each in lessons] or None}
 
     def _learn(self, lessons: list[Lesson]) -> None:
         self._taught(lambda traffic: traffic.learn(lessons))
@@ -105,7 +109,7 @@ class Ledger:
 
     def _write(self) -> None:
         while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
-            self._store.add_requests([row for row, _ in batch])
+            self._store.add_requests([self._whole(*each) for each in batch])
             for _ in batch:  # only now: what was not written stays
                 self._rows.popleft()
             self._learn([lesson for _, lessons in batch for lesson in lessons])

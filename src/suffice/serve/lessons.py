@@ -1,4 +1,4 @@
-"""What a finished request teaches the length model: its own, and those that other replicas or earlier runs wrote down.
+"""What a finished request teaches the length model: here, in other replicas, and in runs to come.
 
 A cap, a client that went away, or a failure ended an answer that would have been longer. A loop's length says when the
 detector stopped it, and a refusal has none: they teach nothing.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from suffice.data import AnswerSummary
     from suffice.serve.service import Ticket
 
-__all__ = ["Lesson", "lessons_of", "read_log", "record_of"]
+__all__ = ["Lesson", "lessons_of", "read_log", "records_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Lesson:
     cut: bool
     """Something ended it, so that its own length is at least this."""
 
+    def to_json(self) -> dict[str, Any]:
+        """As a row of the store holds it."""
+        return {"asked": self.asked.to_json(), "tokens": self.tokens, "cut": self.cut}
+
 
 def lessons_of(ticket: Ticket, row: Mapping[str, Any]) -> tuple[Lesson, ...]:
     """What this replica's own request teaches; nothing where there is no length model."""
@@ -36,13 +40,14 @@ def lessons_of(ticket: Ticket, row: Mapping[str, Any]) -> tuple[Lesson, ...]:
     return (Lesson(budget.asked, row["answer_tokens"], cut),)
 
 
-def record_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A row of the store as a record for `LengthModel`; None where it teaches nothing."""
-    cut = _cut(row)
-    if cut is None:
-        return None
+def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row of the store as records for `LengthModel`, one for each answer: who asked, and how long it was."""
     who = {"model": row["model"], "route": row["route"], "client": row["key_id"]}
-    return {**who, "output_tokens": row["answer_tokens"], "finish": "length" if cut else "stop"}
+    if row["lessons"] is not None:
+        found = [(each["tokens"], each["cut"]) for each in row["lessons"]]
+    else:
+        found = [] if (cut := _cut(row)) is None else [(row["answer_tokens"], cut)]
+    return [{**who, "output_tokens": tokens, "finish": "length" if cut else "stop"} for tokens, cut in found]
 
 
 def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]]:
@@ -70,13 +75,12 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]
     records = []
     for row in rows:
         summary.rows += 1
-        if (record := record_of(row)) is None:
+        if not (found := records_of(row)):
             looped = "repetition" in (row["finish"], row["finish_detail"])
             summary.problems["looped" if looped else "nothing generated"] += 1
-            continue
-        summary.counted += 1
-        summary.cut += record["finish"] == "length"
-        records.append(record)
+        summary.counted += len(found)
+        summary.cut += sum(record["finish"] == "length" for record in found)
+        records += found
     return records
 
 

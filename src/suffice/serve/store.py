@@ -66,9 +66,9 @@ request_rows = sa.Table(
     sa.Column("first_token_seconds", sa.Float),
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("replica", sa.String(32)),
+    sa.Column("lessons", sa.JSON(none_as_null=True)),
 )
-
-"""`replica` is the process that wrote the row: the others learn from it."""
+"""`replica` is the process that wrote the row, `lessons` what it teaches the length models of the others."""
 
 _migration_rows = sa.Table(
     "migrations",
@@ -77,7 +77,7 @@ _migration_rows = sa.Table(
     sa.Column("applied", sa.Float, nullable=False),
 )
 
-LESSON_COLUMNS = ("row", "replica", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
+LESSON_COLUMNS = ("row", "replica", "lessons", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
 """What the length model learns from."""
 
 StoreError = SQLAlchemyError
@@ -90,13 +90,15 @@ def create_keys_and_requests(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
-def add_replica(connection: sa.Connection) -> None:
-    """Who wrote a row; unknown for those that are there."""
-    if "replica" not in {column["name"] for column in sa.inspect(connection).get_columns("requests")}:
-        connection.execute(sa.text("ALTER TABLE requests ADD COLUMN replica VARCHAR(32)"))
+def add_replica_and_lessons(connection: sa.Connection) -> None:
+    """Who wrote a row, and what it teaches; unknown for those that are there."""
+    there = {column["name"] for column in sa.inspect(connection).get_columns("requests")}
+    for name, kind in (("replica", "VARCHAR(32)"), ("lessons", "JSON")):
+        if name not in there:
+            connection.execute(sa.text(f"ALTER TABLE requests ADD COLUMN {name} {kind}"))
 
 
-_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests, add_replica)
+_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests, add_replica_and_lessons)
 """In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from suffice.budget import LengthModel
+from suffice.budget.model import Asked
 from suffice.budget.model.state import FILE_NAME
 from suffice.errors import DataError
-from suffice.serve.lessons import Lesson, record_of
+from suffice.serve.lessons import Lesson, records_of
 from suffice.serve.store import Store
 
 __all__ = ["Traffic"]
 
-_LOOK = 2000  # rows read at once: some 50 ms
-_CATCH_UP = 20_000  # the newest rows that are read at most: what older ones taught has faded
+_LOOK = 1000  # rows read at once: some 70 ms
+_CATCH_UP = 20_000  # the newest rows: what older ones taught has faded, so whoever is further behind skips them
 _GAP_SECONDS = 60.0  # a number that is missing so long was never written
 _GAP = 1000  # numbers; a wider gap was made by somebody who deleted rows
 _SAVE_EVERY = 300.0  # seconds
@@ -48,7 +49,7 @@ class Traffic:
     ) -> None:
         self._model, self._store, self._replica, self._path, self._clock = model, store, replica, path, clock
         self._identity, self._newest = store.identity(), store.last_row()
-        self._row = max(0, self._newest - _CATCH_UP)
+        self._row = 0
         self._missing: dict[int, float] = {}
         self._changed = False
         self._behind = True
@@ -76,6 +77,8 @@ class Traffic:
         """
         now = self._clock()
         self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
+        if self._behind:
+            self._row = max(self._row, self._store.last_row() - _CATCH_UP)
         found = self._store.rows_after(self._row, _LOOK, tuple(self._missing))
         for row in found:
             number = row["row"]
@@ -84,11 +87,21 @@ class Traffic:
                     self._missing |= dict.fromkeys(range(self._row + 1, number), now)
                 self._row = number
             self._missing.pop(number, None)
-            if row["replica"] != self._replica and (record := record_of(row)) is not None:
-                asked = self._model.look(record, predicted=False)
-                self._model.learn(asked, record["output_tokens"], cut=record["finish"] == "length")
-                self._changed = True
+            if row["replica"] != self._replica:
+                self.learn(self._lessons(row))
         self._behind = len(found) >= _LOOK
+
+    def _lessons(self, row: Mapping[str, Any]) -> list[Lesson]:
+        """What a row teaches; one of a replica without a length model, or of an earlier release, who asked alone."""
+        try:
+            if row["lessons"] is not None:
+                return [Lesson(Asked.from_json(each["asked"]), each["tokens"], each["cut"]) for each in row["lessons"]]
+            return [
+                Lesson(self._model.look(each, predicted=False), each["output_tokens"], each["finish"] == "length")
+                for each in records_of(row)
+            ]
+        except (DataError, KeyError, TypeError):  # of a later release, perhaps
+            return []
 
     def save_now_and_then(self) -> None:
         """Save what is new, every five minutes."""

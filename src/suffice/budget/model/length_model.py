@@ -45,6 +45,27 @@ class Asked:
     predicted: bool
     """Whether its answer was predicted. What was not counts in history, and moves no calibration."""
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it, for another process that learns from the answer."""
+        outlook = self.outlook and [round(self.outlook.location, 6), round(self.outlook.scale, 6)]
+        return {"groups": [key.hex() for key in self.groups], "outlook": outlook, "predicted": self.predicted}
+
+    @classmethod
+    def from_json(cls, said: Any) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            location, scale = (float(number) for number in said["outlook"] or (0.0, 1.0))
+            outlook = Outlook(location, scale, novelty=0.0) if said["outlook"] else None
+            if not (math.isfinite(location) and scale > 0):
+                raise ValueError(f"an outlook of {location}, {scale}")
+            return cls(tuple(map(bytes.fromhex, said["groups"])), outlook, bool(said["predicted"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"no request to learn from: {type(error).__name__}: {error}") from None
+
 
 class LengthModel:
     """Predicts how long an answer will be, and learns from every answer. Safe for several threads.
