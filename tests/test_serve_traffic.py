@@ -16,6 +16,7 @@ from scripted import ScriptedEngine
 from serving import LONG, Server, serving
 from suffice.budget import LengthModel
 from suffice.cli.main import main
+from suffice.serve.keys import hash_key, make_key
 from suffice.serve.lessons import records_of
 from suffice.serve.store import Store, request_rows
 from suffice.serve.traffic import Traffic
@@ -298,13 +299,22 @@ def test_replicas_on_postgresql_learn_from_each_other_once(tmp_path: Path) -> No
     def learned(server: Server) -> int:
         return answers(server, served=model, model=model)
 
+    store, (key_id, text) = Store(POSTGRESQL), make_key()  # other tests made keys too, so that one is needed
+    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "tokens_per_day", "expires", "revoked"))
+    permits = {"tiers": ["long"], "models": [], "created": time.time()}
+    store.add_key({"id": key_id, "name": model, "hash": hash_key(text), **permits, **limits})
+    store.close()
+
+    def ask(server: Server) -> None:
+        assert server.post("/infer/long", {"prompt": "hi"}, authorization=f"Bearer {text}").status == 200
+
     states = [str(tmp_path / name) for name in ("one", "two")]
     with serving(Named(), database=POSTGRESQL, length_state=states[0]) as one:
         with serving(Named(), database=POSTGRESQL, length_state=states[1]) as two:
             for number in range(40):
-                (one if number % 3 else two).chat("hi")
+                ask(one if number % 3 else two)
             until(lambda: learned(one) == learned(two) == 40)
-        one.chat("hi")
+        ask(one)
         until(lambda: learned(one) == 41)
     for state in (*states, "none"):
         with serving(Named(), database=POSTGRESQL, length_state=state) as again:
