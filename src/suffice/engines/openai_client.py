@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import Any
 
@@ -20,6 +21,13 @@ _MAX_BODY = 16 << 20  # bytes; a hosted API's list of models has about 1 MiB
 _CONTROL_TIMEOUT = 30.0  # seconds of silence allowed to requests that generate nothing
 _DRAIN_TIMEOUT = 0.2  # seconds for the end of a response after its [DONE], so that the connection can be used again
 _KEEPALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and a request must not run into that
+
+
+_STREAM_HEADERS = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # compression would gather pieces before it lets them go
+    "Content-Type": "application/json",
+}
 
 
 class OpenAIClient:
@@ -66,9 +74,8 @@ class OpenAIClient:
         """
         return await self._http.post(
             url,
-            json=body,
-            # Compression would gather pieces before it lets them go.
-            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "X-Request-Id": request_id},
+            data=json.dumps(body).encode(),
+            headers={**_STREAM_HEADERS, "X-Request-Id": request_id},
             timeout=self._timeout(self._read_timeout),
             allow_redirects=False,
         )

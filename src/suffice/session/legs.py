@@ -104,7 +104,8 @@ class Legs:
                 return await self._next(run), replace(last, finish=None)
             except CannotContinueError as error:
                 finish = Finish("length", "reservation", str(error))
-        return None, replace(last, text=last.text + self._seam.flush(), finish=finish)
+        rest = self._seam.flush()
+        return None, replace(last, text=last.text + rest, finish=finish) if rest or finish is not last.finish else last
 
     async def _next(self, run: GenerationRequest, then: str = "") -> GenerationRequest:
         """The request that goes on with the answer; each one doubles what there is.
@@ -128,4 +129,7 @@ class Legs:
         """The chunk without what was shown already; text whose tokens are known needs no such care."""
         if self._inside:
             chunk, self._inside = replace(chunk, thinking=True), False
-        return chunk if chunk.lengths or not chunk.text else replace(chunk, text=self._seam.push(chunk.text))
+        if chunk.lengths or not chunk.text:
+            return chunk
+        text = self._seam.push(chunk.text)
+        return chunk if text == chunk.text else replace(chunk, text=text)
