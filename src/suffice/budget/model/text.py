@@ -21,7 +21,7 @@ from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios
 from suffice.budget.wishes import find_wishes
 
-__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "TextFeatures", "Prompt", "features", "model_key"]
+__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
 
 BITS = 15
 """n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
@@ -169,6 +169,7 @@ def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
     small, capitals = sum(counts[97:123]) + counts[132], sum(counts[65:91])
     han, kana, script, lines = (counts[code] for code in (128, 129, 130, 10))
     marks = sum([counts[code] for code in _PUNCTUATION]) + counts[131]
+    counted = [counts[code] for code in _COUNTED]
     seen = len(codes) + 1
     log = math.log1p
     return np.array(
@@ -181,7 +182,7 @@ def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
                 log(lines),
                 han / seen,
                 marks / seen,
-                *[counts[code] for code in _COUNTED],
+                *counted,
             ),
             *(log(len(text.partition("\n")[0])), log(len(text.rpartition("\n")[2]))),
             *_wish_numbers(text, "ja" if kana else "zh" if han * 2 > small else "other" if script > seen / 4 else "en"),
