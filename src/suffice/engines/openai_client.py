@@ -160,6 +160,8 @@ async def read_body(response: aiohttp.ClientResponse) -> str:
 
 async def drain(response: aiohttp.ClientResponse) -> None:
     """Reads what is left of a response, not waiting long for it."""
+    if response.content.at_eof():
+        return
     try:
         async with asyncio.timeout(_DRAIN_TIMEOUT):
             while not response.content.at_eof():
