@@ -57,7 +57,7 @@ class Legs:
         while leg is not None:
             run, leg = leg, None
             self._run = run
-            async with aclosing(self._chunks_of(run)) as chunks:
+            async with aclosing(self._engine.submit(run) if run.after is None else self._going_on(run)) as chunks:
                 async for chunk in chunks:
                     chunk = self._joined(chunk)
                     self._written.add(chunk)
@@ -85,15 +85,13 @@ class Legs:
         """Tokens of all runs: the prompt of the first, and answers without what had to be written twice."""
         return self._written.usage
 
-    async def _chunks_of(self, run: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """One run. Where what is written leaves no room for more, the answer is over; that is no error."""
+    async def _going_on(self, run: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """A further run. Where what is written leaves no room for more, the answer is over; that is no error."""
         try:
             async with aclosing(self._engine.submit(run)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except PromptTooLongError as error:
-            if run.after is None:
-                raise
             yield Chunk(finish=Finish("length", "context", str(error.limit)))
 
     async def _end(self, run: GenerationRequest, last: Chunk) -> tuple[GenerationRequest | None, Chunk]:
