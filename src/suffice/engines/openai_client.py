@@ -51,12 +51,14 @@ class OpenAIClient:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._proxy = proxy
+        self._streaming = self._timeout(read_timeout)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Opens the pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),  # one caller's cookies are none of the next one's
             headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
             proxy=self._proxy,
         )
@@ -76,7 +78,7 @@ class OpenAIClient:
             url,
             data=json.dumps(body).encode(),
             headers={**_STREAM_HEADERS, "X-Request-Id": request_id},
-            timeout=self._timeout(self._read_timeout),
+            timeout=self._streaming,
             allow_redirects=False,
         )
 
