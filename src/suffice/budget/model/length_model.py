@@ -18,7 +18,7 @@ from suffice.budget.model.history import Group, Groups, blended, correction, gro
 from suffice.budget.model.prompt_model import LEVELS as SHAPE_LEVELS
 from suffice.budget.model.prompt_model import Outlook, PromptModel, to_scale, to_tokens
 from suffice.budget.model.state import packed, read_state, write_state
-from suffice.budget.model.text import features, model_key
+from suffice.budget.model.text import Prompt, features, model_key
 from suffice.errors import DataError
 
 __all__ = ["MIN_ROWS", "Asked", "LengthModel"]
@@ -30,6 +30,8 @@ MIN_ROWS = 80
 _NOBODY_KNOWS = (math.log(250), 1.2)
 """Median and spread of log length before anything is known: Qwen2.5-7B on IFEval, its spread half as much again."""
 _EDGES_SCALED = to_scale(np.maximum(EDGES[1:], 0.0))
+_REMEMBERED = 4096
+"""Prompts whose outlook is remembered, some 200 bytes each."""
 _SMALL = 0.1  # so that a length of 0 has a logarithm
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
@@ -83,6 +85,7 @@ class LengthModel:
         self._prompt: PromptModel | None = None
         self._groups = Groups(capacity, len(LEVELS))
         self._lock = threading.Lock()
+        self._outlooks: dict[bytes, Outlook] = {}  # of the newest prompts, by their digests
         self.card: dict[str, Any] = {}
         """What the model was trained on and how well it did, as JSON; saved with it."""
 
@@ -144,7 +147,7 @@ class LengthModel:
         Raises:
             UsageError: a message is not one.
         """
-        outlook = self._prompt.outlook(record) if predicted and self._prompt is not None else None
+        outlook = self._outlook(record) if predicted else None
         return Asked(tuple(groups_of(record)), outlook, predicted)
 
     def foresee(self, asked: Asked) -> LengthPrediction:
@@ -163,7 +166,7 @@ class LengthModel:
         self.learn(self.look(record), _length(record), cut=record.get("finish") == "length")
 
     def learn(self, asked: Asked, tokens: int, *, cut: bool = False) -> None:
-        """Learn from one answer. Some 30 microseconds: the prompt is not read again.
+        """Learn from one answer. The prompt is not read again.
 
         Args:
             asked: what `look` said of its request.
@@ -217,6 +220,24 @@ class LengthModel:
         model = cls(capacity=state.groups.capacity)
         model._prompt, model._groups, model.card = state.prompt, state.groups, state.card
         return model
+
+    def _outlook(self, record: Mapping[str, Any]) -> Outlook | None:
+        """What the record's prompt says, or None if it has no text; worked out once for a prompt that comes again, or
+        whose answer is learned from."""
+        prompt = Prompt.of(record) if self._prompt is not None else None
+        if self._prompt is None or prompt is None:
+            return None
+        digest = prompt.digest
+        with self._lock:
+            known = self._outlooks.get(digest)
+        if known is not None:
+            return known
+        outlook = self._prompt.outlook(prompt)
+        with self._lock:
+            self._outlooks[digest] = outlook
+            if len(self._outlooks) > _REMEMBERED:
+                del self._outlooks[next(iter(self._outlooks))]
+        return outlook
 
     def go_on_from(self, other: LengthModel) -> None:
         """Take over, for good, what `other` has learned from traffic; what this model was trained on stays."""
