@@ -41,7 +41,11 @@ def lessons_of(ticket: Ticket, row: Mapping[str, Any]) -> tuple[Lesson, ...]:
 
 
 def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row of the store as records for `LengthModel`, one for each answer: who asked, and how long it was."""
+    """A row of the store as records for `LengthModel`, one for each answer: who asked, and how long it was.
+
+    Raises:
+        KeyError, TypeError: a later release wrote the row.
+    """
     who = {"model": row["model"], "route": row["route"], "client": row["key_id"]}
     if row["lessons"] is not None:
         found = [(each["tokens"], each["cut"]) for each in row["lessons"]]
@@ -75,7 +79,12 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]
     records = []
     for row in rows:
         summary.rows += 1
-        if not (found := records_of(row)):
+        try:
+            found = records_of(row)
+        except (KeyError, TypeError):
+            summary.problems["written by a later release"] += 1
+            continue
+        if not found:
             looped = "repetition" in (row["finish"], row["finish_detail"])
             summary.problems["looped" if looped else "nothing generated"] += 1
         summary.counted += len(found)
