@@ -232,6 +232,13 @@ def test_fit_learns_from_the_servers_log(tmp_path: Path, capsys: pytest.CaptureF
     model = LengthModel.load(output)
     assert (model.predict({"client": "anna"}).quantile(0.9) < 30, model.card["rows"]) == (True, 401)
     assert model.predict({"client": "ben"}).quantile(0.5) > 550
+    store = Store(url)
+    Traffic(model, store, "me", None).close()  # a server that starts with it
+    assert counted(model) == 401
+    store.add_requests([row(904)])
+    Traffic(model, store, "me", None).close()
+    assert counted(model) == 402
+    store.close()
     assert fit(url, "--output", output, "--rows", "60") == 1  # fewer answers, a worse ratio: not replaced
     assert "only the newest 60 requests are read" in (said := capsys.readouterr()).err
     assert "--force" in said.err

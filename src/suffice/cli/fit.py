@@ -39,7 +39,7 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
         raise UsageError("suffice fit needs numpy: pip install 'suffice[fit]'") from None
     from suffice.cli.progress import Progress
 
-    records = _read(dataset, rows, seed)
+    records, learned = _read(dataset, rows, seed)
     with Progress("held-out figures", None, "steps") as progress:
         figures = evaluate(records, lambda done, total: progress.update(done, f"of {total}"))
     print(figures.describe())
@@ -58,20 +58,24 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
         return 1
     with Progress("training on all answers", None, "steps") as progress:
         model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
-    model.card = {"rows": len(records), "datasets": [Path(_shown(spec)).name for spec in dataset], **figures.to_dict()}
+    names = [Path(_shown(spec)).name for spec in dataset]
+    model.card = {"rows": len(records), "datasets": names, **figures.to_dict(), **learned}
     print(f"saved: {model.save(output)}")
     return 0
 
 
-def _read(dataset: tuple[str, ...], rows: int, seed: int) -> list[dict[str, Any]]:
+def _read(dataset: tuple[str, ...], rows: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records, and what the card says of a server's log among them."""
     from suffice.budget import estimate_tokens
     from suffice.data import AnswerSummary, read_answers
 
     records: list[dict[str, Any]] = []
+    learned: dict[str, Any] = {}
     for spec in dataset:
         summary = AnswerSummary()
         if "://" in spec:
-            records += _read_log(spec, rows, summary)
+            found, learned["traffic"] = _read_log(spec, rows, summary)
+            records += found
         else:
             records += read_answers(spec, estimate_tokens, summary, seed=seed)
         print(f"{_shown(spec)}: {summary.describe()}", *summary.notes, sep="\n", file=sys.stderr)
@@ -80,10 +84,10 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> list[dict[str, Any]
     if len(records) > rows:
         print(f"notice: the last {rows} of {len(records)} answers are used; --rows takes more", file=sys.stderr)
         records = records[-rows:]
-    return records
+    return records, learned
 
 
-def _read_log(url: str, rows: int, summary: AnswerSummary) -> list[dict[str, Any]]:
+def _read_log(url: str, rows: int, summary: AnswerSummary) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         from suffice.serve.lessons import read_log
 

@@ -54,8 +54,11 @@ def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**who, "output_tokens": tokens, "finish": "length" if cut else "stop"} for tokens, cut in found]
 
 
-def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]]:
+def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The newest answers of a server's own log as records for `LengthModel`, in order of time.
+
+    Returns:
+        The records, and what a card says of them as `traffic`: a server that starts with the model reads on from there.
 
     Args:
         url: of the database, as `suffice serve --database` takes it; it must be there.
@@ -70,6 +73,7 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]
     store = Store(url, must_exist=True)
     try:
         rows = store.newest_rows(most)
+        learned: dict[str, Any] = {"database": store.identity(), "row": rows[-1]["row"] if rows else 0, "missing": []}
         if (left := store.last_row() - most) > 0:
             summary.notes.append(
                 f"notice: only the newest {most} requests are read, of about {left + most}; --rows: more"
@@ -90,7 +94,7 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> list[dict[str, Any]
         summary.counted += len(found)
         summary.cut += sum(record["finish"] == "length" for record in found)
         records += found
-    return records
+    return records, learned
 
 
 def _cut(row: Mapping[str, Any]) -> bool | None:

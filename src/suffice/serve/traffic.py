@@ -55,6 +55,7 @@ class Traffic:
         self._behind = True
         self._saved = clock()
         self._complained = False
+        self._go_on_after(model.card)
         if path is not None:
             self._restore(path)
 
@@ -145,15 +146,19 @@ class Traffic:
             return
         try:
             kept = LengthModel.load(path)
-            learned = _position(kept.card.get("traffic"))
         except DataError as error:
             print(f"warning: {error}; the length model starts without it", file=sys.stderr)
             return
         self._model.go_on_from(kept)
+        self._row = 0
+        self._go_on_after(kept.card)
+
+    def _go_on_after(self, card: Mapping[str, Any]) -> None:
+        """Begin behind the rows that a model has learned already, from this database."""
+        learned = _position(card.get("traffic"))
         if learned is not None and learned[0] == self._identity:
-            now = self._clock()
-            self._row = max(self._row, min(learned[1], self._newest))  # fewer rows: somebody has deleted some
-            self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), now)
+            self._row = min(learned[1], self._newest)  # fewer rows: somebody has deleted some
+            self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
 
 
 def _position(said: Any) -> tuple[float, int, list[int]] | None:
