@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CHUNKS = 50
 """Events of text in a streamed answer."""
 MODEL = "trivial"
+_MARK = "@"  # in a prompt: where its number goes
+_NUMBERS = itertools.count()
 
 _PIECE = {"object": "chat.completion.chunk", "model": MODEL, "choices": [{"index": 0, "delta": {"content": "word "}}]}
 _END = {**_PIECE, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -149,7 +153,9 @@ class Load:
         return 1000 * ordered[min(int(p * len(ordered)), len(ordered) - 1)]
 
 
-async def measure(port: int, *, connections: int, seconds: float, stream: bool, key: str = "") -> Load:
+async def measure(
+    port: int, *, connections: int, seconds: float, stream: bool = False, fresh: bool = False, key: str = ""
+) -> Load:
     """Ask over kept-alive connections, one request after another on each, for some seconds.
 
     Args:
@@ -157,25 +163,32 @@ async def measure(port: int, *, connections: int, seconds: float, stream: bool, 
         connections: how many ask at once.
         seconds: for how long.
         stream: ask for the 50-chunk stream in place of the fixed completion.
+        fresh: no prompt comes twice, so that nothing can be remembered from one to the next.
         key: bearer token.
     """
     text = "chunks" if stream else "fixed"
-    wanted = {"model": MODEL, "messages": [{"role": "user", "content": f"give me {text}"}], "max_tokens": 100}
-    body = json.dumps({**wanted, "stream": stream}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    request = head.encode() + body
+    wanted = {"model": MODEL, "messages": [{"role": "user", "content": f"give me {text}{_MARK}"}], "max_tokens": 100}
+    body = json.dumps({**wanted, "stream": stream})
+    requests = (
+        _request(body.replace(_MARK, f" {next(_NUMBERS):09d}" if fresh else ""), key) for _ in itertools.count()
+    )
     load = Load()
     ends = time.perf_counter() + seconds
     started = time.perf_counter()
-    await asyncio.gather(*(_ask_until(ends, port, request, stream, load) for _ in range(connections)))
+    await asyncio.gather(*(_ask_until(ends, port, requests, stream, load) for _ in range(connections)))
     load.seconds = time.perf_counter() - started
     return load
 
 
-async def _ask_until(ends: float, port: int, request: bytes, stream: bool, load: Load) -> None:
+def _request(body: str, key: str) -> bytes:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+async def _ask_until(ends: float, port: int, requests: Iterator[bytes], stream: bool, load: Load) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while time.perf_counter() < ends:
+        request = next(requests)
         started = time.perf_counter()
         writer.write(request)
         ok = await _read_response(reader, stream)

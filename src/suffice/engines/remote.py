@@ -276,8 +276,8 @@ class _Run:
 
     reader: AnswerReader
     pieces: deque[Chunk | BaseException] = field(default_factory=deque)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while there are pieces, as far as `next` has looked."""
+    news: asyncio.Future[None] | None = None
+    """What the caller waits for: the next piece."""
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the caller has taken every piece and wants more."""
     task: asyncio.Task[Chunk] | None = None
@@ -286,8 +286,8 @@ class _Run:
         """Waits for the next piece."""
         self.looked.set()
         while not self.pieces:
-            self.news.clear()
-            await self.news.wait()
+            self.news = asyncio.get_running_loop().create_future()
+            await self.news
         return self.pieces.popleft()
 
     async def caught_up(self) -> None:
@@ -298,16 +298,20 @@ class _Run:
     def read(self, data: str) -> None:
         """Passes on what one event says."""
         if (chunk := self.reader.read(data)) is not None:
-            self.pieces.append(chunk)
-            self.news.set()
+            self.pass_on(chunk)
 
     def end(self, task: asyncio.Task[Chunk]) -> None:
         """Passes on how the task ended, which may be before it took its first step."""
         if task.cancelled():
-            self.pieces.append(self.reader.last(Finish("cancelled")))
+            self.pass_on(self.reader.last(Finish("cancelled")))
         else:
-            self.pieces.append(task.exception() or task.result())
-        self.news.set()
+            self.pass_on(task.exception() or task.result())
+
+    def pass_on(self, piece: Chunk | BaseException) -> None:
+        """A piece, or why there are no more."""
+        self.pieces.append(piece)
+        if self.news is not None and not self.news.done():
+            self.news.set_result(None)
 
     def cancel(self) -> None:
         if self.task is not None:

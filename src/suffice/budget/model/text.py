@@ -26,9 +26,9 @@ __all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "feature
 BITS = 15
 """n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
 SEEN_BITS = 20
-"""Which 3-grams training has seen is kept in 2^20 bits: a Bloom filter with one hash function."""
+"""Which 3-grams training has seen is kept in 2^20 bits: a Bloom filter with one hash function. A short Chinese question
+shares few longer ones with any other."""
 _HEAD, _TAIL = 700, 400  # characters of a long prompt that are read: people say what they want first or last
-_FINGERPRINT = 3  # characters: a short Chinese question shares few longer ones with any other
 _ORDERS = 5  # 1 to 5 characters: words in English, words and their neighbours in Chinese
 
 FORM_NAMES = (
@@ -127,19 +127,23 @@ def _lower(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def _ngrams(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """Rolling multiplicative hashes (Knuth's 2654435761; the mixers are from MurmurHash3 and xxHash)."""
+    """Rolling multiplicative hashes of 3 codes or more (Knuth's 2654435761; mixers of MurmurHash3 and xxHash).
+
+    Returns:
+        The cells of all n-grams, and the hashes of the 3-grams in order.
+    """
     found = np.zeros(1 << BITS, bool)
     rolling = codes * np.uint32(2654435761)
-    fingerprints = rolling
     found[rolling >> np.uint32(32 - BITS)] = True
+    added, longer = codes * np.uint32(0x85EBCA6B), []
     for order in range(1, min(_ORDERS, len(codes))):
-        rolling = (rolling[:-1] ^ (rolling[:-1] >> np.uint32(13))) * np.uint32(0x9E3779B1)
-        rolling += codes[order:] * np.uint32(0x85EBCA6B)
-        hashes = (rolling ^ (rolling >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
-        found[hashes >> np.uint32(32 - BITS)] = True
-        if order < _FINGERPRINT:
-            fingerprints = hashes
-    return np.flatnonzero(found), fingerprints >> np.uint32(32 - SEEN_BITS)
+        rolling = (rolling[:-1] ^ (rolling[:-1] >> np.uint32(13))) * np.uint32(0x9E3779B1) + added[order:]
+        longer.append(rolling)
+    hashes = np.concatenate(longer)
+    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
+    found[hashes >> np.uint32(32 - BITS)] = True
+    threes = slice(len(longer[0]), len(longer[0]) + len(longer[1]))
+    return np.flatnonzero(found), hashes[threes] >> np.uint32(32 - SEEN_BITS)
 
 
 @cache
