@@ -14,13 +14,14 @@ from suffice.errors import EngineError, SufficeError
 from suffice.serve import sse
 from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
+from suffice.serve.gathered import Gathered
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem, problem_of
 from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
-from suffice.serve.tiers import decide, find_tier
+from suffice.serve.tiers import decide_all, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Text, Thinking
+from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, side_by_side
 
 __all__ = ["Generate"]
 
@@ -45,6 +46,9 @@ class Generate:
             if wanted.tier not in (None, tier):
                 raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
             wanted = replace(wanted, tier=tier)
+        if wanted.choices > service.settings.max_choices:
+            message = f"{wanted.choices} answers (n times prompts): at most {service.settings.max_choices} to a request"
+            raise Problem(400, message, param="prompt" if wanted.more else "n", code="invalid_value")
         ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
         async with UntilGone(receive) as connection:
             try:
@@ -76,30 +80,63 @@ class Generate:
         service, wanted = self.service, ticket.wanted
         model = service.model(wanted.model, ticket.caller)
         tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
-        tier, budget = await decide(model.session, wanted.request, tier, ticket.caller)
-        ticket.reply = self.reply(wanted, model.name, tier.name, budget=budget)
+        tier, budgets = await decide_all(model.session, wanted.prompts, tier, ticket.caller)
+        ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
         self._tell(ticket.exchange, ticket.reply)
-        if wanted.strict and budget.clamped_from is not None:
-            raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
+        for budget in budgets:
+            if wanted.strict and budget.clamped_from is not None:
+                raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
-        request = replace(wanted.request, tier=tier.name)
-        async with (
-            asyncio.timeout(service.settings.request_timeout),
-            aclosing(model.session.stream(request, budget)) as events,
-        ):
-            async for event in events:
-                ticket.reply.take(event)
-                if isinstance(event, Text):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.piece(event.text), send)
-                elif isinstance(event, Thinking):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.thought(event.text), send)
-                elif isinstance(event, Usage):
-                    ticket.slot.generated = event.answer_tokens
+        async with asyncio.timeout(service.settings.request_timeout):
+            if wanted.choices == 1:
+                await self._one(ticket, model.session, send)
+            else:
+                await self._several(ticket, model.session, send)
         await self._finish(ticket, send)
+
+    async def _one(self, ticket: Ticket, session: Session, send: Send) -> None:
+        assert ticket.reply is not None
+        answer, [budget] = ticket.reply.answers[0], ticket.reply.budgets
+        request = replace(ticket.wanted.request, tier=ticket.reply.tier)
+        async with aclosing(session.stream(request, budget)) as events:
+            async for event in events:
+                await self._take(ticket, answer, event, send)
+
+    async def _several(self, ticket: Ticket, session: Session, send: Send) -> None:
+        """Each answer on a way of its own; one that fails ends all."""
+        reply, wanted = ticket.reply, ticket.wanted
+        assert reply is not None
+        streams = [
+            session.stream(replace(wanted.choice(index), tier=reply.tier), reply.budgets[index // wanted.n])
+            for index in range(wanted.choices)
+        ]
+        async with aclosing(side_by_side(streams)) as events:
+            async for index, event in events:
+                answer = reply.answers[index]
+                await self._take(ticket, answer, event, send)
+                if answer.failed:
+                    return
+                if wanted.stream and answer.finish is not None:
+                    await self._send_piece(ticket, reply.ending(answer), send)
+
+    async def _take(self, ticket: Ticket, answer: Gathered, event: Event, send: Send) -> None:
+        """One event of one answer: noted, counted, and sent where it is a piece of a stream."""
+        reply = ticket.reply
+        assert reply is not None
+        answer.take(event)
+        if isinstance(event, Text):
+            data = reply.piece(answer, event) if ticket.wanted.stream else b""
+        elif isinstance(event, Thinking):
+            data = reply.thought(answer, event.text) if ticket.wanted.stream else b""
+        elif isinstance(event, ToolCallPiece):
+            data = reply.call(answer, event.piece) if ticket.wanted.stream else b""
+        else:
+            if isinstance(event, Usage):
+                ticket.slot.generated = sum([each.tokens for each in reply.answers])
+            return
+        ticket.slot.generated += 1
+        if ticket.wanted.stream:
+            await self._send_piece(ticket, data, send)
 
     def _tell(self, exchange: Exchange, reply: Reply) -> None:
         budget = reply.budget
@@ -127,8 +164,9 @@ class Generate:
     async def _finish(self, ticket: Ticket, send: Send) -> None:
         reply = ticket.reply
         assert reply is not None
-        if reply.finish is None or reply.finish.reason in ("error", "cancelled"):
-            what = reply.finish.what if reply.finish else ""
+        finish = reply.finish
+        if finish is None or finish.reason in ("error", "cancelled"):
+            what = finish.what if finish else ""
             raise ticket.engine_error or EngineError(what or "the engine ended the answer")
         if not ticket.wanted.stream:
             await send_bytes(send, sse.dump(reply.whole()))

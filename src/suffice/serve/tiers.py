@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from suffice.serve.config import ServeSettings
 from suffice.serve.problems import Problem
 from suffice.session import Request, Session
 
-__all__ = ["AUTO", "decide", "find_tier", "load_budgeter"]
+__all__ = ["AUTO", "decide", "decide_all", "find_tier", "load_budgeter"]
 
 AUTO = "auto"
 
@@ -60,3 +60,17 @@ async def decide(session: Session, request: Request, tier: Tier | None, caller: 
         if each.max_new_tokens >= budget.max_new_tokens:
             return each, budget
     return permitted[-1], await session.decide(replace(request, tier=permitted[-1].name))
+
+
+async def decide_all(
+    session: Session, requests: Sequence[Request], tier: Tier | None, caller: Caller
+) -> tuple[Tier, tuple[Budget, ...]]:
+    """The same for several prompts of one request, which get one tier: the one that holds the largest of the budgets.
+
+    Raises as `decide` does.
+    """
+    decided = [await decide(session, each, tier, caller) for each in requests]
+    largest = max((found for found, _ in decided), key=lambda found: found.max_new_tokens)
+    if any(found != largest for found, _ in decided):
+        decided = [await decide(session, each, largest, caller) for each in requests]
+    return largest, tuple(budget for _, budget in decided)
