@@ -5,7 +5,8 @@
         ...  # talk to server.url
         server.requests[0].body["max_tokens"]
 
-Unscripted, it repeats the last message word by word, cut at the request's cap with a true `finish_reason`.
+Unscripted, it repeats the last message word by word, cut at the request's cap with a true `finish_reason`; where there
+are tools it calls the first one with what the user said.
 """
 
 from __future__ import annotations
@@ -223,6 +224,8 @@ def _echo(body: Mapping[str, Any]) -> Reply:
     text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
     if isinstance(text, list):
         text = " ".join(map(str, text))
+    if body.get("tools") and body["messages"][-1]["role"] == "user":
+        return _call(body["tools"][0]["function"]["name"], text)
     words = re.findall(r"\s*\S+", text)
     cap = body.get("max_tokens", body.get("max_completion_tokens", len(words)))
     return Reply(
@@ -230,6 +233,17 @@ def _echo(body: Mapping[str, Any]) -> Reply:
         finish_reason="length" if len(words) > cap else "stop",
         usage=(len(words), min(len(words), cap)),
     )
+
+
+def _call(name: str, text: str) -> Reply:
+    """A call whose arguments come in pieces."""
+    arguments = json.dumps({"said": text})
+    pieces: list[dict[str, Any]] = [
+        {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}},
+        {"index": 0, "function": {"arguments": arguments[:9]}},
+        {"index": 0, "function": {"arguments": arguments[9:]}},
+    ]
+    return Reply(pieces=(), tool_calls=pieces, finish_reason="tool_calls", usage=(9, 12))
 
 
 def _event(
