@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from fake_openai import FakeOpenAI
 from fake_openai import Reply as Scripted
 from serving import Server, serving
 from suffice.engines.local import LocalEngine
+from suffice.engines.remote import RemoteEngine
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -116,3 +118,21 @@ def test_seeds_make_n_answers_differ_and_repeat() -> None:
         texts = [[c["message"]["content"] for c in server.chat("Tell a story.", **ask).json["choices"]] for _ in "ab"]
         assert texts[0] == texts[1]
         assert len(set(texts[0])) == 3
+
+
+@pytest.mark.slow
+def test_n_answers_of_a_real_vllm_with_logprobs_streamed_and_not() -> None:
+    url = os.environ.get("SUFFICE_TEST_VLLM")
+    if url is None:
+        pytest.skip("set SUFFICE_TEST_VLLM to the URL of a vLLM that serves the bundled model in float32")
+    with serving(RemoteEngine(url), upstreams=(url,)) as gateway:
+        ask = {"n": 3, "seed": 3, "temperature": 1.2, "max_tokens": 24, "logprobs": True, "top_logprobs": 2}
+        said = gateway.chat("讲一个故事。", **ask).json
+        texts = [choice["message"]["content"] for choice in said["choices"]]
+        assert len(set(texts)) == 3
+        for choice, text in zip(said["choices"], texts, strict=True):
+            data = b"".join(bytes(entry["bytes"]) for entry in choice["logprobs"]["content"])
+            assert data.decode("utf-8", "ignore") == text.rstrip("\ufffd")
+        choices = [event["choices"][0] for event in gateway.chat("讲一个故事。", **ask, stream=True).events]
+        streamed = ["".join(c["delta"].get("content") or "" for c in choices if c["index"] == i) for i in range(3)]
+        assert streamed == texts  # seeded

@@ -189,3 +189,14 @@ def test_calls_are_found_wherever_the_text_is_cut(size: int) -> None:
     shown = "".join("@" if isinstance(part, dict) else part for part in parts)
     assert shown == f"a <tool@@b {wrong} c <tool_call"
     assert [part["index"] for part in parts if isinstance(part, dict)] == [0, 1]
+
+
+def test_the_local_engine_puts_tools_into_the_prompt_and_counts_them() -> None:
+    with serving(LocalEngine()) as server:
+        engine: Any = server.service.models["suffice-tiny"].pool.upstreams[0].engine
+        engine.tokenizer.chat_template = "{{ tools | tojson if tools else '' }}" + engine.tokenizer.chat_template
+        ask: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+        without, with_tools = (server.chat("Count to 3.", **ask, **more).json for more in ({}, {"tools": [WEATHER]}))
+        assert with_tools["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"] + 20
+        assert with_tools["suffice"]["budget"]["prompt_tokens"] == with_tools["usage"]["prompt_tokens"]
+        assert with_tools["choices"][0]["message"]["content"]
