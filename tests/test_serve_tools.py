@@ -105,8 +105,8 @@ def test_a_conversation_with_calls_goes_on_as_it_is(server: FakeOpenAI, gateway:
 def test_tools_are_counted_with_the_prompt(server: FakeOpenAI, gateway: Server) -> None:
     server.tokenize = 33
     gateway.chat("weather?", tools=[WEATHER])
-    counted = [request.body for request in server.requests if request.path == "/tokenize"]
-    assert counted[-1]["tools"] == [WEATHER]
+    counted = [request.body for request in server.requests if "messages" in request.body and "tokenize" in request.path]
+    assert counted[0]["tools"] == [WEATHER]
 
 
 def test_a_template_without_tools_refuses_them() -> None:

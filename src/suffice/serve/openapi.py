@@ -92,7 +92,7 @@ _COMPLETION_ONLY: dict[str, Any] = {
     },
 }
 _MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}}
-_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds the budget."}
+_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds what is expected."}
 _OBJECT = {"type": "object"}
 
 
