@@ -18,6 +18,7 @@ from serving import Server, serving
 from suffice.engines.base import Capacity
 from suffice.engines.chat_tokenizer import ChatTokenizer, load_tokenizer
 from suffice.engines.local import LocalEngine
+from suffice.errors import UsageError
 from suffice.session import Request, Session
 from suffice.watch import CallSplitter
 
@@ -167,6 +168,13 @@ def test_a_template_with_tools_shows_them_and_calls_as_objects() -> None:
     # The calls end a turn: their answer comes next, so this one is not gone on with.
     assert chat.decode(ids) == "[weather]<user>weather?<assistant>北京!<assistant>"
     assert len(chat.prompt_ids(messages, None)) < len(ids)
+
+
+def test_a_template_that_refuses_a_conversation_says_so() -> None:
+    tokenizer = load_tokenizer(str(TINY)).tokenizer
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(UsageError, match="roles must alternate"):
+        ChatTokenizer(tokenizer, "tiny").prompt_ids([{"role": "user", "content": "x"}], None)
 
 
 def test_python_gets_calls_too() -> None:

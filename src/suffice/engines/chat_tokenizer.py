@@ -87,21 +87,28 @@ class ChatTokenizer:
             raise UsageError(f"{self._name} has no chat template: give a raw prompt, or use a model made for chat")
         if (tools or any("tool_calls" in message for message in messages)) and not self._knows_tools():
             raise UsageError(f"this model's chat template has no tools ({self._name}): leave out tools and tool calls")
+        from jinja2 import TemplateError
+
         going_on = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
-        text = self.tokenizer.apply_chat_template(
-            [_plain(message) for message in messages],
-            tools=list(tools) or None,
-            tokenize=False,
-            add_generation_prompt=not going_on,
-            continue_final_message=going_on,
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [_plain(message) for message in messages],
+                tools=list(tools) or None,
+                tokenize=False,
+                add_generation_prompt=not going_on,
+                continue_final_message=going_on,
+            )
+        except TemplateError as error:  # some allow no system message, or want user and assistant to take turns
+            raise UsageError(f"the chat template of {self._name} refuses this conversation: {error}") from None
         return str(text)
 
     def _knows_tools(self) -> bool:
         """Whether the chat template shows the model its tools: found out once, by trying."""
         if self._reads_tools is None:
             probe: dict[str, Any] = {"conversation": [{"role": "user", "content": "x"}], "tokenize": False}
-            tool = {"type": "function", "function": {"name": "probe_of_tools", "description": "", "parameters": {}}}
+            empty = {"type": "object", "properties": {}}
+            function = {"name": "probe_of_tools", "description": "", "parameters": empty}
+            tool = {"type": "function", "function": function}
             self._reads_tools = "probe_of_tools" in self.tokenizer.apply_chat_template(**probe, tools=[tool])
         return self._reads_tools
 
@@ -140,7 +147,7 @@ def _plain(message: Message) -> dict[str, Any]:
     """A message as templates read it: content as text, and the arguments of calls as objects, not as JSON in a text."""
     plain: dict[str, Any] = {**message, "content": _text(message["content"])}
     if calls := plain.get("tool_calls"):
-        plain["tool_calls"] = [{**call, "function": _with_arguments(call["function"])} for call in calls]
+        plain["tool_calls"] = [{**call, "function": _with_arguments(call.get("function") or {})} for call in calls]
     return plain
 
 

@@ -15,9 +15,9 @@ __all__ = ["Legs", "may_continue"]
 
 # fmt: off
 _NOT_CONTINUED = frozenset({
-    "tool_choice", "functions", "function_call", "response_format", "structured_outputs", "guided_json",
-    "guided_regex", "guided_choice", "guided_grammar", "json_schema", "grammar", "regex", "ebnf",
-    "prompt_logprobs", "echo", "presence_penalty", "frequency_penalty", "min_tokens", "n", "best_of",
+    "tools", "tool_choice", "functions", "function_call", "response_format", "structured_outputs", "guided_json",
+    "guided_regex", "guided_choice", "guided_grammar", "json_schema", "grammar", "regex", "ebnf", "logprobs",
+    "top_logprobs", "prompt_logprobs", "echo", "presence_penalty", "frequency_penalty", "min_tokens", "n", "best_of",
 })
 # fmt: on
 """Fields whose meaning a second request would change: a grammar would begin anew, penalties would forget the answer so
