@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -21,9 +21,11 @@ from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
 from suffice.serve.tiers import decide_all, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, side_by_side
+from suffice.session import Event, Text, Thinking, ToolCallPiece, side_by_side
 
 __all__ = ["Generate"]
+
+Stream = AsyncGenerator[Event, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +89,35 @@ class Generate:
             if wanted.strict and budget.clamped_from is not None:
                 raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
+        streams = [
+            model.session.stream(replace(request, tier=tier.name), budgets[index // wanted.n])
+            for index, request in enumerate(wanted.requests)
+        ]
         async with asyncio.timeout(service.settings.request_timeout):
-            if wanted.choices == 1:
-                await self._one(ticket, model.session, send)
+            if len(streams) == 1:
+                await self._one(ticket, streams[0], send)
             else:
-                await self._several(ticket, model.session, send)
+                await self._several(ticket, streams, send)
         await self._finish(ticket, send)
 
-    async def _one(self, ticket: Ticket, session: Session, send: Send) -> None:
+    async def _one(self, ticket: Ticket, stream: Stream, send: Send) -> None:
         assert ticket.reply is not None
-        answer, [budget] = ticket.reply.answers[0], ticket.reply.budgets
-        request = replace(ticket.wanted.request, tier=ticket.reply.tier)
-        async with aclosing(session.stream(request, budget)) as events:
+        [answer] = ticket.reply.answers
+        async with aclosing(stream) as events:
             async for event in events:
                 await self._take(ticket, answer, event, send)
 
-    async def _several(self, ticket: Ticket, session: Session, send: Send) -> None:
+    async def _several(self, ticket: Ticket, streams: list[Stream], send: Send) -> None:
         """Each answer on a way of its own; one that fails ends all."""
-        reply, wanted = ticket.reply, ticket.wanted
+        reply = ticket.reply
         assert reply is not None
-        streams = [
-            session.stream(replace(wanted.choice(index), tier=reply.tier), reply.budgets[index // wanted.n])
-            for index in range(wanted.choices)
-        ]
         async with aclosing(side_by_side(streams)) as events:
             async for index, event in events:
                 answer = reply.answers[index]
                 await self._take(ticket, answer, event, send)
                 if answer.failed:
                     return
-                if wanted.stream and answer.finish is not None:
+                if ticket.wanted.stream and answer.finish is not None:
                     await self._send_piece(ticket, reply.ending(answer), send)
 
     async def _take(self, ticket: Ticket, answer: Gathered, event: Event, send: Send) -> None:

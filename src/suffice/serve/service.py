@@ -64,14 +64,17 @@ class Ticket:
     @property
     def request_ids(self) -> list[str]:
         """Under which engines know its answers."""
-        wanted = self.wanted
-        several = wanted.choices > 1
-        return [wanted.choice(index).id for index in range(wanted.choices)] if several else [wanted.request.id]
+        return [each.id for each in self.wanted.requests]
+
+    @property
+    def attempts(self) -> int:
+        """How often an engine was asked, for all answers."""
+        return sum(trace.attempts for trace in self.traces)
 
     @property
     def generated(self) -> bool:
         """Whether an engine was asked."""
-        return any(trace.attempts for trace in self.traces)
+        return self.attempts > 0
 
     @property
     def engine_error(self) -> EngineError | None:

@@ -98,9 +98,15 @@ class Wanted:
         """Answers to all prompts."""
         return self.n * (1 + len(self.more))
 
-    def choice(self, index: int) -> Request:
-        """One of several answers as a request of its own: with its own id, and its own seed where one is given, so that
-        the answers to one prompt differ, and all of it can be repeated."""
+    @property
+    def requests(self) -> list[Request]:
+        """One for each answer. Where there are several, each has its own id, and its own seed where one is given, so
+        that the answers to one prompt differ, and all of it can be repeated."""
+        if self.choices == 1:
+            return [self.request]
+        return [self._choice(index) for index in range(self.choices)]
+
+    def _choice(self, index: int) -> Request:
         request = self.prompts[index // self.n]
         sampling = request.sampling
         if sampling.seed is not None:
