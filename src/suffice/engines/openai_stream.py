@@ -18,7 +18,6 @@ __all__ = ["AnswerReader"]
 _END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is OpenAI's, the others are seen elsewhere
 _LENGTH = frozenset({"length", "max_tokens"})
 _FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
-_NOTHING = Chunk()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -63,8 +62,7 @@ class AnswerReader:
         if not choices:
             return None
         try:
-            chunk = self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
-            return None if chunk == _NOTHING else chunk
+            return self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
         except (AttributeError, LookupError, TypeError):
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
@@ -98,7 +96,7 @@ class AnswerReader:
             raise self._error(f"the server failed {self.after()}: {error_message(data)}")
         return event
 
-    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk:
+    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk | None:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
@@ -114,6 +112,8 @@ class AnswerReader:
         self._reasoning_tokens += tokens if reasoning else 0
         likely = choice.get("logprobs")
         logprobs = token_logprobs(likely) if likely and (text or not (reasoning or calls)) else ()
+        if not (text or ids or reasoning or calls or prompt_ids or logprobs):
+            return None
         return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids, tool_calls=calls, logprobs=logprobs)
 
     def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -74,7 +74,8 @@ class Reader:
             yield from map(ToolCallPiece, chunk.tool_calls)
         self._count(chunk)
         if self.finish is None:
-            loop = self._loops.push(chunk) or self._loop_elsewhere(chunk)
+            elsewhere = chunk.reasoning or chunk.tool_calls
+            loop = self._loops.push(chunk) or (self._loop_elsewhere(chunk) if elsewhere else None)
             if loop is not None and not (chunk.finish is not None and chunk.finish.reason == "stop"):
                 yield from self._looped(loop)
         if self.finish is None:
