@@ -105,7 +105,9 @@ class Generate:
         [answer] = ticket.reply.answers
         async with aclosing(stream) as events:
             async for event in events:
-                await self._take(ticket, answer, event, send)
+                data = self._take(ticket, ticket.reply, answer, event)
+                if data is not None:
+                    await self._send_piece(ticket, data, send)
 
     async def _several(self, ticket: Ticket, streams: list[Stream], send: Send) -> None:
         """Each answer on a way of its own; one that fails ends all."""
@@ -114,30 +116,30 @@ class Generate:
         async with aclosing(side_by_side(streams)) as events:
             async for index, event in events:
                 answer = reply.answers[index]
-                await self._take(ticket, answer, event, send)
+                data = self._take(ticket, reply, answer, event)
+                if data is not None:
+                    await self._send_piece(ticket, data, send)
                 if answer.failed:
                     return
                 if ticket.wanted.stream and answer.finish is not None:
                     await self._send_piece(ticket, reply.ending(answer), send)
 
-    async def _take(self, ticket: Ticket, answer: Gathered, event: Event, send: Send) -> None:
-        """One event of one answer: noted, counted, and sent where it is a piece of a stream."""
-        reply = ticket.reply
-        assert reply is not None
+    def _take(self, ticket: Ticket, reply: Reply, answer: Gathered, event: Event) -> bytes | None:
+        """One event of one answer: noted, counted, and as it is sent where it is a piece of a stream."""
         answer.take(event)
+        stream = ticket.wanted.stream
         if isinstance(event, Text):
-            data = reply.piece(answer, event) if ticket.wanted.stream else b""
-        elif isinstance(event, Thinking):
-            data = reply.thought(answer, event.text) if ticket.wanted.stream else b""
-        elif isinstance(event, ToolCallPiece):
-            data = reply.call(answer, event.piece) if ticket.wanted.stream else b""
-        else:
-            if isinstance(event, Usage):
-                ticket.slot.generated = sum([each.tokens for each in reply.answers])
-            return
-        ticket.slot.generated += 1
-        if ticket.wanted.stream:
-            await self._send_piece(ticket, data, send)
+            ticket.slot.generated += 1
+            return reply.piece(answer, event) if stream else None
+        if isinstance(event, Thinking):
+            ticket.slot.generated += 1
+            return reply.thought(answer, event.text) if stream else None
+        if isinstance(event, ToolCallPiece):
+            ticket.slot.generated += 1
+            return reply.call(answer, event.piece) if stream else None
+        if isinstance(event, Usage):
+            ticket.slot.generated = sum(each.tokens for each in reply.answers)
+        return None
 
     def _tell(self, exchange: Exchange, reply: Reply) -> None:
         budget = reply.budget

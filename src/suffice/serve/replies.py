@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from suffice.budget import Budget
-from suffice.engines.base import Finish, TokenLogprob, Usage
+from suffice.engines.base import Finish, TokenLogprob
 from suffice.engines.openai_logprobs import chat_logprobs, completion_logprobs
 from suffice.serve import sse
 from suffice.serve.gathered import Gathered
@@ -50,6 +50,8 @@ class Reply:
     @property
     def finish(self) -> Finish | None:
         """Why the request ended: one answer that failed or was cut counts for all; None while one is under way."""
+        if len(self.answers) == 1:
+            return self.answers[0].finish
         finishes = [answer.finish for answer in self.answers]
         for reason in ("error", "cancelled"):
             if found := next((each for each in finishes if each and each.reason == reason), None):
@@ -113,8 +115,11 @@ class Reply:
 
     def usage_object(self) -> dict[str, Any]:
         """Token counts, each prompt's once; those of pieces while the engine has not said."""
-        prompt = sum(self._prompt_tokens(number) for number in range(len(self.budgets)))
-        answer = sum([each.tokens for each in self.answers])
+        prompt, answer = 0, self.answers[0].tokens
+        for number in range(len(self.budgets)):
+            prompt += self._prompt_tokens(number)
+        if len(self.answers) > 1:
+            answer = sum(each.tokens for each in self.answers)
         counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
         if thinking := self.thinking_tokens:
             counts["completion_tokens_details"] = {"reasoning_tokens": thinking}
@@ -133,10 +138,11 @@ class Reply:
 
     def _prompt_tokens(self, number: int) -> int:
         """As one of the answers to that prompt says, else as the budget counted."""
-        said: Usage | None = None
-        for answer in self.answers[number * self.wanted.n : (number + 1) * self.wanted.n]:
-            said = said or answer.usage
-        return (said.prompt_tokens if said else self.budgets[number].prompt_tokens) or 0
+        n = self.wanted.n
+        for answer in self.answers[number * n : (number + 1) * n]:
+            if answer.usage is not None:
+                return answer.usage.prompt_tokens
+        return self.budgets[number].prompt_tokens or 0
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

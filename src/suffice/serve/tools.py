@@ -20,6 +20,8 @@ def read_tools(fields: Fields, passes_on: bool) -> tuple[Mapping[str, Any], ...]
     Raises:
         Problem: they have another shape, or ask for what the local engine cannot do.
     """
+    if passes_on and "tools" not in fields.left:
+        return ()
     tools = fields.take("tools", [])
     if not isinstance(tools, list) or not all(map(_is_tool, tools)):
         raise wrong("tools", tools, f"a list of {_EXAMPLE}")

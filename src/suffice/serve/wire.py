@@ -133,8 +133,8 @@ def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Want
     if top and not wanted_logprobs:
         raise Problem(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     logprobs = top or 0 if wanted_logprobs else None
-    request = Request(messages=messages, tools=read_tools(fields, passes_on), logprobs=logprobs, id=request_id)
-    return _wanted(fields, request, passes_on)
+    tools = read_tools(fields, passes_on)
+    return _wanted(fields, passes_on, messages=messages, tools=tools, logprobs=logprobs, id=request_id)
 
 
 def read_completion(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
@@ -143,8 +143,8 @@ def read_completion(body: dict[str, Any], request_id: str, *, passes_on: bool) -
     first, *more = _prompts(fields.take("prompt"))
     if fields.left.get("logprobs") is False:  # a number in this API
         fields.take("logprobs")
-    request = Request(**first, logprobs=fields.integer("logprobs", 0, _TOP_LOGPROBS), id=request_id)
-    wanted = _wanted(fields, request, passes_on)
+    logprobs = fields.integer("logprobs", 0, _TOP_LOGPROBS)
+    wanted = _wanted(fields, passes_on, **first, logprobs=logprobs, id=request_id)
     return replace(wanted, more=tuple(replace(wanted.request, **each) for each in more)) if more else wanted
 
 
@@ -165,15 +165,16 @@ def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wan
         if name in fields.left and not neutral(fields.take(name)):
             message = f"{name} is not supported on /infer: ask /v1/chat/completions"
             raise Problem(400, message, param=name, code="unsupported_parameter")
-    return _wanted(fields, Request(messages=messages, id=request_id), passes_on)
+    return _wanted(fields, passes_on, messages=messages, id=request_id)
 
 
-def _wanted(fields: Fields, request: Request, passes_on: bool) -> Wanted:
+def _wanted(fields: Fields, passes_on: bool, **own: Any) -> Wanted:
     """What all APIs have in common.
 
     Args:
         fields: what is left of the body.
-        request: with the prompt and what else only one API has.
+        passes_on: as for `read_chat`.
+        own: fields of the session's `Request` that were read already: the prompt, and what only one API has.
     """
     options = fields.take("stream_options", {})
     if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
@@ -188,8 +189,8 @@ def _wanted(fields: Fields, request: Request, passes_on: bool) -> Wanted:
         message = f"best_of is {best_of}, which is not supported here: leave it out, or make n {best_of} and choose"
         raise Problem(400, message, param="best_of", code="unsupported_parameter")
     extra, ignored = _others(fields, passes_on)
-    request = replace(
-        request,
+    request = Request(
+        **own,
         max_new_tokens=cap,
         max_length=max_length,
         sampling=sampling,

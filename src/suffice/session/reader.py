@@ -68,7 +68,7 @@ class Reader:
             if is_thinking:
                 yield Thinking(text)
             else:
-                yield from self._answer(text)
+                yield from self._text(text) if self._calls is None else self._text_and_calls(text, self._calls)
         if chunk.tool_calls:
             self._separate = False
             yield from map(ToolCallPiece, chunk.tool_calls)
@@ -120,37 +120,34 @@ class Reader:
             if rest and is_thinking:
                 yield Thinking(rest)
             elif rest:
-                yield from self._answer(rest)
+                yield from self._text(rest) if self._calls is None else self._text_and_calls(rest, self._calls)
             if self._calls is not None and (rest := self._calls.flush()):
-                yield from self._said(rest)
+                yield from self._text(rest)
             if rest := self._stop_words.flush():
-                yield self._text(rest)
+                yield self._shown_text(rest)
             finish = self.finish or finish
         yield replace(usage, thinking_tokens=max(usage.thinking_tokens, self._thinking_tokens))
         yield self._with_limit(finish)
 
-    def _answer(self, text: str) -> Iterator[Event]:
+    def _text_and_calls(self, text: str, calls: CallSplitter) -> Iterator[Event]:
         """A piece of the answer, tool calls apart."""
-        if self._calls is None:
-            yield from self._said(text)
-            return
-        for part in self._calls.push(text):
+        for part in calls.push(text):
             if isinstance(part, str):
-                yield from self._said(part)
+                yield from self._text(part)
             elif self.finish is None:
                 yield ToolCallPiece(part)
 
-    def _said(self, text: str) -> Iterator[Event]:
+    def _text(self, text: str) -> Iterator[Event]:
         """A piece of the text, as far as it may be shown."""
         if self.finish is not None:
             return
         match = self._stop_words.push(text)
         if match.text:
-            yield self._text(match.text)
+            yield self._shown_text(match.text)
         if match.word is not None:
             self.finish = Finish("stop", "stop_word", match.word)
 
-    def _text(self, text: str) -> Text:
+    def _shown_text(self, text: str) -> Text:
         self._shown += len(text)
         if self._likely is None:
             return Text(text)
