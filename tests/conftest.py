@@ -6,10 +6,14 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fake_openai import FakeOpenAI
+
+if TYPE_CHECKING:
+    from serving import Server
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +38,13 @@ def server() -> Iterator[FakeOpenAI]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def gateway(server: FakeOpenAI) -> Iterator[Server]:
+    """Suffice in front of the fake server."""
+    from serving import serving
+    from suffice.engines.remote import RemoteEngine
+
+    with serving(RemoteEngine(server.url), upstreams=(server.url,)) as gateway:
+        yield gateway

@@ -5,7 +5,8 @@
         ...  # talk to server.url
         server.requests[0].body["max_tokens"]
 
-Unscripted, it repeats the last message word by word, cut at the request's cap with a true `finish_reason`.
+Unscripted, it repeats the last message word by word, cut at the request's cap with a true `finish_reason`; where there
+are tools it calls the first one with what the user said.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Reply:
     """Prompt and answer tokens; sent only when the request asks for them."""
     reasoning: Sequence[str] = ()
     """Pieces of `reasoning_content` before the text."""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    """Pieces of tool calls after the text, each an event."""
     error_event: Any = None
     """Sent in the stream after the pieces, instead of the end."""
     done: bool = True
@@ -61,7 +64,8 @@ class Reply:
     def events(self, body: Mapping[str, Any], chat: bool) -> list[str]:
         """The data of each event of the stream."""
         events = [_event(chat, reasoning=piece) for piece in self.reasoning]
-        events += [_event(chat, text=piece) for piece in self.pieces]
+        events += [_event(chat, text=piece, logprobs=_logprobs(body, chat, [piece])) for piece in self.pieces]
+        events += [_event(chat, tool_call=piece) for piece in self.tool_calls]
         if self.error_event is not None:
             return [*events, json.dumps(self.error_event)]
         if self.finish_reason is not None:
@@ -177,7 +181,7 @@ class FakeOpenAI:
             if reply.body is not None:
                 return _body(reply)
             if not body.get("stream"):
-                return _whole(reply, request.path.endswith("chat/completions"))
+                return _whole(reply, body, request.path.endswith("chat/completions"))
             return await self._stream(request, reply, body)
         except (asyncio.CancelledError, ConnectionError):
             self.abandoned.set()
@@ -218,6 +222,10 @@ class FakeOpenAI:
 
 def _echo(body: Mapping[str, Any]) -> Reply:
     text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+    if isinstance(text, list):
+        text = " ".join(map(str, text))
+    if body.get("tools") and body["messages"][-1]["role"] == "user":
+        return _call(body["tools"][0]["function"]["name"], text)
     words = re.findall(r"\s*\S+", text)
     cap = body.get("max_tokens", body.get("max_completion_tokens", len(words)))
     return Reply(
@@ -227,19 +235,56 @@ def _echo(body: Mapping[str, Any]) -> Reply:
     )
 
 
+def _call(name: str, text: str) -> Reply:
+    """A call whose arguments come in pieces."""
+    arguments = json.dumps({"said": text})
+    pieces: list[dict[str, Any]] = [
+        {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}},
+        {"index": 0, "function": {"arguments": arguments[:9]}},
+        {"index": 0, "function": {"arguments": arguments[9:]}},
+    ]
+    return Reply(pieces=(), tool_calls=pieces, finish_reason="tool_calls", usage=(9, 12))
+
+
 def _event(
     chat: bool,
     text: str | None = None,
     reasoning: str | None = None,
     finish_reason: str | None = None,
     stop_reason: int | str | None = None,
+    tool_call: Mapping[str, Any] | None = None,
+    logprobs: Any = None,
 ) -> str:
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "stop_reason": stop_reason}
+    choice["logprobs"] = logprobs
     if chat:
         choice["delta"] = {"content": text} | ({"reasoning_content": reasoning} if reasoning else {})
+        choice["delta"] |= {"tool_calls": [tool_call]} if tool_call else {}
     else:
         choice["text"] = text or ""
     return json.dumps({"object": "chunk", "choices": [choice], "usage": None})
+
+
+def _logprobs(body: Mapping[str, Any], chat: bool, pieces: Sequence[str]) -> Any:
+    """As vLLM says it where it is asked: each piece one token, likelier the longer it is."""
+    if body.get("logprobs") is None or body["logprobs"] is False:  # 0 is a number of alternatives
+        return None
+    values = [-1.0 / len(piece) for piece in pieces]
+    others = range(body.get("top_logprobs") or 0 if chat else body["logprobs"])
+    if not chat:
+        tops = [{f"other{i}": -2.0 - i for i in others} for _ in pieces]
+        return {
+            "tokens": list(pieces),
+            "token_logprobs": values,
+            "top_logprobs": tops,
+            "text_offset": [0] * len(pieces),
+        }
+    top = [{"token": f"other{i}", "logprob": -2.0 - i, "bytes": list(f"other{i}".encode())} for i in others]
+    entries = [
+        {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": top}
+        for piece, value in zip(pieces, values, strict=True)
+    ]
+    return {"content": entries}
 
 
 def _body(reply: Reply) -> web.Response:
@@ -249,10 +294,11 @@ def _body(reply: Reply) -> web.Response:
     return web.Response(text=reply.body, content_type=kind, status=reply.status, headers=reply.headers)
 
 
-def _whole(reply: Reply, chat: bool) -> web.Response:
+def _whole(reply: Reply, body: Mapping[str, Any], chat: bool) -> web.Response:
     text = "".join(reply.pieces)
     choice: dict[str, Any] = {"index": 0, "finish_reason": reply.finish_reason}
     choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice["logprobs"] = _logprobs(body, chat, reply.pieces)
     return web.json_response({"choices": [choice], "usage": _usage(reply.usage) if reply.usage else None})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 
 from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount, Usage
 from suffice.errors import EngineError
@@ -64,7 +65,9 @@ class ScriptedEngine:
     def capacity(self) -> Capacity:
         return Capacity(self.context, None, self.default_max_new_tokens)
 
-    async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
         return TokenCount(len(prompt or "") + sum(len(m["content"]) for m in messages))
 
     async def health(self) -> Health:

@@ -74,6 +74,17 @@ def test_every_finished_answer_teaches_and_nothing_else_does(tmp_path: Path) -> 
     assert b"hello" not in (tmp_path / "serve-length" / "length_model.npz").read_bytes()
 
 
+def test_several_answers_to_a_request_are_several_lessons(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/serve.db"
+    with serving(ScriptedEngine("hello"), database=database) as server:
+        assert server.chat("hi", n=3, seed=1).status == 200
+        assert server.post("/v1/completions", {"prompt": ["hi", "ho"]}).status == 200
+        until(lambda: answers(server) == 5)
+        with serving(ScriptedEngine(), database=database, length_state="none") as other:
+            until(lambda: answers(other) == 5)
+            assert answers(other, route=CHAT) == 3
+
+
 def test_what_is_cut_is_longer_than_this_and_a_loop_teaches_nothing() -> None:
     with serving(ScriptedEngine(LONG[:600], context=None)) as server:
         for _ in range(30):

@@ -118,3 +118,9 @@ def test_many_requests_run_at_once() -> None:
 def test_auto_uses_the_models_own_default_where_the_prompt_says_nothing() -> None:
     answer = ask(ScriptedEngine("x" * 5000, default_max_new_tokens=77), prompt="hm")
     assert (answer.budget.max_new_tokens, answer.finish.by) == (77, "model")
+
+
+@pytest.mark.parametrize("text", ["<", "<thi", "a <", "a STO"])
+def test_what_is_held_back_at_the_end_is_not_lost(text: str) -> None:
+    answer = asyncio.run(Session(ScriptedEngine(text)).answer(Request(prompt="x", stop_words=("STOP",))))
+    assert answer.text == text

@@ -83,6 +83,9 @@ def _options() -> list[click.Parameter]:
         Option(
             ["--max-waiting"], type=click.IntRange(min=0), **pressure, help="Requests that may wait. [default: 512]"
         ),
+        Option(
+            ["--max-choices"], type=positive, **pressure, help="Answers that one request may ask for. [default: 16]"
+        ),
         Option(["--queue-timeout"], type=seconds, **pressure, help="Longest wait, in seconds. [default: 60]"),
         Option(["--request-timeout"], type=seconds, **pressure, help="Longest answer, in seconds. [default: 600]"),
         Option(["--drain-timeout"], type=seconds, **pressure, help="Seconds to finish in at SIGTERM. [default: 30]"),

@@ -17,6 +17,7 @@ __all__ = [
     "Prefix",
     "Sampling",
     "TokenCount",
+    "TokenLogprob",
     "Usage",
 ]
 
@@ -68,6 +69,12 @@ class GenerationRequest:
     """A conversation, to which the model's chat template is applied."""
     prompt: str | None = None
     """Raw text to go on with, no template applied (OpenAI's completions)."""
+    prompt_ids: tuple[int, ...] = ()
+    """The same as tokens, with an empty `prompt`."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the answer may call, in OpenAI's shape."""
+    logprobs: int | None = None
+    """Say how likely each token was, and this many others in its place; None says nothing."""
     sampling: Sampling = field(default_factory=Sampling)
     stop_tokens: tuple[str, ...] = ()
     """Words that end the answer *if* they are one special token of the vocabulary (they never show up in text). Others
@@ -78,7 +85,7 @@ class GenerationRequest:
     after: Prefix | None = None
     """Go on after this instead of beginning an answer; it comes from `Engine.seam`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), as they are."""
+    """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), as they are."""
 
     @property
     def first_cap(self) -> int:
@@ -120,6 +127,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of an answer, and how likely the model thought it."""
+
+    token: str
+    """Its text; U+FFFD for what is no whole character."""
+    logprob: float
+    """The natural logarithm of its probability, before temperature and penalties where the engine can tell."""
+    data: tuple[int, ...] | None = None
+    """Its bytes in UTF-8; None where nobody knows."""
+    others: tuple[TokenLogprob, ...] = ()
+    """The likeliest tokens in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer, as the engine produces it. `text` never holds half a character."""
 
@@ -134,6 +155,11 @@ class Chunk:
     """The prompt's tokens, on the first chunk of a server that tells them."""
     thinking: bool = False
     """On the first chunk: the prompt has opened a block of thinking, and the text begins inside it."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Pieces of tool calls, as OpenAI's streams have them: `index`, `id`, `function.name`, more of
+    `function.arguments`. They come after this chunk's `text`."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens of `text`, where the request wants them."""
     finish: Finish | None = None
     """Set on the last chunk, and only there. The engine knows `stop` (end token) and `length`."""
     usage: Usage | None = None
@@ -154,6 +180,8 @@ class Capacity:
     """What a request costs in KV tokens when it is admitted: nothing (vLLM: it takes pages as it goes), its
     reservation, which the engine grows by itself, or all of its cap, so that a smaller one at first pays even where
     going on costs another request."""
+    calls_in_text: bool = False
+    """Tool calls stand in the text as the model writes them; servers take them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +249,10 @@ class Engine(Protocol):
         """What fits."""
         ...
 
-    async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
-        """Tokens of the conversation with the chat template applied (or of the raw `prompt`)."""
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
+        """Tokens of the conversation with the chat template applied, tools included (or of the raw `prompt`)."""
         ...
 
     async def health(self) -> Health:

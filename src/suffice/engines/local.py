@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -124,7 +124,7 @@ class LocalEngine:
         if any(stream.request.id == request.id for stream in self._streams.values()):
             raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
         manager = await self._running_manager()
-        prompt = prompting.prompt_ids(request.messages, request.prompt)
+        prompt = prompting.given_ids(request)
         after = list(request.after.token_ids) if request.after is not None else []
         limit, limited_by = self._room(request, len(prompt) + len(after))
         sampling = prompting.sampling(request.sampling)
@@ -133,6 +133,8 @@ class LocalEngine:
         stream = AnswerStream(request, decoder, len(prompt), end_tokens, limited_by)
         thinking = not after and prompting.opens_thinking(prompt)
         key = str(next(self._numbers))
+        if request.logprobs is not None:
+            stream.likely = manager.watch(key, len(prompt), request.logprobs, prompting.token_bytes)
         self._streams[key] = stream
         try:
             accepted = manager.submit(
@@ -153,6 +155,8 @@ class LocalEngine:
                     return
         finally:
             self._streams.pop(key, None)
+            if stream.likely is not None:
+                manager.unwatch(key)
             if stream.running:
                 stream.running = False
                 manager.cancel_request(key)
@@ -177,7 +181,8 @@ class LocalEngine:
         """What fits: the model's context, and the KV cache that was set aside."""
         prompting = self._ready()
         kv_tokens = self._manager.kv_tokens if self._manager is not None else None
-        return Capacity(prompting.context_tokens, kv_tokens, prompting.default_max_new_tokens, "reservation")
+        default = prompting.default_max_new_tokens
+        return Capacity(prompting.context_tokens, kv_tokens, default, "reservation", calls_in_text=True)
 
     def reserved_tokens(self) -> int:
         """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
@@ -188,9 +193,11 @@ class LocalEngine:
         device = str(self._ready().model.device)
         return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
 
-    async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
         """Tokens of the prompt as `submit` would build it."""
-        return TokenCount(len(self._ready().prompt_ids(messages, prompt)))
+        return TokenCount(len(self._ready().prompt_ids(messages, prompt, tools)))
 
     async def health(self) -> Health:
         """Not ok before loading, and after a failure until a request succeeds."""

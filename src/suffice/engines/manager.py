@@ -13,6 +13,7 @@ from transformers.generation.continuous_batching.model_runner import infer_max_s
 
 from suffice.engines import paged
 from suffice.engines.growing import GrowingRequest
+from suffice.engines.likely import Describe, Likely
 from suffice.engines.recovery import Recovery
 from suffice.engines.sampling import BatchSampler, SamplingParams
 from suffice.memory import KvLayout, free_memory, is_memory_error
@@ -67,7 +68,7 @@ class Manager(ContinuousBatchingManager):
     ) -> None:
         self._failed = failed
         super().__init__(model, GenerationConfig(do_sample=False, eos_token_id=-1), config)
-        self.logit_processor = BatchSampler()
+        self.logit_processor: BatchSampler = BatchSampler()
         self.output_router = _Router(deliver)
         self._hook = None
         self._recovery: Recovery
@@ -111,6 +112,15 @@ class Manager(ContinuousBatchingManager):
         """Cache that running requests have been promised: their prompts and the reservations of their answers."""
         running = list(self.batch_processor.scheduler.active_requests.values())
         return sum(len(each.initial_tokens) + each.reserved_tokens for each in running)
+
+    def watch(self, key: str, prompt_tokens: int, others: int, describe: Describe) -> Likely:
+        """Note how likely the tokens of a request are, which has yet to be submitted."""
+        likely = self.logit_processor.likely[key] = Likely(prompt_tokens, others, describe)
+        return likely
+
+    def unwatch(self, key: str) -> None:
+        """The request is over."""
+        self.logit_processor.likely.pop(key, None)
 
     def submit(
         self,

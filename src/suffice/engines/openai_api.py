@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,6 +60,11 @@ class Dialect:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
         else:
             body |= {"prompt": _raw_prompt(request), "max_tokens": request.first_cap}
+        if request.tools:
+            body["tools"] = list(request.tools)
+        if request.logprobs is not None:
+            asked = {"logprobs": True, "top_logprobs": request.logprobs}
+            body |= asked if "messages" in body else {"logprobs": request.logprobs}
         if self.token_ids:
             body["return_token_ids"] = True
         if self.usage_in_stream:
@@ -102,7 +107,7 @@ def _raw_prompt(request: GenerationRequest) -> str | list[int]:
     """Text to complete; or tokens, with which nothing is tokenized a second time and perhaps otherwise."""
     after = request.after
     if after is None:
-        return request.prompt or ""
+        return list(request.prompt_ids) or request.prompt or ""
     return [*after.prompt_ids, *after.token_ids] if after.prompt_ids else (request.prompt or "") + after.text
 
 
@@ -143,9 +148,13 @@ def api_key(given: str | None) -> str:
     return key
 
 
-def estimate_tokens(messages: Sequence[Message], prompt: str | None = None) -> int:
+def estimate_tokens(
+    messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+) -> int:
     """About how many tokens a prompt has, by its characters: for where no tokenizer is known. Images count nothing."""
     texts = [text_of(message.get("content")) for message in messages] + [prompt or ""]
+    if tools:
+        texts.append(json.dumps(list(tools), ensure_ascii=False))
     cjk = sum(len(_CJK.findall(text)) for text in texts)
     other = sum(map(len, texts)) - cjk
     return round(cjk * _TOKENS_PER_CJK + other / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)

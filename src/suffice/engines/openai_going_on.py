@@ -58,6 +58,10 @@ class GoingOn:
                 return prefix
         if written.reasoned:
             raise CannotContinueError("the server has taken thinking out of the text, and it does not tell its tokens")
+        if request.prompt_ids:
+            raise CannotContinueError(
+                "the prompt was given as tokens, and the server does not tell those of the answer"
+            )
         text = written.text.rstrip(_UNFINISHED)
         if request.prompt is not None:
             return Prefix(text + then)

@@ -9,6 +9,8 @@ from typing import Any
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.openai_api import error_message, estimate_tokens, one_line, text_of
+from suffice.engines.openai_logprobs import token_logprobs
+from suffice.engines.tool_calls import ToolCalls
 from suffice.errors import EngineError
 
 __all__ = ["AnswerReader"]
@@ -38,6 +40,7 @@ class AnswerReader:
         self._stop_reason: Any = None
         self._usage: Usage | None = None
         self._held = ""
+        self._calls: ToolCalls | None = None
 
     @property
     def complete(self) -> bool:
@@ -100,14 +103,23 @@ class AnswerReader:
         message = choice.get("delta") or choice.get("message") or {}
         reasoning = text_of(message.get("reasoning_content") or message.get("reasoning"))
         text = self._whole(text_of(message.get("content") or choice.get("text") or ""))
-        self.pieces += bool(text)
+        calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
+        self.pieces += bool(text) or bool(calls)
         prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
         ids = _ids(choice, "token_ids")
-        tokens = len(ids) or bool(text) + bool(reasoning)
+        tokens = len(ids) or bool(text) + bool(reasoning) + bool(calls)
         self._tokens += tokens
         self._reasoning_tokens += tokens if reasoning else 0
-        found = text or ids or reasoning or prompt_ids
-        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids) if found else None
+        likely = choice.get("logprobs")
+        logprobs = token_logprobs(likely) if likely and (text or not (reasoning or calls)) else ()
+        if not (text or ids or reasoning or calls or prompt_ids or logprobs):
+            return None
+        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids, tool_calls=calls, logprobs=logprobs)
+
+    def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        if self._calls is None:
+            self._calls = ToolCalls()
+        return tuple(map(self._calls.add, pieces))
 
     def _whole(self, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
@@ -123,7 +135,7 @@ class AnswerReader:
         if reason is None:
             if not self.done:
                 raise self._error(f"connection dropped {self.after()}")
-            if self._usage and self._usage.answer_tokens >= self._request.first_cap:
+            if self._usage and self._cap_reached():
                 return self._length()
             return Finish("stop", what="the server gave no finish_reason")
         if reason in _FAILED:
@@ -132,14 +144,20 @@ class AnswerReader:
             return self._length()
         if reason == "repetition":  # vLLM's own detection, where the request asked for it
             return Finish("stop", "repetition", "found by the server")
+        if self._calls is not None and not self._calls.whole and self._cap_reached():
+            return self._length()  # some servers say `tool_calls` for a call that the cap has cut
         what = "" if self._stop_reason is None else str(self._stop_reason)
         return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
+
+    def _cap_reached(self) -> bool:
+        return (self._usage.answer_tokens if self._usage else self._tokens) >= self._request.first_cap
 
     def _length(self) -> Finish:
         return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
 
     def _counted(self) -> Usage:
-        prompt_tokens = estimate_tokens(self._request.messages, self._request.prompt)
+        request = self._request
+        prompt_tokens = len(request.prompt_ids) or estimate_tokens(request.messages, request.prompt, request.tools)
         return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:

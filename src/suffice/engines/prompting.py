@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from suffice.engines.base import Finish, Sampling
+from suffice.engines.base import Finish, GenerationRequest, Sampling
 from suffice.engines.chat_tokenizer import ChatTokenizer
 from suffice.engines.loading import LoadedModel
 from suffice.engines.sampling import SamplingParams
@@ -34,6 +34,18 @@ class Prompting(ChatTokenizer):
         """From `generation_config.json`, if it says."""
         limit: int | None = self._generation.max_new_tokens
         return limit
+
+    def given_ids(self, request: GenerationRequest) -> list[int]:
+        """The prompt's tokens, as they are given or as text makes them.
+
+        Raises:
+            UsageError: as `prompt_ids` does, or the vocabulary has no such token.
+        """
+        if not request.prompt_ids:
+            return self.prompt_ids(request.messages, request.prompt, request.tools)
+        if (largest := max(request.prompt_ids)) >= self._config.vocab_size:
+            raise UsageError(f"the prompt has the token {largest}: this model's end at {self._config.vocab_size - 1}")
+        return list(request.prompt_ids)
 
     def end_tokens(self, stop_tokens: Sequence[str]) -> dict[int, Finish]:
         """Every token that ends an answer, and what to say when it does."""

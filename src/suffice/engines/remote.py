@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import ClientPayloadError, ClientResponse
 
@@ -142,7 +142,9 @@ class RemoteEngine:
             self._context_tokens, kv_tokens=None, charges="cap" if self._owner in CHARGES_CAP else "nothing"
         )
 
-    async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
         """Tokens of a prompt: exact where the tokenizer is known and from servers with a /tokenize route (vLLM,
         SGLang), else estimated by characters.
 
@@ -150,9 +152,11 @@ class RemoteEngine:
             EngineError: the server cannot be reached.
         """
         if self._tokenizer is not None:
-            return TokenCount(len(self._tokenizer.prompt_ids(messages, prompt)))
+            return TokenCount(len(self._tokenizer.prompt_ids(messages, prompt, tools)))
         if self._can_tokenize:
-            subject = {"messages": list(messages)} if prompt is None else {"prompt": prompt}
+            subject: dict[str, Any] = {"messages": list(messages)} if prompt is None else {"prompt": prompt}
+            if tools:
+                subject["tools"] = list(tools)
             status, text = await self._client.ask(
                 "POST", f"{self._client.root}/tokenize", {"model": self._model, **subject}
             )
@@ -160,7 +164,7 @@ class RemoteEngine:
             if isinstance(count, int):
                 return TokenCount(count)
             self._can_tokenize = status not in (200, 404, 405, 501)  # 200 without a count: another route of that name
-        return TokenCount(estimate_tokens(messages, prompt), exact=False)
+        return TokenCount(estimate_tokens(messages, prompt, tools), exact=False)
 
     async def health(self) -> Health:
         """Whether the server answers: on /health where there is one, else on /v1/models. Never raises."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from suffice.engines.likely import Likely
+
 __all__ = ["BatchSampler", "SamplingParams"]
 
 _SEED_STRIDE = 1_000_003  # a prime, so that neighbouring seeds do not meet at neighbouring positions
@@ -49,6 +51,9 @@ class BatchSampler:
     def __init__(self) -> None:
         self._states: list[Any] = []
         self._seen: dict[str, tuple[torch.Tensor, int]] = {}
+        self.likely: dict[str, Likely] = {}
+        """By request, where the log-probabilities of tokens are wanted. Those are the model's own: before penalties and
+        temperature."""
 
     def check_kwargs(self, kwargs: dict[str, Any]) -> None:
         """Parameters are checked before a request is submitted."""
@@ -64,13 +69,28 @@ class BatchSampler:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, args: torch.Tensor) -> torch.Tensor:
         """Penalise, draw, and mark what was drawn. Shape of `scores`: [requests, vocabulary]."""
         params = [state.logit_processor_kwargs["sampling"] for state in self._states]
+        watched = self._watched() if self.likely else []
+        before = scores[watched].log_softmax(-1) if watched else None
         penalised = [row for row, each in enumerate(params) if each.repetition_penalty != 1]
         self._penalise(scores, penalised, params)
         rows = [row for row, each in enumerate(params) if not each.greedy]
         if rows:
             chosen = self._draw(scores[rows], [params[row] for row in rows], [self._states[row] for row in rows])
             scores[rows, chosen] = float("inf")
+        if before is not None:
+            self._note(before, scores[watched].argmax(-1), [self._states[row] for row in watched])
         return scores
+
+    def _watched(self) -> list[int]:
+        return [row for row, state in enumerate(self._states) if state.request_id in self.likely]
+
+    def _note(self, logprobs: torch.Tensor, chosen: torch.Tensor, states: list[Any]) -> None:
+        """Hand over the log-probabilities of what was chosen, and the likeliest others."""
+        for row, token, state in zip(logprobs, chosen.tolist(), states, strict=True):
+            if (likely := self.likely.get(state.request_id)) is not None:
+                values, tokens = row.topk(min(likely.others, len(row)))
+                top = dict(zip(tokens.tolist(), values.tolist(), strict=True))
+                likely.note(len(state.initial_tokens) + len(state.generated_tokens), float(row[token]), top)
 
     def _penalise(self, scores: torch.Tensor, rows: list[int], params: list[SamplingParams]) -> None:
         """Divide positive and multiply negative logits of every token used so far (Keskar et al. 2019, CTRL)."""

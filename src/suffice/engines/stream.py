@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
+from suffice.engines.likely import Likely
 from suffice.errors import EngineError
 from suffice.watch.text import IncrementalDecoder
 
@@ -33,10 +34,12 @@ class AnswerStream:
     ) -> None:
         self.request = request
         self.running = True  # the manager is still working on it
+        self.likely: Likely | None = None  # how likely the tokens are, where that is wanted
         self._decoder, self._end_tokens, self._limited_by = decoder, end_tokens, limited_by
         self._prompt_tokens = prompt_tokens
         self._received = 0
         self._waiting: list[int] = []
+        self._read = 0
         self._finish: Finish | None = None
         self._error: str | None = None
         self._news = asyncio.Event()
@@ -85,7 +88,10 @@ class AnswerStream:
             self._news.clear()
         pieces = ["" if token in self._end_tokens else self._decoder.push(token) for token in tokens]
         text, lengths = "".join(pieces), tuple(map(len, pieces))
+        logprobs = () if self.likely is None else self.likely.of(tokens, self._read)
+        self._read += len(tokens)
         if self._finish is None:
-            return Chunk(text, tokens, lengths)
+            return Chunk(text, tokens, lengths, logprobs=logprobs)
         usage = Usage(self._prompt_tokens, self._received)
-        return Chunk(text + self._decoder.flush(), tokens, lengths, finish=self._finish, usage=usage)
+        text += self._decoder.flush()
+        return Chunk(text, tokens, lengths, logprobs=logprobs, finish=self._finish, usage=usage)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from suffice.engines.base import Capacity, Chunk, Engine, GenerationRequest, Health, Message, Prefix, TokenCount
 from suffice.errors import EngineError, ModelError
@@ -182,9 +182,12 @@ class Pool:
             sum(caches) if caches and len(caches) == len(found) else None,
             min(defaults, default=None),
             found[0].charges if found else "nothing",
+            any(each.calls_in_text for each in found),
         )
 
-    async def count_tokens(self, messages: Sequence[Message], prompt: str | None = None) -> TokenCount:
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
         """Tokens of the prompt, as one of the upstreams counts them.
 
         Raises:
@@ -193,7 +196,7 @@ class Pool:
         tried: list[Upstream] = []
         while (upstream := self._pick(tried)) is not None:
             try:
-                return await upstream.engine.count_tokens(messages, prompt)
+                return await upstream.engine.count_tokens(messages, prompt, tools)
             except EngineError as error:
                 self._failed(upstream, error)
                 tried.append(upstream)

@@ -55,6 +55,8 @@ class ServeSettings:
     """Serve callers without a key, on any address; tiers that need a key still need one."""
     max_running: int | None = None
     """Requests that generate at once; 64 on the local engine, 1024 on upstreams when None."""
+    max_choices: int = 16
+    """Answers that one request may ask for, `n` times its prompts. They take one place among the running requests."""
     max_waiting: int = 512
     """Requests that may wait for their turn; the next gets 429."""
     queue_timeout: float = 60.0
@@ -98,7 +100,14 @@ class ServeSettings:
         Raises:
             UsageError: with the setting's name and value.
         """
-        for name in ("max_running", "queue_timeout", "request_timeout", "drain_timeout", "max_body_bytes"):
+        for name in (
+            "max_running",
+            "max_choices",
+            "queue_timeout",
+            "request_timeout",
+            "drain_timeout",
+            "max_body_bytes",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be above 0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -14,15 +14,18 @@ from suffice.errors import EngineError, SufficeError
 from suffice.serve import sse
 from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
+from suffice.serve.gathered import Gathered
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem, problem_of
 from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
-from suffice.serve.tiers import decide, find_tier
+from suffice.serve.tiers import decide_all, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Text, Thinking
+from suffice.session import Event, Text, Thinking, ToolCallPiece, side_by_side
 
 __all__ = ["Generate"]
+
+Stream = AsyncGenerator[Event, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class Generate:
             if wanted.tier not in (None, tier):
                 raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
             wanted = replace(wanted, tier=tier)
+        if wanted.choices > service.settings.max_choices:
+            message = f"{wanted.choices} answers (n times prompts): at most {service.settings.max_choices} to a request"
+            raise Problem(400, message, param="prompt" if wanted.more else "n", code="invalid_value")
         wanted = service.named(wanted, caller, scope["path"])
         ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
         async with UntilGone(receive) as connection:
@@ -77,30 +83,64 @@ class Generate:
         service, wanted = self.service, ticket.wanted
         model = service.model(wanted.model, ticket.caller)
         tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
-        tier, budget = await decide(model.session, wanted.request, tier, ticket.caller)
-        ticket.reply = self.reply(wanted, model.name, tier.name, budget=budget)
+        tier, budgets = await decide_all(model.session, wanted.prompts, tier, ticket.caller)
+        ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
         self._tell(ticket.exchange, ticket.reply)
-        if wanted.strict and budget.clamped_from is not None:
-            raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
+        for budget in budgets:
+            if wanted.strict and budget.clamped_from is not None:
+                raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
-        request = replace(wanted.request, tier=tier.name)
-        async with (
-            asyncio.timeout(service.settings.request_timeout),
-            aclosing(model.session.stream(request, budget)) as events,
-        ):
-            async for event in events:
-                ticket.reply.take(event)
-                if isinstance(event, Text):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.piece(event.text), send)
-                elif isinstance(event, Thinking):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.thought(event.text), send)
-                elif isinstance(event, Usage):
-                    ticket.slot.generated = event.answer_tokens
+        streams = [
+            model.session.stream(replace(request, tier=tier.name), budgets[index // wanted.n])
+            for index, request in enumerate(wanted.requests)
+        ]
+        async with asyncio.timeout(service.settings.request_timeout):
+            if len(streams) == 1:
+                await self._one(ticket, streams[0], send)
+            else:
+                await self._several(ticket, streams, send)
         await self._finish(ticket, send)
+
+    async def _one(self, ticket: Ticket, stream: Stream, send: Send) -> None:
+        assert ticket.reply is not None
+        [answer] = ticket.reply.answers
+        async with aclosing(stream) as events:
+            async for event in events:
+                data = self._take(ticket, ticket.reply, answer, event)
+                if data is not None:
+                    await self._send_piece(ticket, data, send)
+
+    async def _several(self, ticket: Ticket, streams: list[Stream], send: Send) -> None:
+        """Each answer on a way of its own; one that fails ends all."""
+        reply = ticket.reply
+        assert reply is not None
+        async with aclosing(side_by_side(streams)) as events:
+            async for index, event in events:
+                answer = reply.answers[index]
+                data = self._take(ticket, reply, answer, event)
+                if data is not None:
+                    await self._send_piece(ticket, data, send)
+                if answer.failed:
+                    return
+                if ticket.wanted.stream and answer.finish is not None:
+                    await self._send_piece(ticket, reply.ending(answer), send)
+
+    def _take(self, ticket: Ticket, reply: Reply, answer: Gathered, event: Event) -> bytes | None:
+        """One event of one answer: noted, counted, and as it is sent where it is a piece of a stream."""
+        answer.take(event)
+        stream = ticket.wanted.stream
+        if isinstance(event, Text):
+            ticket.slot.generated += 1
+            return reply.piece(answer, event) if stream else None
+        if isinstance(event, Thinking):
+            ticket.slot.generated += 1
+            return reply.thought(answer, event.text) if stream else None
+        if isinstance(event, ToolCallPiece):
+            ticket.slot.generated += 1
+            return reply.call(answer, event.piece) if stream else None
+        if isinstance(event, Usage):
+            ticket.slot.generated = sum(each.tokens for each in reply.answers)
+        return None
 
     def _tell(self, exchange: Exchange, reply: Reply) -> None:
         budget = reply.budget
@@ -128,8 +168,9 @@ class Generate:
     async def _finish(self, ticket: Ticket, send: Send) -> None:
         reply = ticket.reply
         assert reply is not None
-        if reply.finish is None or reply.finish.reason in ("error", "cancelled"):
-            what = reply.finish.what if reply.finish else ""
+        finish = reply.finish
+        if finish is None or finish.reason in ("error", "cancelled"):
+            what = finish.what if finish else ""
             raise ticket.engine_error or EngineError(what or "the engine ended the answer")
         if not ticket.wanted.stream:
             await send_bytes(send, sse.dump(reply.whole()))

@@ -32,12 +32,18 @@ class Lesson:
         return {"asked": self.asked.to_json(), "tokens": self.tokens, "cut": self.cut}
 
 
-def lessons_of(ticket: Ticket, row: Mapping[str, Any]) -> tuple[Lesson, ...]:
-    """What this replica's own request teaches; nothing where there is no length model."""
-    budget = ticket.reply.budget if ticket.reply is not None else None
-    if budget is None or budget.asked is None or (cut := _cut(row)) is None:
+def lessons_of(ticket: Ticket) -> tuple[Lesson, ...]:
+    """What each answer of this replica's own request teaches; nothing where there is no length model."""
+    found: list[Lesson] = []
+    if (reply := ticket.reply) is None:
         return ()
-    return (Lesson(budget.asked, row["answer_tokens"], cut),)
+    for answer in reply.answers:
+        asked = reply.budgets[answer.index // ticket.wanted.n].asked
+        finish, by = (answer.finish.reason, answer.finish.by) if answer.finish is not None else ("cancelled", "")
+        cut = _cut(finish, by, answer.tokens)
+        if asked is not None and cut is not None:
+            found.append(Lesson(asked, answer.tokens, cut))
+    return tuple(found)
 
 
 def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -50,7 +56,8 @@ def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if row["lessons"] is not None:
         found = [(each["tokens"], each["cut"]) for each in row["lessons"]]
     else:
-        found = [] if (cut := _cut(row)) is None else [(row["answer_tokens"], cut)]
+        cut = _cut(row["finish"], row["finish_detail"], row["answer_tokens"])
+        found = [] if cut is None else [(row["answer_tokens"], cut)]
     return [{**who, "output_tokens": tokens, "finish": "length" if cut else "stop"} for tokens, cut in found]
 
 
@@ -97,8 +104,6 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str
     return records, learned
 
 
-def _cut(row: Mapping[str, Any]) -> bool | None:
-    """Whether the answer was ended before its own end; None where the row says nothing about lengths."""
-    looped = "repetition" in (row["finish"], row["finish_detail"])
-    cut = row["finish"] != "stop"
-    return None if looped or row["answer_tokens"] < 1 else cut
+def _cut(finish: str, detail: str, tokens: int) -> bool | None:
+    """Whether the answer was ended before its own end; None where it says nothing about lengths."""
+    return None if "repetition" in (finish, detail) or tokens < 1 else finish != "stop"

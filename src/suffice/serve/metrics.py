@@ -68,16 +68,17 @@ class Metrics:
         if reply is None or reply.budget is None or not ticket.generated:
             return
         usage, of = reply.usage_object(), self._of_tier(reply.tier)
-        reason, detail = (reply.finish.reason, reply.finish.by) if reply.finish else ("cancelled", "")
-        self._finish_of(reply.tier, reason, detail).inc()
+        for answer in reply.answers:
+            reason, detail = (answer.finish.reason, answer.finish.by) if answer.finish else ("cancelled", "")
+            self._finish_of(reply.tier, reason, detail).inc()
+            of.answer_tokens.observe(answer.tokens)
+            of.budget_tokens.observe(reply.budgets[answer.index // reply.wanted.n].max_new_tokens)
         of.prompt.inc(usage["prompt_tokens"])
         of.answer.inc(usage["completion_tokens"])
         of.duration.observe(ticket.exchange.seconds)
         of.queue.observe(ticket.slot.waited)
-        of.answer_tokens.observe(usage["completion_tokens"])
-        of.budget_tokens.observe(reply.budget.max_new_tokens)
-        if reply.first_text is not None:
-            of.first.observe(reply.first_text - ticket.exchange.started)
+        if (first := reply.first_text) is not None:
+            of.first.observe(first - ticket.exchange.started)
 
     def _new_tier(self, tier: str) -> _OfTier:
         return _OfTier(

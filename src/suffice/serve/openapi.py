@@ -29,6 +29,68 @@ _SHARED: dict[str, Any] = {
     "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}]},
     "keep_stop_words": {"type": "boolean", "default": False},
 }
+_SEVERAL = {"type": "integer", "minimum": 1, "description": "Answers to each prompt; at most `max_choices` in all."}
+_TOOL = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": ["function"]},
+        "function": {
+            "type": "object",
+            "properties": {"name": _TEXT, "description": _TEXT, "parameters": {"type": "object"}},
+            "required": ["name"],
+        },
+    },
+    "required": ["type", "function"],
+}
+_CALL = {
+    "type": "object",
+    "properties": {
+        "id": _TEXT,
+        "type": {"enum": ["function"]},
+        "function": {
+            "type": "object",
+            "properties": {"name": _TEXT, "arguments": {"type": "string", "description": "JSON in a text."}},
+            "required": ["name", "arguments"],
+        },
+    },
+    "required": ["id", "type", "function"],
+}
+_CHAT_ONLY: dict[str, Any] = {
+    "n": _SEVERAL,
+    "tools": {
+        "type": "array",
+        "items": _TOOL,
+        "description": "Functions that the answer may call; on the local engine, where the chat template has tools.",
+    },
+    "tool_choice": {
+        "anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}],
+        "description": "On the local engine none or auto.",
+    },
+    "parallel_tool_calls": {"type": "boolean"},
+    "logprobs": {"type": "boolean", "default": False, "description": "Say how likely each token was."},
+    "top_logprobs": {"type": "integer", "minimum": 0, "maximum": 20, "description": "With logprobs: so many others."},
+    "response_format": {"type": "object", "description": "In front of servers; handed on as it is."},
+}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
+_WORDS = {"type": "string", "minLength": 1}
+_COMPLETION_ONLY: dict[str, Any] = {
+    "n": _SEVERAL,
+    "logprobs": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 20,
+        "description": "Say how likely each token was, and so many others.",
+    },
+    "prompt": {
+        "description": "A text, token ids, or a list of either, each of which is answered.",
+        "anyOf": [
+            _WORDS,
+            _IDS,
+            {"type": "array", "items": _WORDS, "minItems": 1},
+            {"type": "array", "items": _IDS, "minItems": 1},
+        ],
+    },
+}
 _MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}}
 _TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds what is expected."}
 _OBJECT = {"type": "object"}
@@ -90,13 +152,15 @@ def _responses(kind: str, *errors: int) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     roles = ["system", "developer", "user", "assistant", "tool", "function"]
-    content = {"anyOf": [_TEXT, {"type": "array", "items": _OBJECT}]}
+    content = {"anyOf": [_TEXT, {"type": "array", "items": _OBJECT}, {"type": "null"}]}
+    calls = {"type": "array", "items": _CALL, "description": "Of the assistant; its content may then be null."}
     message = {"role": {"type": "string", "enum": roles}, "content": content}
-    chat = {**_SHARED, "messages": _MESSAGES, "tier": _TIER}
-    completion = {**_SHARED, "prompt": {"type": "string", "minLength": 1}, "tier": _TIER}
-    infer = {**_SHARED, "prompt": {"type": "string", "minLength": 1}, "messages": _MESSAGES, "system": _TEXT}
+    message |= {"tool_calls": calls, "tool_call_id": {**_TEXT, "description": "Which call a tool's message answers."}}
+    chat = {**_SHARED, **_CHAT_ONLY, "messages": _MESSAGES, "tier": _TIER}
+    completion = {**_SHARED, **_COMPLETION_ONLY, "tier": _TIER}
+    infer = {**_SHARED, "prompt": _WORDS, "messages": _MESSAGES, "system": _TEXT}
     return {
-        "Message": {"type": "object", "properties": message, "required": ["role", "content"]},
+        "Message": {"type": "object", "properties": message, "required": ["role"]},
         "Chat": {"type": "object", "properties": chat, "required": ["messages"]},
         "Completion": {"type": "object", "properties": completion, "required": ["prompt"]},
         "Infer": {

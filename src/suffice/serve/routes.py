@@ -12,6 +12,7 @@ from suffice.serve import sse
 from suffice.serve.exchange import send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.openapi import document
+from suffice.serve.problems import Problem
 from suffice.serve.service import Service
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import read_chat, read_completion
@@ -65,6 +66,8 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     body = parse_object(await read_body(receive, service.settings.max_body_bytes))
     read = read_completion if "prompt" in body and "messages" not in body else read_chat
     wanted = read(body, scope["exchange"].request_id, passes_on=service.remote)
+    if wanted.more:
+        raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
     wanted = service.named(wanted, caller, "/v1/completions" if read is read_completion else "/v1/chat/completions")
     model = service.model(wanted.model, caller)
     tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)

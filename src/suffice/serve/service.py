@@ -53,7 +53,8 @@ class Ticket:
     route: str = ""
     slot: Slot = field(default_factory=lambda: Slot(0))
     reply: Reply | None = None
-    trace: Trace | None = None
+    traces: tuple[Trace, ...] = ()
+    """What became of each answer, once the request has been let in."""
     problem: Problem | None = None
     reservation: Reservation | None = None
     outbox: Outbox | None = None
@@ -62,14 +63,29 @@ class Ticket:
     """When it came, in seconds since 1970."""
 
     @property
+    def request_ids(self) -> list[str]:
+        """Under which engines know its answers."""
+        return [each.id for each in self.wanted.requests]
+
+    @property
+    def attempts(self) -> int:
+        """How often an engine was asked, for all answers."""
+        return sum(trace.attempts for trace in self.traces)
+
+    @property
     def generated(self) -> bool:
         """Whether an engine was asked."""
-        return self.trace is not None and self.trace.attempts > 0
+        return self.attempts > 0
 
     @property
     def engine_error(self) -> EngineError | None:
         """Why the engine failed, with the status that a server gave."""
-        return self.trace.error if self.trace else None
+        return next((trace.error for trace in self.traces if trace.error), None)
+
+    @property
+    def upstream(self) -> str:
+        """Who answered; several where several answers went to several."""
+        return ", ".join(dict.fromkeys(trace.upstream for trace in self.traces if trace.upstream))
 
 
 class Service:
@@ -147,7 +163,8 @@ class Service:
         All who have no key are no client: their routes and system prompts say more than they have in common.
         """
         client, route = caller.key_id or None, self.route(path)
-        return replace(wanted, request=replace(wanted.request, client=client, route=route))
+        request, *more = (replace(each, client=client, route=route) for each in wanted.prompts)
+        return replace(wanted, request=request, more=tuple(more))
 
     def reload(self) -> None:
         """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.
@@ -189,12 +206,14 @@ class Service:
             raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
         self.tickets[request_id] = ticket
         self.idle.clear()
-        ticket.slot.prompt_tokens = reply.budget.prompt_tokens or 0
-        ticket.slot.expected_tokens = reply.budget.expected_tokens
-        tokens = ticket.slot.prompt_tokens + dict(reply.budget.quantiles).get(0.9, reply.budget.expected_tokens)
+        n, slot = ticket.wanted.n, ticket.slot
+        slot.prompt_tokens = sum([each.prompt_tokens or 0 for each in reply.budgets])
+        slot.expected_tokens = n * sum([each.expected_tokens for each in reply.budgets])
+        likely_most = [dict(each.quantiles).get(0.9, each.expected_tokens) for each in reply.budgets]
+        tokens = slot.prompt_tokens + n * sum(likely_most)
         ticket.reservation, headers = await self.quotas.reserve(ticket.caller, tokens)
         ticket.exchange.headers |= headers
-        ticket.trace = self.models[reply.model].pool.follow(request_id)
+        ticket.traces = tuple(map(self.models[reply.model].pool.follow, ticket.request_ids))
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
     def release(self, ticket: Ticket, *, gone: bool) -> None:
@@ -212,14 +231,14 @@ class Service:
         self.admission.leave(ticket.slot)
         if ticket.outbox is not None:
             ticket.outbox.abandon()
-        if ticket.trace is not None and ticket.reply is not None:
-            self.models[ticket.reply.model].pool.forget(request_id)
+        if ticket.traces and ticket.reply is not None:
+            for each in ticket.request_ids:
+                self.models[ticket.reply.model].pool.forget(each)
         if ticket.reservation is not None:
             usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
             self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
         self.metrics.request(ticket)
-        row = row_of(ticket, gone=gone)
-        self.ledger.add(row, lessons_of(ticket, row))
+        self.ledger.add(row_of(ticket, gone=gone), lessons_of(ticket))
         ticket.exchange.facts |= _facts(ticket, gone)
 
 
@@ -237,8 +256,8 @@ def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
             "finish": reply.finish.reason if reply.finish else "cancelled",
             "waited": round(ticket.slot.waited, 4),
         }
-    if ticket.trace is not None:
-        facts["upstream"] = ticket.trace.upstream
+    if ticket.traces:
+        facts["upstream"] = ticket.upstream
     if gone:
         facts["gone"] = True
     return facts

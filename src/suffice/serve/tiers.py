@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from suffice.serve.config import ServeSettings
 from suffice.serve.problems import Problem
 from suffice.session import Request, Session
 
-__all__ = ["AUTO", "decide", "find_tier", "load_budgeter"]
+__all__ = ["AUTO", "decide", "decide_all", "find_tier", "load_budgeter"]
 
 AUTO = "auto"
 
@@ -59,3 +59,15 @@ async def decide(session: Session, request: Request, tier: Tier | None, caller: 
     budget = await session.decide(replace(request, tier=permitted[-1].name))
     needed = budget.reservation if request.max_new_tokens == "auto" else budget.max_new_tokens
     return next(each for each in permitted if each.max_new_tokens >= needed), budget
+
+
+async def decide_all(
+    session: Session, requests: Sequence[Request], tier: Tier | None, caller: Caller
+) -> tuple[Tier, tuple[Budget, ...]]:
+    """The same for several prompts of one request, which share the largest of their tiers.
+
+    Raises as `decide` does.
+    """
+    decided = [await decide(session, each, tier, caller) for each in requests]
+    largest = max((found for found, _ in decided), key=lambda found: found.max_new_tokens)
+    return largest, tuple(budget for _, budget in decided)

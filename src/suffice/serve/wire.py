@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from suffice.engines.base import Message, Sampling
 from suffice.serve.fields import Fields, wrong
 from suffice.serve.problems import Problem
+from suffice.serve.tools import read_calls, read_tools
 from suffice.session import Request
 
 __all__ = ["Wanted", "read_chat", "read_completion", "read_infer"]
@@ -16,22 +17,28 @@ __all__ = ["Wanted", "read_chat", "read_completion", "read_infer"]
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MAX_STOP_WORDS = 16
 _SEED = (-(2**63), 2**63 - 1)
+_MOST_IDS = 2**31  # tokens of any vocabulary
+
+_TOP_LOGPROBS = 20  # OpenAI's limit for chat
 
 _NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
-    "n": lambda value: value == 1,
-    "best_of": lambda value: value == 1,
-    "logprobs": lambda value: value is False,
-    "top_logprobs": lambda value: value == 0,
     "echo": lambda value: value is False,
     "suffix": lambda value: value == "",
-    "tools": lambda value: value == [],
-    "tool_choice": lambda value: value in ("none", "auto"),
     "functions": lambda value: value == [],
     "function_call": lambda value: value in ("none", "auto"),
     "audio": lambda value: False,
     "modalities": lambda value: value == ["text"],
 }
 """Fields that would change the shape of the answer, which is not carried, with the values that ask for nothing."""
+
+_ONLY_TEXT: Mapping[str, Callable[[Any], bool]] = {
+    "n": lambda value: value == 1,
+    "logprobs": lambda value: value in (False, 0),
+    "top_logprobs": lambda value: value == 0,
+    "tools": lambda value: value == [],
+    "tool_choice": lambda value: value in ("none", "auto"),
+}
+"""The same for `/infer`, whose answers are flat."""
 
 _SERVERS_OWN: Mapping[str, Callable[[Any], bool]] = {
     "frequency_penalty": lambda value: value == 0,
@@ -56,7 +63,6 @@ _HARMLESS = (
     "service_tier",
     "safety_identifier",
     "prompt_cache_key",
-    "parallel_tool_calls",
     "verbosity",
 )
 """Fields that do not change the answer; the local engine has no use for them."""
@@ -67,6 +73,7 @@ class Wanted:
     """One request as it came over the wire."""
 
     request: Request
+    """For the first prompt."""
     model: str | None
     tier: str | None
     stream: bool = False
@@ -76,6 +83,37 @@ class Wanted:
     """Refuse instead of clamping."""
     ignored: tuple[str, ...] = ()
     """Fields that nobody here knows."""
+    n: int = 1
+    """Answers to each prompt."""
+    more: tuple[Request, ...] = ()
+    """For further prompts."""
+
+    @property
+    def prompts(self) -> tuple[Request, ...]:
+        """One request for each prompt."""
+        return (self.request, *self.more)
+
+    @property
+    def choices(self) -> int:
+        """Answers to all prompts."""
+        return self.n * (1 + len(self.more))
+
+    @property
+    def requests(self) -> list[Request]:
+        """One for each answer. Where there are several, each has its own id, and its own seed where one is given, so
+        that the answers to one prompt differ, and all of it can be repeated."""
+        if self.choices == 1:
+            return [self.request]
+        return [self._choice(index) for index in range(self.choices)]
+
+    def _choice(self, index: int) -> Request:
+        request = self.prompts[index // self.n]
+        sampling = request.sampling
+        if sampling.seed is not None:
+            low, high = _SEED
+            seed = low + (sampling.seed + index % self.n - low) % (high - low + 1)
+            sampling = replace(sampling, seed=seed)
+        return replace(request, id=f"{request.id}-{index}", sampling=sampling)
 
 
 def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
@@ -91,20 +129,23 @@ def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Want
     """
     fields = Fields(body)
     messages = _messages(fields.take("messages"), passes_on)
-    return _wanted(fields, request_id, passes_on, messages=messages)
+    wanted_logprobs, top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, _TOP_LOGPROBS)
+    if top and not wanted_logprobs:
+        raise Problem(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
+    logprobs = top or 0 if wanted_logprobs else None
+    tools = read_tools(fields, passes_on)
+    return _wanted(fields, passes_on, messages=messages, tools=tools, logprobs=logprobs, id=request_id)
 
 
 def read_completion(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
     """OpenAI's completions: raw text to go on with. Arguments as in `read_chat`."""
     fields = Fields(body)
-    prompt = fields.take("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str) or not prompt:
-        raise Problem(400, "prompt must be a text that is not empty (one per request)", param="prompt")
-    if fields.left.get("logprobs") == 0:  # an integer in this API
+    first, *more = _prompts(fields.take("prompt"))
+    if fields.left.get("logprobs") is False:  # a number in this API
         fields.take("logprobs")
-    return _wanted(fields, request_id, passes_on, prompt=prompt)
+    logprobs = fields.integer("logprobs", 0, _TOP_LOGPROBS)
+    wanted = _wanted(fields, passes_on, **first, logprobs=logprobs, id=request_id)
+    return replace(wanted, more=tuple(replace(wanted.request, **each) for each in more)) if more else wanted
 
 
 def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
@@ -120,12 +161,21 @@ def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wan
     messages = _messages(given, passes_on)
     if system is not None:
         messages = ({"role": "system", "content": system}, *messages)
-    return _wanted(fields, request_id, passes_on, messages=messages)
+    for name, neutral in _ONLY_TEXT.items():
+        if name in fields.left and not neutral(fields.take(name)):
+            message = f"{name} is not supported on /infer: ask /v1/chat/completions"
+            raise Problem(400, message, param=name, code="unsupported_parameter")
+    return _wanted(fields, passes_on, messages=messages, id=request_id)
 
 
-def _wanted(
-    fields: Fields, request_id: str, passes_on: bool, *, messages: tuple[Message, ...] = (), prompt: str | None = None
-) -> Wanted:
+def _wanted(fields: Fields, passes_on: bool, **own: Any) -> Wanted:
+    """What all APIs have in common.
+
+    Args:
+        fields: what is left of the body.
+        passes_on: as for `read_chat`.
+        own: fields of the session's `Request` that were read already: the prompt, and what only one API has.
+    """
     options = fields.take("stream_options", {})
     if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
         raise wrong("stream_options", options, 'an object such as {"include_usage": true}')
@@ -134,19 +184,36 @@ def _wanted(
     cap, max_length = _cap(fields), fields.integer("max_length", 1, 2**31)
     keep = fields.flag("keep_stop_words")
     sampling, stop_words = _sampling(fields), _stop_words(fields)
+    n = fields.integer("n", 1, 2**31) or 1
+    if (best_of := fields.integer("best_of", 1, 2**31)) not in (None, n):
+        message = f"best_of is {best_of}, which is not supported here: leave it out, or make n {best_of} and choose"
+        raise Problem(400, message, param="best_of", code="unsupported_parameter")
     extra, ignored = _others(fields, passes_on)
     request = Request(
-        messages=messages,
-        prompt=prompt,
+        **own,
         max_new_tokens=cap,
         max_length=max_length,
         sampling=sampling,
         stop_words=stop_words,
         keep_stop_words=keep,
         extra=extra,
-        id=request_id,
     )
-    return Wanted(request, model, tier, stream, bool(options.get("include_usage")), strict, ignored)
+    return Wanted(request, model, tier, stream, bool(options.get("include_usage")), strict, ignored, n)
+
+
+def _prompts(given: Any) -> list[dict[str, Any]]:
+    """The prompts of a completion, as fields of a request: a text, tokens, or a list of either."""
+    several = given if isinstance(given, list) and given and isinstance(given[0], (str, list)) else [given]
+    return [_prompt(each) for each in several]
+
+
+def _prompt(given: Any) -> dict[str, Any]:
+    if isinstance(given, str) and given:
+        return {"prompt": given, "prompt_ids": ()}
+    if isinstance(given, list) and given and all(type(each) is int and 0 <= each < _MOST_IDS for each in given):
+        return {"prompt": "", "prompt_ids": tuple(given)}
+    message = "prompt must be a text that is not empty, a list of token ids, or a list of one of these"
+    raise Problem(400, message, param="prompt", code="invalid_value")
 
 
 def _messages(given: Any, passes_on: bool) -> tuple[Message, ...]:
@@ -164,12 +231,13 @@ def _message(given: Any, where: str, passes_on: bool) -> Message:
     if isinstance(content, list):
         content = _parts(content, where, passes_on)
     elif content is None and role == "assistant":
-        content = ""
+        content = None if passes_on and given.get("tool_calls") else ""
     elif not isinstance(content, str):
         raise wrong(f"{where}.content", content, "a text, or a list of parts")
     if passes_on:
         return {**given, "content": content}  # type: ignore[typeddict-item]  # what else it has is the server's to read
-    return {"role": "system" if role == "developer" else role, "content": content}
+    message = {"role": "system" if role == "developer" else role, "content": content}
+    return message | read_calls(given, where)  # type: ignore[return-value]
 
 
 def _parts(parts: list[Any], where: str, passes_on: bool) -> Any:

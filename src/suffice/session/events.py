@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from suffice.budget import Budget
-from suffice.engines.base import Finish, Usage
+from suffice.engines.base import Finish, TokenLogprob, Usage
+from suffice.engines.tool_calls import ToolCalls
 
-__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking"]
+__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking", "ToolCallPiece"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,15 @@ class Text:
     """A piece of the answer: whole characters, and never the beginning of a stop word."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that begin in this piece, where the request wants them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A piece of a tool call, in the shape of OpenAI's streams; `engines.tool_calls.ToolCalls` joins them."""
+
+    piece: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,8 @@ class Repetition:
     """Whether the generation was stopped for it (`on_runaway="stop"`)."""
     thinking: bool = False
     """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
+    dropped_logprobs: int = 0
+    """Entries at the end of the `Text.logprobs` so far that are void with the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +73,9 @@ class Progress:
         return self.remaining_tokens / self.tokens_per_second if self.tokens_per_second > 0 else 0.0
 
 
-Event = Budget | Text | Thinking | Repetition | Progress | Usage | Finish
-"""What a request yields: one `Budget`; any number of `Thinking` and `Text`, a `Repetition` if there is one, `Progress`
-now and then if the request wants it; one `Usage`; one `Finish`, in this order."""
+Event = Budget | Text | Thinking | ToolCallPiece | Repetition | Progress | Usage | Finish
+"""What a request yields: one `Budget`; any number of `Thinking`, `Text` and `ToolCallPiece`, a `Repetition` if there is
+one, `Progress` now and then if the request wants it; one `Usage`; one `Finish`, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,10 @@ class Answer:
     """What the model thought before it answered."""
     repetition: Repetition | None = None
     """The loop it fell into; with `on_runaway="stop"`, `text` ends with the loop's first turn."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """What it calls, as a message of the assistant has them."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens of `text`, where the request wants them."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -96,6 +113,8 @@ class AnswerBuilder:
         self._first: float | None = None
         self._pieces: list[str] = []
         self._thoughts: list[str] = []
+        self._calls = ToolCalls()
+        self._logprobs: list[TokenLogprob] = []
         self._repetition: Repetition | None = None
         self._budget: Budget | None = None
         self._usage: Usage | None = None
@@ -109,15 +128,20 @@ class AnswerBuilder:
     def add(self, event: Event) -> None:
         """Take the next event."""
         match event:
-            case Text(text):
+            case Text(text, logprobs):
                 self._first = self._first or time.perf_counter() - self._started
                 self._pieces.append(text)
+                self._logprobs += logprobs
+            case ToolCallPiece(piece):
+                self._first = self._first or time.perf_counter() - self._started
+                self._calls.add(piece)
             case Thinking(text):
                 self._thoughts.append(text)
             case Repetition():
                 self._repetition = event
                 if event.dropped:
                     self._pieces = ["".join(self._pieces)[: -event.dropped]]
+                del self._logprobs[len(self._logprobs) - event.dropped_logprobs :]
             case Budget():
                 self._budget = event
             case Usage():
@@ -139,4 +163,6 @@ class AnswerBuilder:
             first_token_seconds=self._first,
             thinking="".join(self._thoughts),
             repetition=self._repetition,
+            tool_calls=tuple(self._calls.to_list()),
+            logprobs=tuple(self._logprobs),
         )

@@ -26,7 +26,7 @@ far, and half a tool call is none."""
 
 def may_continue(request: GenerationRequest) -> bool:
     """Whether going on with an answer in a second request can give what one request would give."""
-    return not _NOT_CONTINUED & request.extra.keys()
+    return not (request.tools or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
 
 
 class Legs:

@@ -24,6 +24,8 @@ class Request:
     """A conversation. If it ends with an assistant's message, that message is continued."""
     prompt: str | None = None
     """Raw text to go on with, without a chat template."""
+    prompt_ids: tuple[int, ...] = ()
+    """The same as tokens, with an empty `prompt`."""
     max_new_tokens: int | Literal["auto"] = "auto"
     """The most tokens that the answer may have; `auto` lets the budget decide."""
     max_length: int | None = None
@@ -43,10 +45,14 @@ class Request:
     max_thinking_tokens: int | None = None
     """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
     is longer is closed, and the answer is written."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the answer may call, in OpenAI's shape."""
+    logprobs: int | None = None
+    """Say how likely each token was, and this many others in its place; None says nothing."""
     progress: bool = False
     """Whether `Progress` events are wanted, one every 16 tokens."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), handed on as they are."""
+    """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), handed on as they are."""
     client: str | None = None
     """Who asks: whatever tells one caller from another. The length model tells them apart; kept as a hash alone."""
     route: str | None = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, TextRatios
 from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
-from suffice.engines.base import Engine, GenerationRequest
+from suffice.engines.base import Engine, GenerationRequest, TokenCount
 from suffice.errors import EngineError
 from suffice.session.caps import Caps
 from suffice.session.events import Answer, AnswerBuilder, Event
@@ -43,7 +43,9 @@ class Session:
             UsageError: a field of the request is wrong.
         """
         request.check()
-        count = await self.engine.count_tokens(request.messages, request.prompt)
+        count = TokenCount(len(request.prompt_ids))
+        if not request.prompt_ids:
+            count = await self.engine.count_tokens(request.messages, request.prompt, request.tools)
         capacity = self.engine.capacity()
         return self.budgeter.decide(
             request.prompt if request.prompt is not None else request.messages,
@@ -58,7 +60,8 @@ class Session:
             client=request.client,
             route=request.route,
             more={
-                **{name: request.extra.get(name) for name in ("tools", "response_format")},
+                "tools": request.tools,
+                "response_format": request.extra.get("response_format"),
                 "sampling": {"temperature": request.sampling.temperature},
             },
         )
@@ -88,9 +91,16 @@ class Session:
         """
         budget = budget or await self.decide(request)
         yield budget
-        caps = Caps.plan(request, budget, self.engine.capacity().context_tokens)
+        capacity = self.engine.capacity()
+        caps = Caps.plan(request, budget, capacity.context_tokens)
         legs = Legs(self.engine, self._generation(request, budget, caps), budget.prompt_tokens or 0)
-        reader = Reader(request, budget, caps, self.engine.decode_token)
+        reader = Reader(
+            request,
+            budget,
+            caps,
+            self.engine.decode_token,
+            calls_in_text=bool(request.tools) and capacity.calls_in_text,
+        )
         try:
             async with aclosing(legs.chunks()) as chunks:
                 async for chunk in chunks:
@@ -124,6 +134,9 @@ class Session:
             max_new_tokens=caps.total,
             messages=request.messages,
             prompt=request.prompt,
+            prompt_ids=request.prompt_ids,
+            tools=request.tools,
+            logprobs=request.logprobs,
             sampling=request.sampling,
             stop_tokens=request.stop_words,
             extra=request.extra,

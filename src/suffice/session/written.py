@@ -34,7 +34,7 @@ class Written:
         self._ids += chunk.token_ids
         self._prompt_ids = self._prompt_ids or chunk.prompt_ids
         self._reasoned = self._reasoned or bool(chunk.reasoning)
-        pieces = bool(chunk.text) + bool(chunk.reasoning)
+        pieces = bool(chunk.text) + bool(chunk.reasoning) + bool(chunk.tool_calls)
         if pieces and not chunk.token_ids:
             self._ids_known = False
         tokens = len(chunk.token_ids) or pieces

@@ -3,8 +3,10 @@
 from suffice.watch.runaway import Runaway, RunawayDetector
 from suffice.watch.text import IncrementalDecoder, StopMatch, StopWords, TextSeam
 from suffice.watch.thinking import ThinkingSplitter
+from suffice.watch.tool_calls import CallSplitter
 
 __all__ = [
+    "CallSplitter",
     "IncrementalDecoder",
     "Runaway",
     "RunawayDetector",
