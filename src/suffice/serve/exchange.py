@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Callable
@@ -90,7 +90,7 @@ class Observed:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _ID.fullmatch(value) and not self.taken(value.decode()):
                 return str(value.decode())
-        return os.urandom(16).hex()
+        return f"{random.getrandbits(128):032x}"
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:

@@ -38,7 +38,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         Problem: it is no JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
     """
     try:
-        found = json.loads(body, parse_constant=_no_constant)
+        found = _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except RecursionError:
         raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json") from None
     except ValueError as error:
@@ -54,6 +54,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not allowed")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _is_text(text: str) -> bool:
