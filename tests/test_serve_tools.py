@@ -84,6 +84,29 @@ def test_a_call_that_the_cap_has_cut_says_length(server: FakeOpenAI, gateway: Se
     assert choice["finish_reason"] == "tool_calls"  # it was whole just in time
 
 
+def test_a_server_that_does_not_stream_or_number_its_calls(server: FakeOpenAI, gateway: Server) -> None:
+    calls = [{"id": f"call_{i}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for i in (1, 2)]
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
+    body = {
+        "choices": [choice | {"finish_reason": "tool_calls"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 9},
+    }
+    server.script(Scripted(body=body))
+    assert gateway.chat("go", tools=[WEATHER]).json["choices"][0]["message"]["tool_calls"] == calls
+    events = gateway.chat("go", tools=[WEATHER], stream=True).events
+    pieces = [piece for event in events for piece in event["choices"][0]["delta"].get("tool_calls", ())]
+    assert [piece["index"] for piece in pieces] == [0, 1]
+    server.script(Scripted(pieces=(), tool_calls=[{**CALL[0], "index": None}, {"function": {"arguments": "{}"}}]))
+    [call] = gateway.chat("go", tools=[WEATHER]).json["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": "{}"}
+
+
+def test_calls_of_a_wrong_shape_are_the_servers_fault(server: FakeOpenAI, gateway: Server) -> None:
+    server.script(Scripted(pieces=(), tool_calls=["weather"]))
+    reply = gateway.chat("go", tools=[WEATHER])
+    assert (reply.status, "malformed" in reply.json["error"]["message"]) == (502, True)
+
+
 def test_arguments_that_loop_are_ended(server: FakeOpenAI, gateway: Server) -> None:
     spin = [{"index": 0, "function": {"arguments": "\\n \\n "}}] * 400
     server.script(Scripted(pieces=(), tool_calls=(CALL[0], *spin), finish_reason="tool_calls", usage=(9, 401)))
