@@ -292,6 +292,19 @@ def test_a_look_is_bounded_and_a_late_row_is_learned_once(tmp_path: Path) -> Non
     store.close()
 
 
+def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
+    store, model = Store(f"sqlite:///{tmp_path}/serve.db"), LengthModel()
+    store.add_requests([row(number, row=900 * number) for number in range(1, 11)])
+    traffic = Traffic(model, store, "me", None)
+    traffic.look()
+    assert counted(model) == 10
+    assert len(traffic._missing) == 1000
+    store.add_requests([row(2, row=8999), row(3, row=901)])  # the newest are still waited for
+    traffic.look()
+    assert counted(model) == 11
+    store.close()
+
+
 def test_a_fresh_replica_reads_the_newest_rows_only(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/serve.db")
     store.add_requests([row(number) for number in range(21_000)])
