@@ -231,6 +231,16 @@ def test_events_cut_anywhere(size: int) -> None:
     assert [*events, parser.close()] == ["one", "two\nzwei 二", "three", "", "end"]
 
 
+@pytest.mark.parametrize("first", ["", "\ufeff"])
+def test_whole_events_are_read_as_events_in_parts_are(first: str) -> None:
+    block = f"{first}data: one\n\n: ping\n\ndata:two\ndata: zwei 二\n\n\n\nevent: x\ndata: three\n\ndata: \n\n".encode()
+    whole, parts = EventParser(), EventParser()
+    told = [*whole.feed(block), *whole.feed(block[len(first.encode()) :])]
+    events = ["one", "two\nzwei 二", "three", ""]
+    assert told == [*events, *events]
+    assert [event for at in range(len(block)) for event in parts.feed(block[at : at + 1])] == events
+
+
 def test_an_event_without_end_is_refused() -> None:
     parser = EventParser(max_bytes=100)
     for _ in range(20):

@@ -321,6 +321,22 @@ def test_features_read_both_ends_of_a_long_prompt() -> None:
     assert features({"client": "a"}) is None
 
 
+def test_a_prompt_that_comes_again_is_read_once_and_others_are_not_taken_for_it(trained: LengthModel) -> None:
+    fresh, texts = trained.untaught(), ["Write a story.", "Write a poem."]
+    records = [
+        {"prompt": text, "model": model, "sampling": {"temperature": temperature}, "system": system}
+        for text in texts
+        for model in (None, "qwen2.5-7b-instruct")
+        for temperature in (None, 0.5)
+        for system in (None, "Be brief.")
+    ]
+    first = [fresh.predict(record).quantiles() for record in records]
+    assert len(fresh._outlooks) == len(records)
+    assert [fresh.predict(record).quantiles() for record in records] == first
+    assert [trained.untaught().predict(record).quantiles() for record in records] == first
+    assert len(fresh._outlooks) == len(records)
+
+
 def test_groups_keep_the_most_recent() -> None:
     groups = Groups(3, 1)
     for key in (b"a", b"b", b"a", b"c"):

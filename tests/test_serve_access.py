@@ -196,6 +196,23 @@ def test_a_refused_reservation_takes_nothing() -> None:
     asyncio.run(run())
 
 
+def test_limits_of_callers_who_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        now = 1e9
+        monkeypatch.setattr(time, "time", lambda: now)
+        quotas = Quotas()
+        for number in range(3000):
+            now += 1.0
+            caller = Caller(f"k{number}", "k", limits=Limits(requests_per_minute=1))
+            await quotas.reserve(caller, 1)
+            with pytest.raises(Problem):
+                await quotas.reserve(caller, 1)
+        assert quotas._local is not None
+        assert len(quotas._local._windows) <= 1000
+
+    asyncio.run(run())
+
+
 def test_every_request_ends_as_one_row(cli: Cli, database: str, tmp_path: Path) -> None:
     key = cli("keys", "create", "anna")
     with serving(ScriptedEngine("x" * 200, context=3000), database=database) as server:

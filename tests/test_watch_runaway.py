@@ -8,7 +8,7 @@ import pytest
 
 from suffice.watch import Runaway, RunawayDetector
 from suffice.watch.asked import chinese_number, prompt_text, turns_wanted
-from suffice.watch.repeats import WINDOW
+from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, WINDOW, Repeats
 from suffice.watch.units import Kind, TextUnits, classify
 
 INTRO = "Here is what you asked for, written with some care and in plain words.\n\n"
@@ -253,6 +253,13 @@ def test_a_loop_after_a_long_answer_is_still_found():
 
 def test_two_loops_apart_do_not_add_up():
     assert by_tokens("".join(SENTENCE * 3 + novel(200, n) + ". " for n in range(8))) is None
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 5, 8])
+def test_no_loop_is_told_within_the_units_that_are_not_scored(period):
+    repeats = Repeats()
+    units = [classify(f"w{at % period}", at % period) for at in range(UNITS_BEFORE_A_LOOP)]
+    assert not any(repeats.take(unit, at) for at, unit in enumerate(units))
 
 
 def test_memory_is_constant():
