@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from suffice.watch.asked import prompt_text, turns_wanted
+from suffice.watch.asked import Wanted, wanted
 from suffice.watch.repeats import Repeats
 from suffice.watch.units import Kind, TextUnits, TokenUnits, Unit
 
 __all__ = ["Runaway", "RunawayDetector"]
 
+# Units that a list which counts may still take to come to its end; who has passed 20 often goes on to 100.
+_PATIENCE, _PATIENCE_TO_100 = 800, 1400
 _MOST_LINES = 40  # line ends in a row
 _MOST_BLANKS = 400  # white-space characters in a row
 _MOST_DIGITS = 512  # digits in a row, if they repeat
@@ -56,7 +58,7 @@ class RunawayDetector:
         self._text = TextUnits()
         self._repeats = Repeats()
         self._taken = 0
-        self._wanted: int | None = None
+        self._wanted: Wanted | None = None
         self._run: _Run | None = None
         self.runaway: Runaway | None = None
         """The report, once there is one."""
@@ -80,8 +82,8 @@ class RunawayDetector:
         return None
 
     def _take(self, unit: Unit, start: int, end: int) -> Runaway | None:
-        if self._repeats.take(unit, start):
-            if self._repeats.turns >= self._turns_wanted():
+        if self._repeats.take(unit, start) and not self._ends_soon():
+            if self._repeats.turns >= self._asked().turns:
                 first, second = self._repeats.copied_from()
                 return self._tell(first, second - first)
             self._repeats.hold()
@@ -97,13 +99,20 @@ class RunawayDetector:
             run = self._run = _Run(unit.kind, start)
         run.add(unit.text, end)
         period = run.period()
-        if not period or run.turns < self._turns_wanted():
+        if not period or run.turns < self._asked().turns:
             return None
         return self._tell(run.start, period)
 
-    def _turns_wanted(self) -> int:
+    def _ends_soon(self) -> bool:
+        """Whether this is a list that counts up, or down, to a number where it may well end."""
+        if (counter := self._repeats.counter) is None:
+            return False
+        end = self._asked().end_ahead(counter.value, counter.step)
+        return end is not None and counter.units_to(end) <= (_PATIENCE_TO_100 if end == 100 else _PATIENCE)
+
+    def _asked(self) -> Wanted:
         if self._wanted is None:
-            self._wanted = turns_wanted(prompt_text(self._prompt))
+            self._wanted = wanted(self._prompt)
             self._prompt = None
         return self._wanted
 
