@@ -210,5 +210,8 @@ class Repeats:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
         if place < depth or self._count - place >= WINDOW - depth:
             return False
-        symbols = self._symbols
-        return all(symbols[(place - 1 - back) & _MASK] == self._context[back] for back in range(depth))
+        symbols, context = self._symbols, self._context
+        for back in range(depth):  # not `all`: most end at once, before a generator would have been made
+            if symbols[(place - 1 - back) & _MASK] != context[back]:
+                return False
+        return True
