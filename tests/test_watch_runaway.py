@@ -346,7 +346,7 @@ def test_memory_is_constant():
     for _ in range(5 * WINDOW):
         detector.push(draw.randrange(50_000))
     assert size(detector) <= before + 200
-    assert before < 200_000
+    assert before < 140_000
 
 
 def test_without_decode_exact_loops_are_found():

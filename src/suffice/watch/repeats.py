@@ -72,9 +72,9 @@ class Repeats:
         self._steps = array("q", bytes(8 * WINDOW))
         self._starts = array("q", bytes(8 * WINDOW))
         self._turns = array("q", bytes(8 * WINDOW))
-        self._last_after_3 = array("q", b"\xff" * (8 * (_BUCKETS + 1)))  # -1: nowhere
-        self._last_after_12 = array("q", self._last_after_3)
-        self._last_of_symbol = array("q", self._last_after_3)
+        self._last_after_3 = array("i", b"\xff" * (4 * (_BUCKETS + 1)))  # -1: nowhere
+        self._last_after_12 = array("i", self._last_after_3)
+        self._last_of_symbol = array("i", self._last_after_3)
         self._count = 0
         self._context = (0,) * _CONTEXT  # the newest first
         self._source = -1  # the unit that the next one is expected to equal
