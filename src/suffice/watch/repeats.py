@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from suffice.watch.units import Kind, Unit, number_value
 
-__all__ = ["WINDOW", "Counter", "Repeats"]
+__all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Counter", "Repeats"]
 
 WINDOW = 2048  # units remembered; a longer period cannot be seen
 _MASK = WINDOW - 1
@@ -46,6 +46,8 @@ _SHORTEST_LAG, _LONGEST_LAG = 5.0, 400.0  # periods beyond are judged like these
 _VARIED = 3.5  # times that score while turns differ
 _LASTING = 1.25  # turns without a difference, after which they are taken to be equal
 _SMOOTHING = 1 / 32
+UNITS_BEFORE_A_LOOP = int((_SHORT_BAR + _SHORT_BAR_PER_LAG * _SHORTEST_LAG) / _GAIN)
+"""Units after which the score is still too low to tell a loop, whatever they were."""
 _TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
 
 
