@@ -45,8 +45,8 @@ class RunawayDetector:
     answer's length. Not safe for several threads at once; one detector belongs to one answer.
 
     Args:
-        prompt: what was asked, a string or chat messages; it is read only when a loop is about to be told, and grants
-            as many turns as it asks for or shows itself.
+        prompt: what was asked, a string or chat messages; it is read only when a loop is about to be told, grants as
+            many turns as it asks for or shows itself, and lets a list count on to a number that it names.
         decode: the text of one token id, for `push`. Without it numbers are words like others, so that loops with a
             counter are found late or not at all. What it returns is remembered for as long as the function lives:
             give every detector of one model the same function.
