@@ -43,7 +43,7 @@ FRONTIER = (
     ("patience with lists", runaway, ("_PATIENCE", "_PATIENCE_TO_100"), (0.0, 0.5, 0.75, 1.5, 2.0)),
 )
 HEAD = (
-    f"{'file':22} {'half':7} {'detector':24} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
+    f"{'file':22} {'half':7} {'detector':26} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
     f"{'recall %':>8} {'saved %':>7} {'lost %':>6} {'seen p50':>8} {'us/token':>8}"
 )
 
@@ -181,7 +181,7 @@ class Table:
         for half in halves:
             for (of, detector), tally in self._tallies.items():
                 if of == half:
-                    print(f"{name:22} {half:7} {detector:24} {tally.line()}", flush=True)
+                    print(f"{name:22} {half:7} {detector:26} {tally.line()}", flush=True)
 
 
 def measure(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
