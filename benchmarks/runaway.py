@@ -1,16 +1,17 @@
 """How early are real loops told, how often is a normal answer touched, and what does it cost per token?
 
-    python benchmarks/runaway.py DATA [--models REGEX]
+    python benchmarks/runaway.py DATA [--models REGEX] [--frontier]
 
 DATA holds `NAME_full.jsonl.gz` (one row an answer: `id`, `model`, `prompt`, `output`, `finish`) and the tokenizer they
 are cut with, `qwen2-tokenizer/tokenizer.json`. Three detectors read the same tokens in one run: an exact-period check
-(64 tokens, 4 turns), this project's by token ids, and by text.
+(64 tokens, 4 turns), this project's by token ids, and by text. With `--frontier` it is this project's by token ids
+alone, once as it is and once for each value in `FRONTIER`: what would be bought with what.
 
 An answer is a loop when it ran into its limit and its last 1,024 tokens are repetitive (zlib ratio above 4), and normal
 when the model ended it. A stop of a normal answer is false when the last 160 tokens before it were not repetitive, or
 more than 200 bytes of what it cuts off are new (deflate with the text so far as dictionary). The figures are given for
-all prompts and for the half that the search for the detector's constants did not use. Time is process CPU time,
-decoding not counted.
+all prompts and for the two halves (by a hash of their id) on which the detector's constants were searched apart. Time
+is process CPU time, decoding not counted.
 """
 
 from __future__ import annotations
@@ -24,17 +25,25 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from suffice.watch import RunawayDetector
+from suffice.watch import RunawayDetector, repeats, runaway
 
 LONGEST_PERIOD, TURNS = 64, 4
+HALVES = ("first", "second")
+BARS = ("_SHORT_BAR", "_SHORT_BAR_PER_LAG", "_LONG_BAR", "_LONG_BAR_PER_LAG")
+FRONTIER = (
+    ("score that tells", repeats, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
+    ("where turns differ", repeats, ("_VARIED",), (0.3, 0.6, 1.5, 2.0)),
+    ("patience with lists", runaway, ("_PATIENCE", "_PATIENCE_TO_100"), (0.0, 0.5, 0.75, 1.5, 2.0)),
+)
 HEAD = (
-    f"{'file':22} {'half':7} {'detector':8} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
+    f"{'file':22} {'half':7} {'detector':26} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
     f"{'recall %':>8} {'saved %':>7} {'lost %':>6} {'seen p50':>8} {'us/token':>8}"
 )
 
@@ -126,10 +135,19 @@ def count(tally: Tally, kind: str, length: int, at: int | None, false: bool) -> 
         tally.lost += length - at
 
 
-def answers(
-    path: Path, tokenizer: Tokenizer, models: re.Pattern[str]
-) -> Iterator[tuple[dict[str, Any], list[int], str]]:
-    """Each row, its tokens, and whether it is a loop, normal, or a long answer that was cut."""
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a file."""
+
+    half: str
+    prompt: Any
+    ids: list[int]
+    kind: str
+    """A loop, normal, or long and cut."""
+
+
+def answers(path: Path, tokenizer: Tokenizer, models: re.Pattern[str]) -> Iterator[Answer]:
+    """The answers of the models that are asked for."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if not row.get("output") or not models.search(row["model"]):
@@ -138,43 +156,83 @@ def answers(
             kind = "normal"
             if row.get("finish") == "length":
                 kind = "loop" if ratio(tokenizer.decode(ids[-1024:]).encode()) > 4 else "cut"
-            yield row, ids, kind
+            half = HALVES[zlib.crc32(str(row.get("id")).encode()) % 2]
+            yield Answer(half, row.get("prompt") or row.get("messages"), ids, kind)
 
 
-def measure(path: Path, tokenizer: Tokenizer, decode: Callable[[int], str], models: re.Pattern[str]) -> None:
+class Table:
+    """Tallies by half and by detector."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def add(self, detector: str, answer: Answer, push: Callable[[Any], object], units: Sequence[Any]) -> None:
+        """Let one detector read one answer."""
+        keys = [(half, detector) for half in ("all", answer.half)]
+        mine = [self._tallies.setdefault(key, Tally()) for key in keys]
+        at = stop(push, units, mine)
+        false = answer.kind == "normal" and at is not None and harmed(self._tokenizer, answer.ids, at)
+        for tally in mine:
+            count(tally, answer.kind, len(answer.ids), at, false)
+
+    def print(self, name: str, halves: Sequence[str]) -> None:
+        """A line for each detector and half."""
+        for half in halves:
+            for (of, detector), tally in self._tallies.items():
+                if of == half:
+                    print(f"{name:22} {half:7} {detector:26} {tally.line()}", flush=True)
+
+
+def measure(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
     """Print the figures of all detectors on one file."""
-    tallies = {(name, half): Tally() for half in ("all", "unseen") for name in ("exact", "tokens", "text")}
-    for row, ids, kind in answers(path, tokenizer, models):
-        halves = ["all"] + ["unseen"] * (zlib.crc32(str(row.get("id")).encode()) % 2)
-        pieces = [decode(token) for token in ids]
-        prompt = row.get("prompt") or row.get("messages")
-        for name, push, units in (
-            ("exact", ExactPeriod().push, ids),
-            ("tokens", RunawayDetector(prompt, decode).push, ids),
-            ("text", RunawayDetector(prompt).push_text, pieces),
-        ):
-            mine = [tallies[name, half] for half in halves]
-            at = stop(push, units, mine)
-            false = kind == "normal" and at is not None and harmed(tokenizer, ids, at)
-            for tally in mine:
-                count(tally, kind, len(ids), at, false)
-    for (name, half), tally in tallies.items():
-        if not tally.tokens:
-            continue
-        print(f"{path.name.removesuffix('.jsonl.gz'):22} {half:7} {name:8} {tally.line()}", flush=True)
+    table = Table(tokenizer)
+    for answer in rows:
+        pieces = [decode(token) for token in answer.ids]
+        table.add("exact", answer, ExactPeriod().push, answer.ids)
+        table.add("tokens", answer, RunawayDetector(answer.prompt, decode).push, answer.ids)
+        table.add("text", answer, RunawayDetector(answer.prompt).push_text, pieces)
+    table.print(name, ("all", *HALVES))
+
+
+@contextmanager
+def scaled(module: Any, names: Sequence[str], factor: float) -> Iterator[None]:
+    """Some constants of a module, times `factor` for a while."""
+    before = {name: getattr(module, name) for name in names}
+    for name, value in before.items():
+        setattr(module, name, value * factor)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+def frontier(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
+    """Print what other values of the constants would do to one file."""
+    kept, table = list(rows), Table(tokenizer)
+    for label, module, names, factors in (("as it is", repeats, (), (1.0,)), *FRONTIER):
+        for factor in factors:
+            with scaled(module, names, factor):
+                for answer in kept:
+                    push = RunawayDetector(answer.prompt, decode).push
+                    table.add(f"{label} x {factor:g}" if names else label, answer, push, answer.ids)
+    table.print(name, ("all",))
 
 
 def main() -> None:
     """Every `*_full.jsonl.gz` in DATA."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--frontier", action="store_true")
     parser.add_argument("--models", type=re.compile, default=re.compile("qwen", re.IGNORECASE))
     args = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(args.data / "qwen2-tokenizer" / "tokenizer.json"))
     decode = functools.lru_cache(None)(lambda token: str(tokenizer.decode([token])))
+    show = frontier if args.frontier else measure
     print(HEAD)
     for path in sorted(args.data.glob("*_full.jsonl.gz")):
-        measure(path, tokenizer, decode, args.models)
+        show(path.name.removesuffix("_full.jsonl.gz"), answers(path, tokenizer, args.models), tokenizer, decode)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_an_answer_that_ends_by_itself_says_so() -> None:
 )
 def test_a_cut_answer_names_the_limit_that_cut_it(wishes: dict[str, Any], by: str, tokens: int) -> None:
     engine = ScriptedEngine("x" * 5000)
-    answer = ask(engine, **wishes)
+    answer = ask(engine, on_runaway="off", **wishes)
     assert answer.finish == Finish("length", by, f"{tokens} tokens")
     assert len(answer.text) == answer.usage.answer_tokens == answer.budget.max_new_tokens == tokens
     assert engine.asked[0].max_new_tokens == tokens

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from suffice.watch import Runaway, RunawayDetector
-from suffice.watch.asked import chinese_number, prompt_text, turns_wanted
-from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, WINDOW, Repeats
+from suffice.watch.asked import chinese_number, ends_wanted, prompt_text, turns_wanted, wanted
+from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, WINDOW, Counter, Repeats
 from suffice.watch.units import Kind, TextUnits, classify
 
 INTRO = "Here is what you asked for, written with some care and in plain words.\n\n"
@@ -21,14 +21,14 @@ WORDS = [
 
 
 class Tokens:
-    """A toy tokenizer: words with the blank before them, single digits, every other sign alone."""
+    """A toy tokenizer: words with the blank before them, single digits, rows of dashes, every other sign alone."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.ids: dict[str, int] = {}
 
     def encode(self, text: str) -> list[int]:
-        parts = re.findall(r" ?[A-Za-z]+|\d|\n{1,2}|.", text)
+        parts = re.findall(r" ?[A-Za-z]+|\d|\n{1,2}|-{1,16}|.", text)
         for part in parts:
             if part not in self.ids:
                 self.ids[part] = len(self.texts)
@@ -74,7 +74,7 @@ LOOPS = {
     ),
     "numbers that alternate": INTRO + "162 - 81 = 81 + 81 = " * 100,
     "chinese sentence": "下面是答案。" + "我们需要继续努力，才能取得更好的成绩。" * 40,
-    "chinese steps": "步骤如下：\n" + "".join(f"第{n}步：检查结果，然后再写一遍。\n" for n in range(1, 100)),
+    "chinese steps": "步骤如下：\n" + "".join(f"第{n}步：检查结果，然后再写一遍。\n" for n in range(1, 160)),
     "chinese numerals": "步骤如下：\n"
     + "".join(
         f"第{tens}十{ones}步：检查结果，然后再写一遍。\n"
@@ -85,10 +85,13 @@ LOOPS = {
     "line ends": INTRO + "\n" * 300,
     "blank lines": INTRO + " \n" * 300,
     "blanks": INTRO + " " * 3000,
-    "dashes": INTRO + "-" * 600,
+    "dashes": INTRO + "-" * 1200,
     "digits": "1/3 = 0." + "3" * 2000,
     "digits of 1/7": "1/7 = 0." + "142857" * 300,
-    "open brackets": INTRO + "[[" * 400,
+    "open brackets": INTRO + "[[" * 600,
+    "two lines in turn": INTRO
+    + "".join(f"There may be names that are used for certain {kind} alone. " for kind in ("ages", "trades") * 20),
+    "the same item for ever": INTRO + "".join(f"{n}. {PARAGRAPH}\n\n" for n in range(5, 40)),
 }
 
 
@@ -100,11 +103,15 @@ def test_every_loop_is_told(name, watch):
     assert 0 <= found.onset < found.keep < found.at
 
 
-@pytest.mark.parametrize("name", ["one token", "a sentence", "steps", "chinese sentence", "line ends", "blanks"])
+@pytest.mark.parametrize(
+    "name", ["one token", "a sentence", "two lines in turn", "chinese sentence", "line ends", "blanks"]
+)
 def test_loops_with_a_short_turn_are_told_early(name):
     assert by_tokens(LOOPS[name]).at < 500
 
 
+PAST_ALL = "They put what others need before their own wants, and both sides gain more by that than by anything else."
+PRIMES = [p for p in range(2, 264) if all(p % q for q in range(2, p))]
 POEM = """The wind is low, the wind is low,
 And over the hill the rivers flow,
 And over the hill my love did go,
@@ -139,6 +146,17 @@ SPARED = {
         f"{n}、{''.join(random.Random(n).choices('天地玄黄宇宙洪荒日月盈昃辰宿列张', k=9))}。\n" for n in range(1, 40)
     ),
     "chinese poem": "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。\n" * 3,
+    "table of wide columns": "| **Pros** | **Cons** |\n" + "|" + "-" * 74 + "|" + "-" * 74 + "|\n" + "| good | bad |\n",
+    "tablature": "".join(f"{string}|" + "-" * 16 + "|" + "-" * 16 + "|\n" for string in "EADGBE") + novel(9),
+    "items up to ten": INTRO + "".join(f"{n}. {PARAGRAPH}\n\n" for n in range(1, 11)),
+    "items up to twenty": INTRO + "".join(f"{n}. {PAST_ALL}\n\n" for n in range(1, 21)),
+    "items up to a hundred": INTRO + "".join(f"({n}) the setting of a tale\n" for n in range(1, 101)),
+    "countdown in words": INTRO
+    + "".join(f"With {n} of them this is too many by far, so we try less. " for n in range(40, -1, -1)),
+    "an equation left at last": "So we set both equal:\n"
+    + "\\[\n8a + 2b + 26 = 10a + 2b + 42\n\\]\n" * 6
+    + f"Now for the value of P(5): {novel(200)}",
+    "divisors": "".join(f"{263} = {p} * {263 // p} + {263 % p}, so 263 is not divisible by {p}. " for p in PRIMES),
     "times table": "".join(f"{a}×{b}={a * b} " for a in range(1, 10) for b in range(1, a + 1)),
 }
 
@@ -167,6 +185,28 @@ def test_what_the_prompt_wants(prompt, turns):
     assert turns_wanted(prompt) == turns
 
 
+@pytest.mark.parametrize(
+    ("prompt", "numbers"),
+    [
+        ("List 25 limericks, in 2 parts.", {2, 25}),
+        ("Between 1,000 and 2.5 or 12345", set()),
+        ("写出三十个词，分两行", {30, 2}),
+        ("fifty names", {50}),
+    ],
+)
+def test_where_a_list_may_end(prompt, numbers):
+    assert set(ends_wanted(prompt)) == numbers | {0, 10, 20, 100}
+
+
+def test_the_end_ahead():
+    asked = wanted("Give me 25 of them")
+    assert asked.ends == (0, 10, 20, 25, 100)
+    assert [asked.end_ahead(value, 1) for value in (1, 20, 21, 25, 26, 100, 101)] == [10, 20, 25, 25, 100, 100, None]
+    assert [asked.end_ahead(value, -2) for value in (101, 25, 24, 0)] == [100, 25, 20, 0]
+    assert Counter(value=14, step=2, lag=30.0).units_to(20) == 90
+    assert Counter(value=6, step=-1, lag=30.0).units_to(0) == 180
+
+
 @pytest.mark.parametrize("watch", [by_tokens, by_text])
 @pytest.mark.parametrize("prompt", ["Repeat this sentence 60 times.", "请把下面这句话重复六十遍。"])
 def test_what_was_asked_for_is_spared_but_not_for_ever(watch, prompt):
@@ -176,8 +216,41 @@ def test_what_was_asked_for_is_spared_but_not_for_ever(watch, prompt):
     assert watch(SENTENCE * 200, [{"role": "user", "content": prompt}]).at > watch(SENTENCE * 200).at
 
 
+LISTS = {10: PARAGRAPH, 20: PAST_ALL, 100: "the setting of a tale"}
+
+
+@pytest.mark.parametrize("end", LISTS)
+@pytest.mark.parametrize("watch", [by_tokens, by_text])
+def test_a_list_is_told_once_it_has_passed_the_number_where_it_might_have_ended(watch, end):
+    head = INTRO + "".join(f"{n}. {LISTS[end]}\n" for n in range(1, end + 1))
+    tail = "".join(f"{n}. {LISTS[end]}\n" for n in range(end + 1, end + 20))
+    assert watch(head) is None
+    found = watch(head + tail)
+    assert found is not None
+    assert found.at > (len(head) if watch is by_text else len(Tokens().encode(head)))
+
+
+@pytest.mark.parametrize("watch", [by_tokens, by_text])
+@pytest.mark.parametrize(
+    "prompt", ["List 26 rules of trade.", "列出二十六条规则", "Name twenty-six... no, thirty rules."]
+)
+def test_a_list_may_go_on_to_a_number_in_the_prompt(watch, prompt):
+    rules = INTRO + "".join(f"{n}. {PAST_ALL}\n" for n in range(1, 27))
+    assert watch(rules) is not None
+    assert watch(rules, prompt) is None
+    assert watch(rules + "".join(f"{n}. {PAST_ALL}\n" for n in range(27, 60)), prompt) is not None
+
+
+def test_turns_that_differ_must_go_on_for_longer_than_turns_that_do_not():
+    same = "".join(f"We try 7 and 9, which gives 63 and is too much for {name}. " for name in ["them"] * 60)
+    draw = random.Random(2).randrange
+    tried = "".join(f"We try {draw(99)} and 9, which gives {draw(99)} and is too much for them. " for _ in range(60))
+    assert by_tokens(same).at < 300
+    assert by_tokens(tried) is None
+
+
 def test_a_prompt_that_is_a_list_grants_a_list():
-    rows = "".join(f"Row {n}: the value is ready and the state is good.\n" for n in range(1, 41))
+    rows = "".join(f"Row of {name}: the value is ready and the state is good.\n" for name in NAMES * 8)
     assert by_text(rows) is not None
     assert by_text(rows, "Put this into capitals:\n" + rows) is None
 
@@ -198,7 +271,7 @@ def test_exact_loop_is_cut_to_its_first_turn_in_characters():
     text = "一开始。" + "我们继续努力吧，" * 60
     found = by_text(text)
     assert text[: found.keep] == "一开始。我们继续努力吧，"
-    line = "".join(f"Item {n} is there and it is fine.\n" for n in range(1, 90))
+    line = "".join(f"Item {n} is there and it is fine.\n" for n in range(1, 150))
     found = by_text("Begin\n" + line)
     assert ("Begin\n" + line)[: found.keep].count("Item") == 1
 
@@ -224,6 +297,11 @@ def test_units_do_not_depend_on_the_pieces():
     split = TextUnits()
     assert [pair for character in text for pair in split.push(character)] == whole
     assert all(text[start : start + len(unit.text)] == unit.text for start, unit in whole)
+
+
+def test_a_row_of_one_sign_is_read_in_parts():
+    parts = [unit.text for _, unit in TextUnits().push("|" + "-" * 40 + "|…… x")]
+    assert parts == ["|", "-" * 16, "-" * 16, "-" * 8, "|", "……"]
 
 
 def test_text_held_back_stays_short():
@@ -275,7 +353,7 @@ def test_memory_is_constant():
     for _ in range(5 * WINDOW):
         detector.push(draw.randrange(50_000))
     assert size(detector) <= before + 200
-    assert before < 200_000
+    assert before < 140_000
 
 
 def test_without_decode_exact_loops_are_found():

@@ -1,16 +1,18 @@
-"""How often does the prompt want something said? Read only when an answer is about to be called a runaway."""
+"""How often does the prompt want something said, where may a list end? Read only when a loop is about to be told."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from suffice.watch.repeats import Repeats
 from suffice.watch.units import TextUnits
 
-__all__ = ["prompt_text", "turns_wanted"]
+__all__ = ["Wanted", "ends_wanted", "prompt_text", "turns_wanted", "wanted"]
 
 _LONGEST = 20_000  # characters read, from the end
 _MARGIN = 1.25  # models miscount
@@ -18,6 +20,8 @@ _ENDLESS = 100  # turns granted where the prompt wants repetition without saying
 _NAMED = {"twice": 2, "thrice": 3, "ten": 10, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 _NAMED |= {"seventy": 70, "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "a thousand": 1000}
 _NAMED |= {"one thousand": 1000}
+_ENDS = {0, 10, 20, 100}  # where lists end, and countdowns, if nobody says where: docs/runaways.md
+_CHINESE = "[零〇一二两三四五六七八九十百千万]+"
 
 _VERBS = (
     r"(?:repeat|repetition|writ|say|print|typ|copy|copies|output|sing|chant|recit|r[ée]p[éeè]t|escrib|[ée]cri[vst]|répèt"
@@ -28,7 +32,11 @@ _TIMES = re.compile(
     rf"{_VERBS}[^.!?。！？\n]{{0,120}}?"
     rf"(?:\b(?P<named>{'|'.join(_NAMED)})(?:\s+(?:times|lines|copies|repetitions))?\b"
     r"|\b(?P<number>\d[\d,]*)\s*(?:x\b|times|lines|copies|repetitions|fois|veces|vezes|mal\b)"
-    r"|(?P<chinese>\d+|[零〇一二两三四五六七八九十百千万]+)\s*(?:遍|次|行|回|份|个))",
+    rf"|(?P<chinese>\d+|{_CHINESE})\s*(?:遍|次|行|回|份|个))",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(
+    rf"\b(?P<named>{'|'.join(_NAMED)})\b|(?<![\d.,])(?P<number>\d{{1,4}})(?![\d.,]*\d)|(?P<chinese>{_CHINESE})",
     re.IGNORECASE,
 )
 _WITHOUT_END = re.compile(
@@ -36,6 +44,27 @@ _WITHOUT_END = re.compile(
     r"|不断(?:地)?重复|一直重复|反复(?:地)?(?:写|说|输出|重复)|无限(?:地)?重复|不停(?:地)?(?:重复|写|说|输出)",
     re.IGNORECASE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a prompt says about repetition."""
+
+    turns: int
+    """How often something may be said again."""
+    ends: tuple[int, ...]
+    """Numbers at which a list that counts may come to its end, rising."""
+
+    def end_ahead(self, value: int, step: int) -> int | None:
+        """The first of `ends` that counting on from `value` by `step` comes to, `value` itself included."""
+        at = bisect_left(self.ends, value) if step > 0 else bisect_right(self.ends, value) - 1
+        return self.ends[at] if 0 <= at < len(self.ends) else None
+
+
+def wanted(prompt: object) -> Wanted:
+    """What `prompt`, a string or chat messages, says about repetition."""
+    text = prompt_text(prompt)
+    return Wanted(turns_wanted(text), ends_wanted(text))
 
 
 def prompt_text(prompt: object) -> str:
@@ -64,6 +93,11 @@ def turns_wanted(prompt: str) -> int:
     said = [_number(match) for match in _TIMES.finditer(text)]
     endless = _ENDLESS if _WITHOUT_END.search(text) else 0
     return int(max([0, endless, _shown(text), *said]) * _MARGIN)
+
+
+def ends_wanted(prompt: str) -> tuple[int, ...]:
+    """Where a list may end, rising: at any number below 10,000 that the prompt names, and at round ones."""
+    return tuple(sorted(_ENDS.union(_number(match) for match in _NUMBERS.finditer(prompt[-_LONGEST:]))))
 
 
 def _number(match: re.Match[str]) -> int:

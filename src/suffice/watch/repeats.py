@@ -2,10 +2,15 @@
 
 Each unit is predicted from an earlier place that reads the same: the place being followed, or else the last place where
 the same twelve or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic
-encoding", DCC 1996). Units that come true raise a score and units that do not lower it, never below zero: Page's
-cumulative sum test ("Continuous inspection schemes", Biometrika 1954), which tells a lasting change at the earliest
-moment for a given rate of false alarms. A unit that the answer did not hold before costs most: whoever fills in new
-names is getting somewhere. A number that goes on like a counter costs little, one that follows no rule costs much.
+encoding", DCC 1996), or where the unit itself stood after the same three. Units that come true raise a score and units
+that do not lower it, never below zero: Page's cumulative sum test ("Continuous inspection schemes", Biometrika 1954),
+which tells a lasting change at the earliest moment for a given rate of false alarms. A unit that the answer did not
+hold before costs most: whoever fills in new names is getting somewhere. A number that goes on like a counter costs
+little, one that follows no rule costs much.
+
+The score that tells a loop grows with the loop's period: short ones must turn more often, long ones be copied for
+longer. While turns still differ in more than a counter, it is several times as high: trying one number after another
+often ends, saying the same thing again seldom does.
 
 Knows nothing about tokens, characters and prompts.
 """
@@ -13,10 +18,11 @@ Knows nothing about tokens, characters and prompts.
 from __future__ import annotations
 
 from array import array
+from typing import NamedTuple
 
 from suffice.watch.units import Kind, Unit, number_value
 
-__all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Repeats"]
+__all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Counter", "Repeats"]
 
 WINDOW = 2048  # units remembered; a longer period cannot be seen
 _MASK = WINDOW - 1
@@ -25,24 +31,38 @@ _NUMBER = -1  # the symbol of every number
 _LARGEST = 10**15  # values are kept below it
 _CONTEXT = 12
 
-# Searched on half of some 7,700 answers of Qwen2 and Qwen2.5 models and checked on the other: docs/runaways.md.
-_GAINS = (0.0, 0.0, 0.0, 0.5)  # per unit that came true, by how often it had been said before: thrice is no loop yet
-_GAIN = 2.0  # from the fifth time on
-_JUMP = 5.0  # cost of following another place
-_NEW = 100.0  # cost of a unit that was not seen before at all
-_MISS = 3.0  # cost of a unit that came unexpected
-_MISS_AGAIN = 8.0  # cost of each further one in a row
-_COUNTER = 2.0  # cost of a number that differs by the same step as last time
-_OTHER_NUMBER = 8.0  # cost of any other number where a number was expected
-_BAR = 150.0  # score that tells a loop whose period is near zero
-_BAR_PER_LAG = 6.0  # more for each unit of the period: long ones must turn more often to be told from long quotations
-_LONGEST_LAG = 200.0  # up to which that goes on
-_BAR_NUMBERS = 200.0  # more where numbers change along the way
+# Searched on two halves of some 7,700 answers of Qwen2 and Qwen2.5 models apart; between the two: docs/runaways.md.
+_GAINS = (0.0, 0.0, 1.0)  # per unit that came true, by how often it had been said before: once is no loop yet
+_GAIN = 2.0  # from the fourth time on
+_JUMP = 3.0  # cost of following another place
+_NEW = 60.0  # cost of a unit that was not seen before at all
+_MISS = 2.0  # cost of a unit that came unexpected
+_MISS_AGAIN = 6.0  # cost of each further one in a row
+_COUNTER = 1.0  # cost of a number that differs by the same step as last time
+_OTHER_NUMBER = 12.0  # cost of any other number where a number was expected
+_SHORT_BAR, _SHORT_BAR_PER_LAG = 45.0, 9.0  # score that tells a loop, and more for each unit of its period
+_LONG_BAR, _LONG_BAR_PER_LAG = 200.0, 3.2  # the same for periods above some 27
+_SHORTEST_LAG, _LONGEST_LAG = 5.0, 400.0  # periods beyond are judged like these
+_VARIED = 3.5  # times that score while turns differ
+_LASTING = 1.25  # turns without a difference, after which they are taken to be equal
 _SMOOTHING = 1 / 32
-UNITS_BEFORE_A_LOOP = int(_BAR / _GAIN)
+UNITS_BEFORE_A_LOOP = int((_SHORT_BAR + _SHORT_BAR_PER_LAG * _SHORTEST_LAG) / _GAIN)
 """Units after which the score is still too low to tell a loop, whatever they were."""
-_FORGET = 0.995
 _TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
+
+
+class Counter(NamedTuple):
+    """A number that changes by the same step from turn to turn."""
+
+    value: int
+    step: int
+    """Never 0; below it where the numbers go down."""
+    lag: float
+    """The length of a turn in units."""
+
+    def units_to(self, end: int) -> float:
+        """How many units it takes to count on to `end`."""
+        return (end - self.value) / self.step * self.lag
 
 
 class Repeats:
@@ -54,16 +74,17 @@ class Repeats:
         self._steps = array("q", bytes(8 * WINDOW))
         self._starts = array("q", bytes(8 * WINDOW))
         self._turns = array("q", bytes(8 * WINDOW))
-        self._last_after_3 = array("q", b"\xff" * (8 * (_BUCKETS + 1)))  # -1: nowhere
-        self._last_after_12 = array("q", self._last_after_3)
-        self._last_of_symbol = array("q", self._last_after_3)
+        self._last_after_3 = array("i", b"\xff" * (4 * (_BUCKETS + 1)))  # -1: nowhere
+        self._last_after_12 = array("i", self._last_after_3)
+        self._last_of_symbol = array("i", self._last_after_3)
         self._count = 0
         self._context = (0,) * _CONTEXT  # the newest first
         self._source = -1  # the unit that the next one is expected to equal
         self._score = 0.0
         self._risen = 0  # the unit at which the score last left zero
         self._lag = 0.0  # smoothed
-        self._numbers = 0.0  # 1 where a number just changed, fading
+        self._varied = -WINDOW  # the last unit that broke the copy by more than a counter
+        self._counted = -WINDOW  # the last unit that was a counter
         self._missed = False
         self._number: int | None = None  # value of the number being read
         self._number_start = 0
@@ -90,6 +111,14 @@ class Repeats:
             looping = self._add(_NUMBER, self._number % _LARGEST, self._number_start)
             self._number = None
         return self._add(symbol, 0, start) or looping
+
+    @property
+    def counter(self) -> Counter | None:
+        """The number that counted last in the present turn; None where none does."""
+        if self._count - self._counted > _LASTING * self._lag + 3:
+            return None
+        at = self._counted & _MASK
+        return Counter(self._values[at], self._steps[at], self._lag)
 
     def hold(self) -> None:
         """Stay on the edge of telling: the loop that was told is allowed to go on for a while."""
@@ -118,8 +147,9 @@ class Repeats:
         return self._starts[first & _MASK], self._starts[second & _MASK]
 
     def _bar(self) -> float:
-        lag = self._lag
-        return _BAR + _BAR_PER_LAG * (lag if lag < _LONGEST_LAG else _LONGEST_LAG) + _BAR_NUMBERS * self._numbers
+        lag = min(max(self._lag, _SHORTEST_LAG), _LONGEST_LAG)
+        bar = min(_SHORT_BAR + _SHORT_BAR_PER_LAG * lag, _LONG_BAR + _LONG_BAR_PER_LAG * lag)
+        return bar * _VARIED if self._count - self._varied <= _LASTING * (self._lag + 1.0) else bar
 
     def _add(self, symbol: int, value: int, start: int) -> bool:
         """One complete unit: is it the expected one, what does that say, and remember it."""
@@ -128,11 +158,10 @@ class Repeats:
         bucket_3, bucket_12 = hash(self._context[:3]) & _BUCKETS, hash(self._context) & _BUCKETS
         bucket = symbol & _BUCKETS
         turns, step, score = 0, 0, self._score
-        self._numbers *= _FORGET
-        jumped = False
+        jumped = counts = False
         expected = source >= 0 and symbols[source & _MASK] == symbol
         if not expected:
-            place = self._find(symbol, bucket_3, bucket_12)
+            place = self._find(symbol, bucket_12, bucket_3, bucket)
             if place >= 0:
                 expected, jumped, source = True, True, place
         if expected:
@@ -140,15 +169,19 @@ class Repeats:
             turns = self._turns[there] + 1
             step = value - self._values[there]
             if step:
-                score -= _COUNTER if step == self._steps[there] else _OTHER_NUMBER
-                self._numbers = 1.0
+                counts = step == self._steps[there]
+                score -= _COUNTER if counts else _OTHER_NUMBER
             else:
-                score += (_GAINS[turns] if turns < 4 else _GAIN) - (_JUMP if jumped else 0.0)
+                score += (_GAINS[turns] if turns < 3 else _GAIN) - (_JUMP if jumped else 0.0)
                 self._lag += (count - source - self._lag) * _SMOOTHING
         elif symbols[self._last_of_symbol[bucket] & _MASK] != symbol:
             score -= _NEW
         else:
             score -= _MISS_AGAIN if self._missed else _MISS
+        if counts:
+            self._counted = count
+        elif step or jumped or not expected:
+            self._varied = count
         self._missed = not expected
         if score <= 0.0:
             score, self._risen = 0.0, count + 1
@@ -159,11 +192,18 @@ class Repeats:
         self._source = source + 1 if source >= 0 and count + 1 - source < WINDOW else -1
         self._context = (symbol, *self._context[: _CONTEXT - 1])
         self._count, self._score, self.turns = count + 1, score, turns
-        return expected and score > _BAR and score > self._bar()
+        return expected and score > _SHORT_BAR and score > self._bar()
 
-    def _find(self, symbol: int, bucket_3: int, bucket_12: int) -> int:
-        """The last place after the same twelve or the same three units where `symbol` came next; -1 for none."""
-        for place, depth in ((self._last_after_12[bucket_12], _CONTEXT), (self._last_after_3[bucket_3], 3)):
+    def _find(self, symbol: int, bucket_12: int, bucket_3: int, bucket: int) -> int:
+        """The last place of `symbol` after the same twelve or the same three units; -1 for none.
+
+        After the same three as well where something else has followed them since: loops whose turns are alike in pairs.
+        """
+        for place, depth in (
+            (self._last_after_12[bucket_12], _CONTEXT),
+            (self._last_after_3[bucket_3], 3),
+            (self._last_of_symbol[bucket], 3),
+        ):
             if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
                 return place
         return -1
@@ -172,5 +212,7 @@ class Repeats:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
         if place < depth or self._count - place >= WINDOW - depth:
             return False
-        symbols = self._symbols
-        return all(symbols[(place - 1 - back) & _MASK] == self._context[back] for back in range(depth))
+        symbols, context = self._symbols, self._context
+        if symbols[(place - 1) & _MASK] != context[0]:  # most end here: before a generator is made
+            return False
+        return all(symbols[(place - 1 - back) & _MASK] == context[back] for back in range(1, depth))

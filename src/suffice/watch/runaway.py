@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from suffice.watch.asked import prompt_text, turns_wanted
-from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, Repeats
+from suffice.watch.asked import Wanted, wanted
+from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, Counter, Repeats
 from suffice.watch.units import Kind, TextUnits, TokenUnits, Unit
 
 __all__ = ["Runaway", "RunawayDetector"]
 
+# Units that a list which counts may still take to come to its end; who has passed 20 often goes on to 100.
+_PATIENCE, _PATIENCE_TO_100 = 800, 1400
 _MOST_LINES = 40  # line ends in a row
 _MOST_BLANKS = 400  # white-space characters in a row
 _MOST_DIGITS = 512  # digits in a row, if they repeat
@@ -43,8 +45,8 @@ class RunawayDetector:
     answer's length. Not safe for several threads at once; one detector belongs to one answer.
 
     Args:
-        prompt: what was asked, a string or chat messages; it is read only when a loop is about to be told, and grants
-            as many turns as it asks for or shows itself.
+        prompt: what was asked, a string or chat messages; it is read only when a loop is about to be told, grants as
+            many turns as it asks for or shows itself, and lets a list count on to a number that it names.
         decode: the text of one token id, for `push`. Without it numbers are words like others, so that loops with a
             counter are found late or not at all. What it returns is remembered for as long as the function lives:
             give every detector of one model the same function.
@@ -57,7 +59,7 @@ class RunawayDetector:
         self._early: list[tuple[Unit, int]] = []
         self._repeats: Repeats | None = None
         self._taken = 0
-        self._wanted: int | None = None
+        self._wanted: Wanted | None = None
         self._run: _Run | None = None
         self.runaway: Runaway | None = None
         """The report, once there is one."""
@@ -82,8 +84,8 @@ class RunawayDetector:
 
     def _take(self, unit: Unit, start: int, end: int) -> Runaway | None:
         repeats = self._repeats or self._begun(unit, start)
-        if repeats is not None and repeats.take(unit, start):
-            if repeats.turns >= self._turns_wanted():
+        if repeats is not None and repeats.take(unit, start) and not self._ends_soon(repeats.counter):
+            if repeats.turns >= self._asked().turns:
                 first, second = repeats.copied_from()
                 return self._tell(first, second - first)
             repeats.hold()
@@ -110,13 +112,20 @@ class RunawayDetector:
             run = self._run = _Run(unit.kind, start)
         run.add(unit.text, end)
         period = run.period()
-        if not period or run.turns < self._turns_wanted():
+        if not period or run.turns < self._asked().turns:
             return None
         return self._tell(run.start, period)
 
-    def _turns_wanted(self) -> int:
+    def _ends_soon(self, counter: Counter | None) -> bool:
+        """Whether this is a list that counts up, or down, to a number where it may well end."""
+        if counter is None:
+            return False
+        end = self._asked().end_ahead(counter.value, counter.step)
+        return end is not None and counter.units_to(end) <= (_PATIENCE_TO_100 if end == 100 else _PATIENCE)
+
+    def _asked(self) -> Wanted:
         if self._wanted is None:
-            self._wanted = turns_wanted(prompt_text(self._prompt))
+            self._wanted = wanted(self._prompt)
             self._prompt = None
         return self._wanted
 

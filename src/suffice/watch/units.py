@@ -89,10 +89,11 @@ class TokenUnits:
 
 
 # Chinese characters, kana and hangul one by one, Latin words up to 16 letters, other scripts in parts of 3 (about a
-# token), digits, white space, and any other sign alone. Every alternative has a longest match, so little is held back.
+# token), digits, white space, and rows of one sign, such as the rules of tables. Every alternative has a longest match,
+# so little is held back.
 _UNITS = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]|[A-Za-z\u00c0-\u024f]{1,16}|\d{1,16}|\s{1,32}"
-    r"|[^\W\d_A-Za-z\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,3}|."
+    r"|[^\W\d_A-Za-z\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,3}|(?P<sign>.)(?P=sign){0,15}"
 )
 
 
