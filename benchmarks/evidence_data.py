@@ -202,9 +202,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float):
         return "—" if np.isnan(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -28,6 +28,7 @@ from suffice.budget.estimators import KeywordClass
 from suffice.budget.model.evaluate import EVALUATED
 from suffice.budget.prompt import instructions
 from suffice.budget.settings import load_settings
+from suffice.budget.wishes import find_wishes
 
 # What such tables usually hold, with the caps that they usually set.
 USUAL = (
@@ -87,17 +88,8 @@ def _caps(data: Path, rules: Mapping[str, Sequence[KeywordClass]]) -> str:
             if classes is USUAL:
                 cells += [percent(len(short) / len(found)), _cut(short)]
         rows.append(cells)
-    head = [
-        "answers of",
-        "prompts",
-        "answers",
-        "usual table: fires",
-        "cut",
-        "its 128: fires",
-        "cut",
-        "packaged table: fires",
-        "cut",
-    ]
+    head = ["answers of", "prompts", "answers", "usual table: fires", "cut", "its 128: fires", "cut"]
+    head += ["packaged table: fires", "cut"]
     return table(head, sorted(rows, key=lambda row: str(row[0])))
 
 
@@ -106,40 +98,28 @@ def _cut(fired: Sequence[tuple[Answer, KeywordClass]]) -> str:
 
 
 def _worth(held: HeldOut, rules: Mapping[str, Sequence[KeywordClass]]) -> str:
-    written = Written()
-    rows: list[Sequence[object]] = []
     in_chinese = np.array([one.source in CHINESE_TASKS for one in held.answers])
-    for title, part in (("Chinese", in_chinese), ("English", ~in_chinese)):
+    wished = np.array([bool(find_wishes(instructions(one.question))) for one in held.answers])
+    rows: list[Sequence[object]] = []
+    for title, part in (("Chinese", in_chinese), ("English", ~in_chinese), ("with a wish", wished)):
         chosen = [one for one, use in zip(held.answers, part, strict=True) if use]
-        for name, classes in rules.items():
-            said = HeldOut(chosen, {**_learned(chosen, classes), "written": written.quantiles(chosen)})
-            figures = said.figures("classes")
-            left = _explained_of_rest(held, part, classes)
-            rows.append(
-                [f"{title}, the {name} table", len(chosen), figures.ratio, said.explained("classes"), percent(left, 2)]
-            )
-        figures = said.figures("written")
-        rows.append(
-            [
-                f"{title}, wishes and the packaged table as written",
-                len(chosen),
-                figures.ratio,
-                said.explained("written"),
-                "—",
-            ]
-        )
-        model = HeldOut(chosen, {"constant": said.said["constant"], "prompt": held.said["the prompt"][part]})
-        rows.append(
-            [f"{title}, length model", len(chosen), model.figures("prompt").ratio, model.explained("prompt"), "—"]
-        )
-    head = [
-        "predictor",
-        "answers",
-        "pinball / constant",
-        "R² of log length",
-        "of what the length model leaves",
-    ]
-    return table(head, rows)
+        learned = {name: _learned(chosen, classes) for name, classes in rules.items()}
+        said = {"constant": learned["usual"]["constant"], **{name: each["classes"] for name, each in learned.items()}}
+        said |= {name: held.said[name][part] for name in ("wishes and keywords", "the prompt")}
+        here = HeldOut(chosen, said)
+        for method, name in _PREDICTORS.items():
+            left = percent(_explained_of_rest(held, part, rules[method]), 2) if method in rules else "—"
+            rows.append([title, name, len(chosen), here.figures(method).ratio, here.explained(method), left])
+    head = ["prompts", "predictor", "answers", "pinball / constant", "R² of log length"]
+    return table([*head, "of what the length model leaves"], rows)
+
+
+_PREDICTORS = {
+    "usual": "classes of the usual table",
+    "packaged": "classes of the packaged table",
+    "wishes and keywords": "wishes and the packaged table as written",
+    "the prompt": "length model",
+}
 
 
 def _learned(chosen: Sequence[Answer], classes: Sequence[KeywordClass]) -> dict[str, np.ndarray]:

@@ -183,7 +183,7 @@ def remaining(found: Sequence[Moment], path: Path) -> None:
             points = [
                 (said[bins == b, at].mean(), *np.quantile(truth[bins == b], (0.1, 0.5, 0.9)))
                 for b in range(1, len(edges))
-                if (bins == b).sum() >= 50
+                if (bins == b).sum() >= 200
             ]
             x, low, middle, high = (np.maximum(1, np.array(each)) for each in zip(*points, strict=True))
             left.plot(x, middle, color=colour, marker="o", markersize=4, label=name)
@@ -208,6 +208,7 @@ def _errors(axes: Axes, found: Sequence[Moment]) -> None:
             errors.append(np.abs(said[:, at] - truth).mean())
         axes.bar(np.arange(3) + 0.27 * (at - 1), errors, width=0.25, color=colour, label=name)
     axes.set_xticks(range(3), [f"{part} %" for part in parts])
+    axes.margins(y=0.3)
     axes.set_xlabel("of the answer written")
     axes.set_title("mean error in tokens")
     axes.grid(axis="y", alpha=0.25)

@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from evidence_data import MEDIAN, Q90, Q95, Floats, HeldOut, percent, table
 from evidence_traffic import Replay
 
-CAP = 2048
+_LEAST_CAP, _MOST_CUT = 2048, 0.01
 
 
-def growth(tokens: Floats, first: Floats, cap: int = CAP) -> tuple[NDArray[np.int64], Floats, Floats]:
+def usual_cap(tokens: Floats) -> int:
+    """The smallest power of two from 2,048 on that cuts at most 1 % of the answers."""
+    cap = _LEAST_CAP
+    while (tokens > cap).mean() > _MOST_CUT:
+        cap *= 2
+    return cap
+
+
+def growth(tokens: Floats, first: Floats, cap: int) -> tuple[NDArray[np.int64], Floats, Floats]:
     """How answers went that start with a reservation and double it whenever it is used up.
 
     Args:
@@ -48,8 +56,9 @@ def tables(held: HeldOut, replayed: Mapping[str, Replay]) -> dict[str, str]:
 
 
 def _rows(name: str, truth: Floats, said: Floats, constant: Floats) -> list[Sequence[object]]:
+    cap = usual_cap(truth)
     policies: dict[str, Floats] = {
-        f"the cap, {CAP:,}": np.full(len(truth), CAP, np.float64),
+        f"the cap, {cap:,}": np.full(len(truth), cap, np.float64),
         "16": np.full(len(truth), 16.0),
         "256": np.full(len(truth), 256.0),
         "q0.9 of all answers": constant[:, Q90],
@@ -57,12 +66,12 @@ def _rows(name: str, truth: Floats, said: Floats, constant: Floats) -> list[Sequ
         "predicted q0.9 (auto)": said[:, Q90],
         "predicted q0.95": said[:, Q95],
     }
-    used = np.minimum(truth, CAP)
-    whole, least = CAP * used.sum(), (used * (used + 1) / 2).sum()
+    used = np.minimum(truth, cap)
+    whole, least = cap * used.sum(), (used * (used + 1) / 2).sum()
     rows: list[Sequence[object]] = []
     for policy, first in policies.items():
-        times, reserved, area = growth(truth, first)
-        first = np.clip(first, 1, CAP)
+        times, reserved, area = growth(truth, first, cap)
+        first = np.clip(first, 1, cap)
         again, at_end = percent(float((times > 0).mean())), float(reserved.mean())
         kept = (round(at_end), at_end / used.mean(), percent(float(area.sum() / whole)), area.sum() / least)
         rows.append([name, policy, round(float(first.mean())), again, f"{times.mean():.3f}", *kept])

@@ -84,10 +84,18 @@ def _traffic(found: dict[str, Replay]) -> str:
         for method in _METHODS:
             f = replay.figures(method)
             over = (percent(1 - f.coverage[EVALUATED.index(p)], 2) for p in (0.5, 0.9, 0.95, 0.99))
+            upper = _upper(replay.truth, replay.said[method])
             r2 = explained(replay.truth, replay.said[method][:, MEDIAN])
-            rows.append([name, method, f"{f.pinball:.2f}", f"{f.ratio:.3f}", r2, f.waste, *over])
-    head = ["trace", "predictor", "pinball", "/ everyone", "R²", "waste at q0.95"]
+            rows.append([name, method, f"{f.pinball:.2f}", f"{f.ratio:.3f}", f"{upper:.2f}", r2, f.waste, *over])
+    head = ["trace", "predictor", "pinball", "/ everyone", "of q0.5 to q0.99", "R²", "waste at q0.95"]
     return table([*head, *(f"over q{p}" for p in (0.5, 0.9, 0.95, 0.99))], rows)
+
+
+def _upper(truth: Floats, said: Floats) -> float:
+    """Pinball loss of the levels that reservations are made of: 0.5, 0.9, 0.95 and 0.99."""
+    levels = (0.5, 0.9, 0.95, 0.99)
+    distances = {p: truth - said[:, EVALUATED.index(p)] for p in levels}
+    return float(np.mean([np.maximum(p * away, (p - 1) * away).mean() for p, away in distances.items()]))
 
 
 def _single(found: dict[str, Replay]) -> str:
