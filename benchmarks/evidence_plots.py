@@ -131,9 +131,7 @@ def failures(tasks: Mapping[str, float], repaired: Mapping[str, Sequence[float]]
         left.set_title("one task, trained on it: pinball loss / constant's")
         left.grid(axis="x", alpha=0.25)
         for at, name in enumerate(names):
-            left.annotate(
-                f"{tasks[name]:.2f}", (tasks[name], at), xytext=(3, -3), textcoords="offset points", fontsize=8
-            )
+            left.text(tasks[name] - 0.01, at, f"{tasks[name]:.2f}", color="white", fontsize=8, ha="right", va="center")
         colours = (GREEN, WARM, BLUE, GREY, LIGHT)
         for at, (name, steps) in enumerate(repaired.items()):
             style = "-" if at < len(colours) else "--"
