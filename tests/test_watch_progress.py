@@ -36,6 +36,12 @@ def test_an_answer_that_is_longer_than_expected_has_more_before_it_than_the_medi
     assert rest[4] > rest[2], "and one in the tail has a longer one before it"
 
 
+def test_an_answer_that_has_outgrown_every_expectation_is_not_said_to_be_over() -> None:
+    remaining = Remaining(((0.5, 10), (0.9, 12), (0.95, 13), (0.99, 14)), 2048)
+    remaining.push("", 400)
+    assert remaining.tokens == 60
+
+
 def test_at_the_90_percent_quantile_the_95_percent_quantile_is_the_median_of_what_is_left() -> None:
     assert after("word " * 10, 600) == pytest.approx(300, abs=2)
 
