@@ -36,6 +36,12 @@ def test_an_answer_that_is_longer_than_expected_has_more_before_it_than_the_medi
     assert rest[4] > rest[2], "and one in the tail has a longer one before it"
 
 
+def test_an_answer_that_has_outgrown_every_expectation_is_not_said_to_be_over() -> None:
+    remaining = Remaining(((0.5, 10), (0.9, 12), (0.95, 13), (0.99, 14)), 2048)
+    remaining.push("", 400)
+    assert remaining.tokens == 60
+
+
 def test_at_the_90_percent_quantile_the_95_percent_quantile_is_the_median_of_what_is_left() -> None:
     assert after("word " * 10, 600) == pytest.approx(300, abs=2)
 
@@ -65,8 +71,10 @@ def test_nothing_is_expected_beyond_the_cap_and_quantiles_that_were_clipped_at_i
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_the_place_in_a_list_says_what_is_missing(prompt: str, text: str, size: int) -> None:
     rest = after(text, 60, prompt=prompt, size=size)
-    if size < 100:  # items in one piece all begin at the same token
-        assert 40 <= rest <= 90, "two items and most of a third, of some 25 tokens each"
+    if size < 100:
+        assert 65 <= rest <= 115, "two items and most of a third, of some 25 tokens each, and a sentence behind them"
+    else:
+        assert rest == after("word " * 9, 60), "items that came in one piece say nothing of how long one is"
 
 
 def test_a_list_that_is_longer_than_announced_is_left_to_its_length() -> None:
@@ -75,7 +83,7 @@ def test_a_list_that_is_longer_than_announced_is_left_to_its_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "most"), [("I hope this helps", 25), ("希望这能帮到你", 25), ("\nIn conclusion, ", 90), ("总之，", 90)]
+    ("text", "most"), [("I hope this helps", 40), ("希望这能帮到你", 40), ("\nIn conclusion, ", 60), ("总之，", 60)]
 )
 def test_a_closing_formula_closes(text: str, most: int) -> None:
     assert after("word " * 30 + text, 50) <= most < after("word " * 30, 50)
@@ -84,12 +92,24 @@ def test_a_closing_formula_closes(text: str, most: int) -> None:
 def test_an_open_code_block_and_open_thinking_have_more_before_them() -> None:
     code = "Here:\n```python\nprint('I hope this helps')\n"
     assert after(code, 180) >= 12
-    assert after(code + "```\nI hope this helps", 180) <= 25
+    assert after(code + "```\nI hope this helps", 180) <= 40
+    assert after("word " * 30 + "希望这座城市", 50) == after("word " * 30, 50), "another wish closes nothing"
     remaining = Remaining(((0.5, 200), (0.9, 210)), 2048)
     remaining.push("", 190)
     assert remaining.tokens < 30
     remaining.push("", 190, thinking=True)
     assert remaining.tokens == 100, "the answer is still to come"
+
+
+def test_it_says_what_it_rests_on() -> None:
+    remaining = Remaining(QUANTILES, 2048, "three reasons, please")
+    said = []
+    for tokens, text in enumerate(("1. Rain.\n", "2. Snow.\n", "```\nprint()\n", "```\nI hope this helps."), 1):
+        remaining.push(text, 10 * tokens)
+        said.append(remaining.basis)
+    assert said == ["length", "list", "code", "closing"]
+    remaining.push("", 50, thinking=True)
+    assert remaining.basis == "thinking"
 
 
 def test_progress_comes_every_16_tokens_and_only_when_wanted() -> None:
