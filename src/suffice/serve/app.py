@@ -39,7 +39,8 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
         UsageError: a package that is missing, or an address that is none.
     """
     if settings.upstreams:
-        return [open_engine(settings.model, upstream=url) for url in settings.upstreams]
+        silence = settings.upstream_timeout
+        return [open_engine(settings.model, upstream=url, read_timeout=silence) for url in settings.upstreams]
     local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
     return [open_engine(settings.model, adapters=settings.adapters, **local)]
 
