@@ -91,6 +91,39 @@ def test_draining_refuses_new_requests_and_is_not_ready() -> None:
         assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
 
 
+def test_what_is_sent_while_draining_ends_its_connection() -> None:
+    with serving(ScriptedEngine("x" * 30, slow=True)) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("POST", "/infer/long", json.dumps({"prompt": "go on"}))
+        wait_for(lambda: server.service.admission.running)
+        server.service.draining = True
+        response = connection.getresponse()
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        connection.close()
+
+
+def test_an_answer_of_which_nothing_was_sent_is_begun_again_on_another_upstream() -> None:
+    broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
+    broken.model_name, well.model_name = "broken", "well"  # type: ignore[misc]
+    with serving([broken, well]) as server:
+        replies = [server.chat() for _ in range(4)]
+        assert {reply.status for reply in replies} == {200}
+        assert {reply.json["choices"][0]["message"]["content"] for reply in replies} == {"abcdefgh"}
+        assert {reply.json["usage"]["completion_tokens"] for reply in replies} == {8}
+        assert broken.asked
+        assert not server.service.admission.running
+
+
+def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_used() -> None:
+    broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
+    with serving([broken, well]) as server:
+        ends = [server.chat(stream=True).events for _ in range(2)]
+    [(*_, used, error)] = [events for events in ends if "error" in events[-1]]
+    assert used["usage"]["completion_tokens"] == 5
+    assert error["error"]["code"] == "engine_error"
+    assert len(broken.asked) == len(well.asked) == 1
+
+
 @contextmanager
 def process(database: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`suffice serve` as people start it, and its port."""

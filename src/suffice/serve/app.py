@@ -87,7 +87,7 @@ def build_app(service: Service) -> ASGIApp:
         if service.settings.access_log:
             _write_access_line(scope, exchange)
 
-    return Observed(router, ended, service.tickets.__contains__)
+    return Observed(router, ended, service.tickets.__contains__, lambda: service.draining)
 
 
 def _routes(service: Service) -> list[BaseRoute]:

@@ -83,7 +83,14 @@ class ServeSettings:
         Raises:
             UsageError: with the setting's name and value.
         """
-        above = ("max_running", "queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout", "max_body_bytes")
+        above = (
+            "max_running",
+            "queue_timeout",
+            "request_timeout",
+            "upstream_timeout",
+            "drain_timeout",
+            "max_body_bytes",
+        )
         for name in above:
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -21,6 +21,8 @@ from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
 
+_OTHER_FILES = 128  # the database, pages, the terminal, health checks
+
 
 class _Server(uvicorn.Server):
     """Tells the service that it drains before uvicorn closes its sockets."""
@@ -112,8 +114,29 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
     )
 
 
+def allow_connections(settings: ServeSettings) -> None:
+    """Raise this process's limit of open files as far as it may be: a request takes one here, and one upstream."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    wanted = 2 * (settings.running_limit + settings.max_waiting) + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        print(
+            f"notice: at most {allowed} files may be open, and {wanted} would be needed for max_running and "
+            "max_waiting: raise `ulimit -n`, or lower those",
+            file=sys.stderr,
+        )
+
+
 def run(settings: ServeSettings) -> None:
     """`serve` on an event loop of its own, with uvloop where there is one."""
+    allow_connections(settings)
     try:
         import uvloop
     except ImportError:
