@@ -83,15 +83,8 @@ class ServeSettings:
         Raises:
             UsageError: with the setting's name and value.
         """
-        above = (
-            "max_running",
-            "queue_timeout",
-            "request_timeout",
-            "upstream_timeout",
-            "drain_timeout",
-            "max_body_bytes",
-        )
-        for name in above:
+        timeouts = ("queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout")
+        for name in ("max_running", "max_body_bytes", *timeouts):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be above 0")
