@@ -112,7 +112,7 @@ def test_an_answer_of_which_nothing_was_sent_is_begun_again_on_another_upstream(
         assert reply.json["choices"][0]["message"]["content"] == "abcdefgh"
         assert reply.json["usage"]["completion_tokens"] == 8
         assert len(broken.asked) == len(well.asked) == 1
-        assert not server.service.admission.running
+        wait_for(lambda: not server.service.admission.running)
 
 
 def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_used() -> None:
