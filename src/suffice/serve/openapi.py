@@ -26,7 +26,12 @@ _SHARED: dict[str, Any] = {
     "max_tokens": _CAP,
     "max_completion_tokens": _CAP,
     "max_new_tokens": _CAP,
-    "max_length": {"type": "integer", "minimum": 1, "maximum": 2**31, "description": "Most tokens of prompt and answer together."},
+    "max_length": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 2**31,
+        "description": "Most tokens of prompt and answer together.",
+    },
     "strict": {"type": "boolean", "description": "Refuse what would be clamped.", "default": False},
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
@@ -55,15 +60,13 @@ def document(tiers: Mapping[str, Tier], *, remote: bool) -> dict[str, Any]:
     paths["/v1/chat/completions"] = _generating("OpenAI's chat completions.", "Chat")
     paths["/v1/completions"] = _generating("OpenAI's completions.", "Completion")
     paths["/v1/budget"] = {"post": _post("The length decision and its reasons; nothing is generated.", "Chat")}
-    for path, summary, kind in (
-        ("/v1/models", "The models that are served.", "application/json"),
-        ("/health", "Whether the process is alive.", "application/json"),
-        ("/ready", "Whether requests can be taken now.", "application/json"),
-        ("/metrics", "Prometheus metrics.", "text/plain"),
+    for path, summary, kind, errors in (
+        ("/v1/models", "The models that are served.", "application/json", (401,)),
+        ("/health", "Whether the process is alive.", "application/json", ()),
+        ("/ready", "Whether requests can be taken now.", "application/json", (503,)),
+        ("/metrics", "Prometheus metrics.", "text/plain", ()),
     ):
-        paths[path] = {
-            "get": {"summary": summary, "responses": _responses(kind, *((503,) if path == "/ready" else ()))}
-        }
+        paths[path] = {"get": {"summary": summary, "responses": _responses(kind, *errors)}}
     for path in _NAMED:
         paths[path]["post"]["operationId"] = path
     paths["/v1/models"]["get"]["responses"]["200"]["links"] = {
@@ -106,7 +109,10 @@ def _responses(kind: str, *errors: int) -> dict[str, Any]:
 
 
 def _schemas(tiers: Mapping[str, Tier], remote: bool) -> dict[str, Any]:
-    tier = {"enum": [*tiers, "auto"], "description": "A tier's name, or auto: the smallest that holds the budget."}
+    tier = {
+        "enum": [*tiers, "auto"],
+        "description": "A tier's name, or auto: the smallest that holds what is expected.",
+    }
     either = {"prompt": {**_SOME_TEXT, "pattern": r"\S"}, "messages": _MESSAGES}
     infer = _object({**_SHARED, **either, "system": _TEXT})  # whose tier is in its path
     infer["oneOf"] = [  # one of the two, and not the other
