@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reliability_clients import EVENT, LOST, REFUSED, WHOLE
@@ -23,70 +23,75 @@ from reliability_parts import House, a_house
 from reliability_scenarios import ON_POSTGRESQL, ON_SQLITE, Outcome, Scenario, run_scenario
 
 _KNOWN = (WHOLE, "whole after a retry", EVENT, LOST, REFUSED)
+_SEEN = ("what happens", "requests", *_KNOWN, "other", "without retries")
+_STORED = (
+    *("what happens", "requests that came, with retries", "rows", "answered, no row", "lost, no row", "two rows"),
+    *("limits count / rows say", "held"),
+)
 
 
-async def play(scenarios: Sequence[Scenario], house: House, clients: int) -> None:
-    """Run scenarios one after another, and tell of each as soon as it is over."""
+Played = tuple[Scenario, Outcome]
+
+
+async def play(scenarios: Sequence[Scenario], house: House, clients: int) -> list[Played]:
+    """Run scenarios one after another."""
+    played = []
     for scenario in scenarios:
-        outcome = await run_scenario(scenario, house, clients)
-        print(row(scenario.title, outcome), flush=True)
+        print(f"{scenario.name} ...", file=sys.stderr)
+        played.append((scenario, await run_scenario(scenario, house, clients)))
+    return played
 
 
-def header() -> str:
-    """The table's head."""
-    names = [
-        "what happens",
-        "requests",
-        "whole",
-        "after a retry",
-        "error event",
-        "connection lost",
-        "refused",
-        "other",
-        "without retries",
-        "attempts that came",
-        "rows",
-        "missing",
-        "double",
-        "limits count / rows say",
-        "held",
-        "notes",
-    ]
-    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Markdown."""
+    rows = [f"| {' | '.join(map(str, cells))} |" for cells in lines]
+    return "\n".join((f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *rows))
 
 
-def row(title: str, outcome: Outcome) -> str:
-    """One scenario in numbers."""
+def seen(scenario: Scenario, outcome: Outcome) -> list[object]:
+    """What clients had in the end, and what those would have had that never try again."""
     last, first = outcome.clients.last(), outcome.clients.first()
-    others = [f"{count} {seen}" for seen, count in sorted(last.items()) if seen not in _KNOWN]
-    missing = outcome.missing
-    since = max((outcome.killed - each.ended for each in missing if outcome.killed), default=0.0)
-    notes = list(outcome.notes)
-    if missing and outcome.killed:
-        notes.append(f"the rows that are missing are of answers that ended at most {since:.2f} s before the kill")
-    if first[EVENT]:
-        told = [each.used == each.pieces for each in outcome.clients.attempts if each.seen == EVENT]
-        notes.append(f"{sum(told)} of {len(told)} error events say exactly the tokens that came")
-    cells = [
-        title,
-        str(sum(last.values())),
-        *(str(last[seen]) for seen in _KNOWN),
-        ", ".join(others) or "0",
-        _failures(first),
-        str(outcome.reached),
-        str(len(outcome.rows)),
-        str(len(missing)),
-        str(outcome.duplicates),
-        f"{outcome.quota_taken:,} / {outcome.quota_owed:,}",
-        str(sum(outcome.held.values()) or 0),
-        "; ".join(notes),
+    others = [f"{count} {what}" for what, count in sorted(last.items()) if what not in _KNOWN]
+    failed = [f"{count} {what}" for what, count in sorted(first.items()) if what != WHOLE]
+    return [
+        scenario.title,
+        sum(last.values()),
+        *(last[what] for what in _KNOWN),
+        ", ".join(others) or 0,
+        ", ".join(failed) or "all whole",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _failures(first: Counter[str]) -> str:
-    """What clients would have seen that never try again, apart from whole answers."""
-    return ", ".join(f"{count} {seen}" for seen, count in sorted(first.items()) if seen != WHOLE) or "all whole"
+def stored(scenario: Scenario, outcome: Outcome) -> list[object]:
+    """What the store has, and what is held when all is quiet."""
+    return [
+        scenario.title,
+        outcome.reached,
+        len(outcome.rows),
+        len(outcome.missing),
+        outcome.lost_without_row,
+        outcome.duplicates,
+        f"{outcome.quota_taken:,} / {outcome.quota_owed:,}",
+        sum(outcome.held.values()) or 0,
+    ]
+
+
+def notes(scenario: Scenario, outcome: Outcome) -> str:
+    """What else was seen, in words."""
+    said = list(outcome.notes)
+    if outcome.missing and outcome.killed:
+        since = max(outcome.killed - each.ended for each in outcome.missing)
+        said.append(f"the rows that are missing are of answers that ended at most {since:.2f} s before the kill")
+    if told := [each.used == each.pieces for each in outcome.clients.attempts if each.seen == EVENT]:
+        said.append(f"{sum(told)} of {len(told)} error events say exactly the tokens that came")
+    return f"- {scenario.title}: {'; '.join(said)}" if said else ""
+
+
+def report(played: Sequence[Played]) -> None:
+    """Print both tables, and the notes."""
+    print(table(_SEEN, (seen(*each) for each in played)), end="\n\n")
+    print(table(_STORED, (stored(*each) for each in played)), end="\n\n")
+    print("\n".join(filter(None, (notes(*each) for each in played))), flush=True)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -100,14 +105,16 @@ async def run(options: argparse.Namespace) -> None:
     def wanted(scenarios: Sequence[Scenario]) -> list[Scenario]:
         return [each for each in scenarios if not options.only or each.name in options.only]
 
-    print(header(), flush=True)
     how = (options.pieces, options.pace, "--upstream-timeout", "2")
+    played = []
     if chosen := wanted(ON_POSTGRESQL):
         async with a_house(*how) as house:
-            await play(chosen, house, options.clients)
+            played += await play(chosen, house, options.clients)
     for scenario in wanted(ON_SQLITE):
         async with a_house(*how, sqlite=True, replicas=1) as house:
-            await play([scenario], house, options.clients)
+            played += await play([scenario], house, options.clients)
+    if played:
+        report(played)
     if not options.only or "starts" in options.only:
         print("\n" + await starts())
     if not options.only or "disconnects" in options.only:

@@ -190,6 +190,7 @@ async def run_scenario(scenario: Scenario, house: House, clients: int) -> Outcom
     urls = [each.url for each in house.replicas]
     outcome = Outcome(Clients(urls, house.key, house.pieces, f"{scenario.name}-{time.time():.0f}"))
     pids = [each.running.pid if each.running else 0 for each in house.replicas]
+    logged = {each.url: each.log.stat().st_size for each in house.replicas}
     before = {each.url: sum(await probe(house, each)) for each in house.replicas}
     await asyncio.gather(outcome.clients.load(clients, scenario.seconds), scenario.action(house, outcome))
     lived = [each for each, pid in zip(house.replicas, pids, strict=True) if each.running and each.running.pid == pid]
@@ -198,6 +199,8 @@ async def run_scenario(scenario: Scenario, house: House, clients: int) -> Outcom
     await _written(house, outcome)
     outcome.quota_taken = sum([(await probe(house, each))[0] - before[each.url] for each in lived])
     outcome.quota_owed = _tokens(outcome, lived)
+    lines = {line for each in house.replicas for line in each.log.read_text()[logged[each.url] :].splitlines()}
+    outcome.notes += [f"a gateway said: {line}" for line in sorted(lines) if line.startswith(("warning", "error"))]
     return outcome
 
 
