@@ -182,6 +182,8 @@ class Pool:
     def capacity(self) -> Capacity:
         """The shortest context of those that are there, and the KV caches of all together."""
         found = [each.engine.capacity() for each in self.upstreams if each.entered]
+        if len(found) == 1:
+            return found[0]
         contexts = [each.context_tokens for each in found if each.context_tokens is not None]
         caches = [each.kv_tokens for each in found if each.kv_tokens is not None]
         defaults = [each.default_max_new_tokens for each in found if each.default_max_new_tokens is not None]

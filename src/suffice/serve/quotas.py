@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,6 +42,26 @@ class Reservation:
     holds: tuple[_Hold, ...]
 
 
+class _Windows:
+    """Counters in this process. (The one in `limits` looks at all of its keys each time it counts.)"""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[int, float]] = {}
+        self._swept = 1000  # windows from which on those that are over are looked for
+
+    def add(self, key: str, seconds: float, amount: int) -> tuple[int, float]:
+        """The count of a window and when it ends; a new one begins where there is none."""
+        now = time.time()
+        count, ends = self._windows.get(key, (0, 0.0))
+        if ends <= now:
+            count, ends = 0, now + seconds
+            if len(self._windows) >= self._swept:
+                self._windows = {name: window for name, window in self._windows.items() if window[1] > now}
+                self._swept = max(1000, 2 * len(self._windows))
+        self._windows[key] = count + amount, ends
+        return self._windows[key]
+
+
 class Quotas:
     """Counts in fixed windows that begin with a key's first request in them.
 
@@ -51,8 +73,12 @@ class Quotas:
     """
 
     def __init__(self, storage: str = "memory") -> None:
+        self._settling: set[asyncio.Task[None]] = set()
+        self._local = _Windows() if storage == "memory" else None
+        if self._local is not None:
+            return
         try:
-            found = storage_from_string("async+memory://" if storage == "memory" else f"async+{storage}")
+            found = storage_from_string(f"async+{storage}")
         except (ConfigurationError, ImportError) as error:
             raise UsageError(f"quota_storage {storage!r} cannot be used: {error}") from None
         assert isinstance(found, Storage)
@@ -71,8 +97,7 @@ class Quotas:
         headers: dict[str, str] = {}
         for kind, item, key in _limits_of(caller):
             amount = 1 if kind == "requests" else tokens
-            count = await self._storage.incr(key, item.get_expiry(), amount=amount)
-            window_ends = await self._storage.get_expiry(key)
+            count, window_ends = await self._add(key, item, amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
             holds.append(_Hold(item, key, kind, amount, window_ends))
             taken = count <= item.amount
@@ -90,10 +115,33 @@ class Quotas:
 
     async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
         """Put the real amounts in place of the reserved ones."""
-        for hold in reservation.holds:
-            difference = (requests if hold.kind == "requests" else tokens) - hold.amount
-            if difference and time.time() < hold.window_ends:
-                await self._storage.incr(hold.key, hold.item.get_expiry(), amount=difference)
+        for hold, difference in _differences(reservation, tokens, requests):
+            await self._add(hold.key, hold.item, difference)
+
+    def settle_soon(self, reservation: Reservation, tokens: int) -> None:
+        """`settle`, for who cannot wait: at once in this process, else in the background."""
+        if self._local is not None:
+            for hold, difference in _differences(reservation, tokens, 1):
+                self._local.add(hold.key, hold.item.get_expiry(), difference)
+            return
+        settling = asyncio.create_task(self.settle(reservation, tokens))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def _add(self, key: str, item: RateLimitItem, amount: int) -> tuple[int, float]:
+        """The count of a window, and when it ends."""
+        if self._local is not None:
+            return self._local.add(key, item.get_expiry(), amount)
+        count = await self._storage.incr(key, item.get_expiry(), amount=amount)
+        return count, await self._storage.get_expiry(key)
+
+
+def _differences(reservation: Reservation, tokens: int, requests: int) -> Iterator[tuple[_Hold, int]]:
+    """What has to be added to each limit so that it holds the real amounts."""
+    for hold in reservation.holds:
+        difference = (requests if hold.kind == "requests" else tokens) - hold.amount
+        if difference and time.time() < hold.window_ends:
+            yield hold, difference
 
 
 @lru_cache(maxsize=10_000)
