@@ -172,20 +172,23 @@ async def memory(minutes: float, clients: int, pieces: int, pace: float, plot: P
                 await asyncio.sleep(_SAMPLE_SECONDS)
 
         await asyncio.gather(sample(), asking.load(clients, 60 * minutes))
-        later = [(at, megabytes) for at, megabytes in samples if at >= minutes / 5]
-        slope = statistics.linear_regression(*zip(*later, strict=True)).slope
-        held_after = sum(held(house).values())
-        print(f"- {minutes:g} minutes, {clients} clients: {dict(asking.last())}, held afterwards: {held_after:g}")
+        print(f"- {minutes:g} minutes, {clients} clients: {dict(asking.last())}, ", end="")
+        print(f"held afterwards: {sum(held(house).values()):g}")
+        print(f"- memory: {samples[0][1]:.1f} MB before, {samples[-1][1]:.1f} MB at the end; ", end="")
         print(
-            f"- memory: {samples[0][1]:.1f} MB at the start, {later[0][1]:.1f} MB after {later[0][0]:.1f} minutes, ",
-            end="",
+            f"{_slope(samples, minutes / 5, minutes / 2):+.2f} MB a minute from the first fifth to the middle, ", end=""
         )
-        print(f"{later[-1][1]:.1f} MB at the end; slope after the first fifth: {slope:+.3f} MB a minute")
+        print(f"{_slope(samples, minutes / 2, minutes):+.2f} MB a minute in the second half")
         if plot is not None:
             _draw(samples, plot)
 
     async with a_house(pieces, pace, sqlite=True, replicas=1) as house:
         await watch(house)
+
+
+def _slope(samples: list[tuple[float, float]], begin: float, end: float) -> float:
+    """MB a minute by least squares."""
+    return statistics.linear_regression(*zip(*(each for each in samples if begin <= each[0] <= end), strict=True)).slope
 
 
 def _draw(samples: list[tuple[float, float]], file: Path) -> None:
