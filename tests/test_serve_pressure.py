@@ -22,6 +22,8 @@ from fake_openai import FakeOpenAI
 from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
 from serving import serving
+from suffice.serve.config import ServeSettings
+from suffice.serve.server import allow_connections
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -123,6 +125,20 @@ def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_u
     assert used["usage"]["completion_tokens"] == 5
     assert error["error"]["code"] == "engine_error"
     assert not well.asked
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource, limits = pytest.importorskip("resource"), [256, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, found: limits.__setitem__(slice(None), found))
+    allow_connections(ServeSettings(max_running=64, max_waiting=512))
+    assert limits == [2 * 576 + 128, 4096]
+    assert not capsys.readouterr().err
+    allow_connections(ServeSettings(max_running=2000, max_waiting=512))
+    assert limits == [4096, 4096]
+    assert "ulimit" in capsys.readouterr().err
 
 
 @contextmanager
