@@ -20,7 +20,7 @@ from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Text, Thinking
+from suffice.session import Session, Text, Thinking
 
 __all__ = ["Generate"]
 
@@ -83,24 +83,31 @@ class Generate:
         if wanted.strict and budget.clamped_from is not None:
             raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
-        request = replace(wanted.request, tier=tier.name)
-        async with (
-            asyncio.timeout(service.settings.request_timeout),
-            aclosing(model.session.stream(request, budget)) as events,
-        ):
-            async for event in events:
-                ticket.reply.take(event)
-                if isinstance(event, Text):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.piece(event.text), send)
-                elif isinstance(event, Thinking):
-                    ticket.slot.generated += 1
-                    if wanted.stream:
-                        await self._send_piece(ticket, ticket.reply.thought(event.text), send)
-                elif isinstance(event, Usage):
-                    ticket.slot.generated = event.answer_tokens
+        async with asyncio.timeout(service.settings.request_timeout):
+            await self._one(ticket, model.session, send)
+            while ticket.reply.failed and not ticket.exchange.status and model.pool.may_retry(wanted.request.id):
+                ticket.reply = self.reply(wanted, model.name, tier.name, budget=budget)  # the client has seen nothing
+                ticket.slot.generated = 0
+                await self._one(ticket, model.session, send)
         await self._finish(ticket, send)
+
+    async def _one(self, ticket: Ticket, session: Session, send: Send) -> None:
+        reply, slot, stream = ticket.reply, ticket.slot, ticket.wanted.stream
+        assert reply is not None
+        request = replace(ticket.wanted.request, tier=reply.tier)
+        async with aclosing(session.stream(request, reply.budget)) as events:
+            async for event in events:
+                reply.take(event)
+                if isinstance(event, Text):
+                    slot.generated += 1
+                    if stream:
+                        await self._send_piece(ticket, reply.piece(event.text), send)
+                elif isinstance(event, Thinking):
+                    slot.generated += 1
+                    if stream:
+                        await self._send_piece(ticket, reply.thought(event.text), send)
+                elif isinstance(event, Usage):
+                    slot.generated = event.answer_tokens
 
     def _tell(self, exchange: Exchange, reply: Reply) -> None:
         budget = reply.budget
@@ -128,7 +135,7 @@ class Generate:
     async def _finish(self, ticket: Ticket, send: Send) -> None:
         reply = ticket.reply
         assert reply is not None
-        if reply.finish is None or reply.finish.reason in ("error", "cancelled"):
+        if reply.failed:
             what = reply.finish.what if reply.finish else ""
             raise ticket.engine_error or EngineError(what or "the engine ended the answer")
         if not ticket.wanted.stream:

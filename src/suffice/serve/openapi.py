@@ -12,6 +12,13 @@ __all__ = ["document"]
 
 _CAP = {"description": "A number of tokens, or auto.", "anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["auto"]}]}
 _TEXT = {"type": "string"}
+_SOME_TEXT = {"type": "string", "minLength": 1}
+_STREAM = {
+    "description": "Server-sent events: JSON in `data`, and at the end [DONE].",
+    "type": "object",
+    "properties": {"data": _TEXT},
+    "required": ["data"],
+}
 _SHARED: dict[str, Any] = {
     "model": _TEXT,
     "stream": {"type": "boolean", "default": False},
@@ -19,23 +26,30 @@ _SHARED: dict[str, Any] = {
     "max_tokens": _CAP,
     "max_completion_tokens": _CAP,
     "max_new_tokens": _CAP,
-    "max_length": {"type": "integer", "minimum": 1, "description": "Most tokens of prompt and answer together."},
+    "max_length": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 2**31,
+        "description": "Most tokens of prompt and answer together.",
+    },
     "strict": {"type": "boolean", "description": "Refuse what would be clamped.", "default": False},
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "top_k": {"type": "integer", "minimum": 0, "maximum": 2**31},
     "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 10},
     "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
-    "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}]},
+    "stop": {"anyOf": [_SOME_TEXT, {"type": "array", "items": _SOME_TEXT, "maxItems": 16}]},
     "keep_stop_words": {"type": "boolean", "default": False},
 }
 _MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}}
-_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds what is expected."}
 _OBJECT = {"type": "object"}
+_NULL = {"type": "null"}
+_NAMED = ("/v1/chat/completions", "/v1/completions", "/v1/budget")
+"""Routes whose `model` is one that /v1/models lists."""
 
 
-def document(tiers: Mapping[str, Tier]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server with these tiers."""
+def document(tiers: Mapping[str, Tier], *, remote: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with these tiers, in front of other servers or not."""
     paths: dict[str, Any] = {
         f"/infer/{tier.name}": _generating(
             f"Answer with at most {tier.max_new_tokens} tokens.", "Infer", needs_key=tier.needs_key
@@ -46,27 +60,33 @@ def document(tiers: Mapping[str, Tier]) -> dict[str, Any]:
     paths["/v1/chat/completions"] = _generating("OpenAI's chat completions.", "Chat")
     paths["/v1/completions"] = _generating("OpenAI's completions.", "Completion")
     paths["/v1/budget"] = {"post": _post("The length decision and its reasons; nothing is generated.", "Chat")}
-    for path, summary, kind in (
-        ("/v1/models", "The models that are served.", "application/json"),
-        ("/health", "Whether the process is alive.", "application/json"),
-        ("/ready", "Whether requests can be taken now.", "application/json"),
-        ("/metrics", "Prometheus metrics.", "text/plain"),
+    for path, summary, kind, errors in (
+        ("/v1/models", "The models that are served.", "application/json", (401,)),
+        ("/health", "Whether the process is alive.", "application/json", ()),
+        ("/ready", "Whether requests can be taken now.", "application/json", (503,)),
+        ("/metrics", "Prometheus metrics.", "text/plain", ()),
     ):
-        paths[path] = {
-            "get": {"summary": summary, "responses": _responses(kind, *((503,) if path == "/ready" else ()))}
-        }
+        paths[path] = {"get": {"summary": summary, "responses": _responses(kind, *errors)}}
+    for path in _NAMED:
+        paths[path]["post"]["operationId"] = path
+    paths["/v1/models"]["get"]["responses"]["200"]["links"] = {
+        path: {"operationId": path, "requestBody": {"model": "$response.body#/data/0/id"}} for path in _NAMED
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Suffice", "version": __version__, "description": "As many tokens as suffice."},
         "paths": paths,
-        "components": {"schemas": _schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": _schemas(tiers, remote),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"key": []}],
     }
 
 
 def _generating(summary: str, schema: str, *, needs_key: bool = False) -> dict[str, Any]:
     operation = _post(summary, schema)
-    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _TEXT}
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STREAM}
     if needs_key:
         operation["security"] = [{"key": []}]
     return {"post": operation}
@@ -88,20 +108,52 @@ def _responses(kind: str, *errors: int) -> dict[str, Any]:
     return responses | {str(status): error for status in errors}
 
 
-def _schemas() -> dict[str, Any]:
-    roles = ["system", "developer", "user", "assistant", "tool", "function"]
-    content = {"anyOf": [_TEXT, {"type": "array", "items": _OBJECT}]}
-    message = {"role": {"type": "string", "enum": roles}, "content": content}
-    chat = {**_SHARED, "messages": _MESSAGES, "tier": _TIER}
-    completion = {**_SHARED, "prompt": {"type": "string", "minLength": 1}, "tier": _TIER}
-    infer = {**_SHARED, "prompt": {"type": "string", "minLength": 1}, "messages": _MESSAGES, "system": _TEXT}
-    return {
-        "Message": {"type": "object", "properties": message, "required": ["role", "content"]},
-        "Chat": {"type": "object", "properties": chat, "required": ["messages"]},
-        "Completion": {"type": "object", "properties": completion, "required": ["prompt"]},
-        "Infer": {
-            "type": "object",
-            "properties": infer,
-            "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
-        },
+def _schemas(tiers: Mapping[str, Tier], remote: bool) -> dict[str, Any]:
+    tier = {
+        "enum": [*tiers, "auto"],
+        "description": "A tier's name, or auto: the smallest that holds what is expected.",
     }
+    either = {"prompt": {**_SOME_TEXT, "pattern": r"\S"}, "messages": _MESSAGES}
+    infer = _object({**_SHARED, **either, "system": _TEXT})  # whose tier is in its path
+    infer["oneOf"] = [  # one of the two, and not the other
+        {"properties": {name: {"not": _NULL}, other: _NULL}, "required": [name]}
+        for name, other in (("prompt", "messages"), ("messages", "prompt"))
+    ]
+    return {
+        "Message": _message(remote),
+        "Chat": _object({**_SHARED, "messages": _MESSAGES, "tier": tier}, "messages"),
+        "Completion": _object({**_SHARED, "prompt": _SOME_TEXT, "tier": tier}, "prompt"),
+        "Infer": infer,
+    }
+
+
+def _message(remote: bool) -> dict[str, Any]:
+    """Parts other than text are an upstream's to read."""
+    part = {"type": "object", "properties": {"type": {"const": "text"}, "text": _TEXT}, "required": ["type", "text"]}
+    other = {
+        "type": "object",
+        "properties": {"type": {"type": "string", "not": {"const": "text"}}},
+        "required": ["type"],
+    }
+    parts = {"type": "array", "items": {"anyOf": [part, other]} if remote else part}
+    roles = ["system", "developer", "user", "assistant", "tool", "function"]
+    return {
+        "type": "object",
+        "properties": {"role": {"enum": roles}, "content": {"anyOf": [_TEXT, parts]}},
+        "required": ["role", "content"],
+    }
+
+
+def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
+    """An object whose other fields may be `null`, which is the same as leaving them out."""
+    found = {name: each if name in required else _optional(each) for name, each in properties.items()}
+    return {"type": "object", "properties": found, "required": list(required)}
+
+
+def _optional(schema: Mapping[str, Any]) -> dict[str, Any]:
+    match schema:
+        case {"anyOf": choices}:
+            return {**schema, "anyOf": [*choices, _NULL]}
+        case {"enum": values}:
+            return {**schema, "enum": [*values, None]}
+    return {**schema, "type": [schema["type"], "null"]}

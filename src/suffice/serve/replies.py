@@ -108,6 +108,11 @@ class Reply:
         return "".join(self.pieces)
 
     @property
+    def failed(self) -> bool:
+        """Whether the engine ended the answer, or left it without an end."""
+        return self.finish is None or self.finish.reason in ("error", "cancelled")
+
+    @property
     def finish_reason(self) -> str:
         """Why the answer ended, in the words that OpenAI's clients know."""
         return _OPENAI_REASONS.get(self.finish.reason if self.finish else "", _CUT)
