@@ -13,5 +13,5 @@ ENV SUFFICE_SERVE_HOST=0.0.0.0 SUFFICE_SERVE_DATABASE=sqlite:////data/serve.db
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/ready', timeout=3)"]
-# The stop signal is SIGTERM; give the container longer than drain_timeout to end (docker run --stop-timeout 40).
+# The stop signal is SIGTERM; give the container longer than drain_timeout to end (docker run --stop-timeout 60).
 ENTRYPOINT ["suffice", "serve"]

@@ -74,11 +74,12 @@ def _watch(data: Path, source: str, by_model: dict[str, Cost]) -> None:
         return
     tokenizer = Tokenizer.from_file(str(data / "qwen2-tokenizer" / "tokenizer.json"))
     decode = functools.lru_cache(None)(lambda token: str(tokenizer.decode([token])))
-    for row, ids, kind in texts(path, tokenizer, _QWEN):
-        cost = by_model[row["model"]]
-        at = stop(RunawayDetector(row.get("prompt") or row.get("messages"), decode).push, ids, [cost.tally])
-        count(cost.tally, kind, len(ids), at, kind == "normal" and at is not None and harmed(tokenizer, ids, at))
-        cost.loop_tokens += len(ids) if kind == "loop" else 0
+    for one in texts(path, tokenizer, _QWEN):
+        cost, length = by_model[one.model], len(one.ids)
+        at = stop(RunawayDetector(one.prompt, decode).push, one.ids, [cost.tally])
+        false = one.kind == "normal" and at is not None and harmed(tokenizer, one.ids, at)
+        count(cost.tally, one.kind, length, at, false)
+        cost.loop_tokens += length if one.kind == "loop" else 0
 
 
 def tables(found: Sequence[Cost]) -> dict[str, str]:

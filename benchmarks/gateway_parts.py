@@ -20,15 +20,15 @@ _PIECE = {"object": "chat.completion.chunk", "model": MODEL, "choices": [{"index
 _END = {**_PIECE, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
-def _event(value: object) -> bytes:
+def event(value: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def _usage(tokens: int) -> dict[str, int]:
+def usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens}
 
 
-def _plain(value: object) -> bytes:
+def plain(value: object) -> bytes:
     body = json.dumps(value).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -36,15 +36,15 @@ def _plain(value: object) -> bytes:
 
 def _stream(pieces: int) -> bytes:
     """A whole stream as it goes over the wire, one HTTP chunk per event."""
-    events = [_event({"id": "x", **_PIECE})] * pieces
-    events += [_event({"id": "x", **_END}), _event({"choices": [], "usage": _usage(pieces)}), b"data: [DONE]\n\n"]
+    events = [event({"id": "x", **_PIECE})] * pieces
+    events += [event({"id": "x", **_END}), event({"choices": [], "usage": usage(pieces)}), b"data: [DONE]\n\n"]
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + b"0\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in events) + b"0\r\n\r\n"
 
 
 _CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}
-_FIXED = _plain({"id": "x", "object": "chat.completion", "model": MODEL, "choices": [_CHOICE], "usage": _usage(1)})
-_MODELS = _plain({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 8192}]})
+_FIXED = plain({"id": "x", "object": "chat.completion", "model": MODEL, "choices": [_CHOICE], "usage": usage(1)})
+_MODELS = plain({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 8192}]})
 _ONE, _MANY = _stream(1), _stream(CHUNKS)
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 

@@ -139,6 +139,7 @@ def count(tally: Tally, kind: str, length: int, at: int | None, false: bool) -> 
 class Answer:
     """One answer of a file."""
 
+    model: str
     half: str
     prompt: Any
     ids: list[int]
@@ -157,7 +158,7 @@ def answers(path: Path, tokenizer: Tokenizer, models: re.Pattern[str]) -> Iterat
             if row.get("finish") == "length":
                 kind = "loop" if ratio(tokenizer.decode(ids[-1024:]).encode()) > 4 else "cut"
             half = HALVES[zlib.crc32(str(row.get("id")).encode()) % 2]
-            yield Answer(half, row.get("prompt") or row.get("messages"), ids, kind)
+            yield Answer(row["model"], half, row.get("prompt") or row.get("messages"), ids, kind)
 
 
 class Table:

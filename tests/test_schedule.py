@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 
@@ -150,8 +151,14 @@ class Flaky(ScriptedEngine):
 async def ask(pool: Pool, number: int = 0) -> str:
     request = GenerationRequest(str(number), 10, prompt="x")
     trace = pool.follow(request.id)
+    text = ""
     try:
-        assert "".join([chunk.text async for chunk in pool.submit(request)]) == "hi"
+        async with aclosing(pool.submit(request)) as chunks:
+            async for chunk in chunks:
+                text += chunk.text
+                if chunk.finish is not None:  # as sessions do: nobody asks for what follows the last
+                    break
+        assert text == "hi"
         return trace.upstream
     finally:
         pool.forget(request.id)
@@ -200,6 +207,60 @@ def test_a_circuit_opens_after_failures_and_one_request_tries_it_again() -> None
             clock.now += 11
             a.broken = False
             assert [await ask(pool), await ask(pool)] == ["a", "a"]
+
+    asyncio.run(main())
+
+
+def test_failures_that_are_not_in_a_row_open_no_circuit() -> None:
+    async def main() -> None:
+        a = Flaky("a")
+        async with Pool.of([a]) as pool:
+            for _ in range(5):
+                a.broken = True
+                with pytest.raises(EngineError, match="broken"):
+                    await ask(pool)
+                a.broken = False
+                assert await ask(pool) == "a"
+
+    asyncio.run(main())
+
+
+def test_the_first_piece_of_a_trial_closes_the_circuit_and_one_more_failure_opens_it() -> None:
+    async def main() -> None:
+        a, clock = Flaky("a"), Clock()
+        async with Pool.of([a]) as pool:
+            pool.clock = clock
+            a.broken = True
+            for _ in range(3):
+                with pytest.raises(EngineError, match="broken"):
+                    await ask(pool)
+            clock.now += 11
+            a.broken = False
+            async with aclosing(pool.submit(GenerationRequest("trial", 10, prompt="x"))) as trial:
+                await anext(trial)
+                a.broken = True
+                with pytest.raises(EngineError, match="broken"):
+                    await ask(pool)
+                with pytest.raises(EngineError, match="no upstream is healthy"):
+                    await ask(pool)
+
+    asyncio.run(main())
+
+
+def test_a_failed_request_may_be_tried_again_where_it_has_not_failed() -> None:
+    async def main() -> None:
+        a, b = Flaky("a"), Flaky("b", status=400)
+        async with Pool.of([a, b]) as pool:
+            pool.follow("0")
+            assert not pool.may_retry("0")  # it has not failed
+            pool.follow("0").error = EngineError("dropped after 3 pieces")
+            pool.follow("0").failed_on.append(pool.upstreams[0])
+            assert pool.may_retry("0")
+            b.broken = True
+            with pytest.raises(EngineError, match="b is broken"):
+                await anext(pool.submit(GenerationRequest("0", 10, prompt="x")))
+            assert not pool.may_retry("0")
+            assert not a.asked
 
     asyncio.run(main())
 

@@ -22,6 +22,8 @@ from fake_openai import FakeOpenAI
 from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
 from serving import serving
+from suffice.serve.config import ServeSettings
+from suffice.serve.server import allow_connections
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -89,6 +91,54 @@ def test_draining_refuses_new_requests_and_is_not_ready() -> None:
         assert server.ask("GET", "/health").status == 200
         refused = server.chat()
         assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
+
+
+def test_what_is_sent_while_draining_ends_its_connection() -> None:
+    with serving(ScriptedEngine("x" * 30, slow=True)) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("POST", "/infer/long", json.dumps({"prompt": "go on"}))
+        wait_for(lambda: server.service.admission.running)
+        server.service.draining = True
+        response = connection.getresponse()
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        connection.close()
+
+
+def test_an_answer_of_which_nothing_was_sent_is_begun_again_on_another_upstream() -> None:
+    broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
+    broken.model_name, well.model_name = "broken", "well"  # type: ignore[misc]
+    with serving([broken, well]) as server:
+        server.service.models["broken"].pool.upstreams[1].running += 1  # so that the other is asked first
+        reply = server.chat()
+        assert reply.status == 200
+        assert reply.json["choices"][0]["message"]["content"] == "abcdefgh"
+        assert reply.json["usage"]["completion_tokens"] == 8
+        assert len(broken.asked) == len(well.asked) == 1
+        wait_for(lambda: not server.service.admission.running)
+
+
+def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_used() -> None:
+    broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
+    with serving([broken, well]) as server:
+        server.service.models["scripted"].pool.upstreams[1].running += 1
+        *_, used, error = server.chat(stream=True).events
+    assert used["usage"]["completion_tokens"] == 5
+    assert error["error"]["code"] == "engine_error"
+    assert not well.asked
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource, limits = pytest.importorskip("resource"), [256, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, found: limits.__setitem__(slice(None), found))
+    allow_connections(ServeSettings(max_running=64, max_waiting=512))
+    assert limits == [2 * 576 + 128, 4096]
+    assert not capsys.readouterr().err
+    allow_connections(ServeSettings(max_running=2000, max_waiting=512))
+    assert limits == [4096, 4096]
+    assert "ulimit" in capsys.readouterr().err
 
 
 @contextmanager

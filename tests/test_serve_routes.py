@@ -238,6 +238,12 @@ def test_budget_decides_and_generates_nothing(hello: Server, engine: ScriptedEng
     assert len(engine.asked) == before
 
 
+def test_a_whole_number_may_be_written_with_a_point_and_null_is_nothing(hello: Server) -> None:
+    answer = hello.chat("go on", max_tokens=3.0, seed=7.0, stop=None, tier=None)
+    assert answer.json["usage"]["completion_tokens"] == 3
+    assert hello.chat("go on", max_tokens=3.5).json["error"]["param"] == "max_tokens"
+
+
 def test_documents_models_and_states(hello: Server) -> None:
     [model] = hello.ask("GET", "/v1/models").json["data"]
     assert (model["id"], model["max_model_len"]) == ("scripted", 1000)

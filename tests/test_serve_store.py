@@ -35,13 +35,26 @@ class Away(Store):
     """A database that is away while `away` is set, as SQLAlchemy says it."""
 
     away = False
+    late = False
+    """It writes before the connection breaks."""
     refused = 0
 
-    def add_requests(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def add_requests(self, rows: Sequence[Mapping[str, Any]], *, again: bool = False) -> None:
+        if any(row["finish"] == "poison" for row in rows):
+            raise sa.exc.DataError("INSERT", {}, Exception("value too long"))
         if self.away:
+            if self.late and not self.refused:
+                super().add_requests(rows, again=again)
             self.refused += 1
             raise sa.exc.OperationalError("INSERT", {}, Exception("the server closed the connection"))
-        super().add_requests(rows)
+        super().add_requests(rows, again=again)
+
+
+def wait_for_refusal(store: Away) -> None:
+    deadline = time.monotonic() + 20
+    while not store.refused:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,10 +63,7 @@ def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.Cap
     store.away = True
     for number in range(2500):
         ledger.add(row(number))
-    deadline = time.monotonic() + 20
-    while not store.refused:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_refusal(store)
     store.away = False
     ledger.close()
     [total] = totals(store, "day")
@@ -63,10 +73,48 @@ def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.Cap
     assert "the database is back" in said
 
 
+def test_rows_that_were_written_before_the_connection_broke_are_not_written_twice(tmp_path: Path) -> None:
+    store = Away(f"sqlite:///{tmp_path}/serve.db")
+    store.away = store.late = True
+    ledger = Ledger(store, KeyRing())
+    for number in range(3):
+        ledger.add(row(number))
+    wait_for_refusal(store)
+    ledger.add(row(3))
+    store.away = False
+    ledger.close()
+    assert sorted(name for (name,) in store.requests(0, ["request_id"])) == ["0", "1", "2", "3"]
+
+
+def test_a_shutdown_waits_for_a_database_that_comes_back(tmp_path: Path) -> None:
+    store = Away(f"sqlite:///{tmp_path}/serve.db")
+    ledger = Ledger(store, KeyRing())
+    store.away = True
+    ledger.add(row(1))
+    closing = threading.Thread(target=ledger.close)
+    closing.start()
+    wait_for_refusal(store)
+    store.away = False
+    closing.join()
+    assert list(store.requests(0, ["request_id"])) == [("1",)]
+
+
+def test_a_row_that_the_database_will_not_take_keeps_no_other_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Away(f"sqlite:///{tmp_path}/serve.db")
+    ledger = Ledger(store, KeyRing())
+    for number in range(5):
+        ledger.add({**row(number), "finish": "poison" if number == 2 else "stop"})
+    ledger.close()
+    assert sorted(name for (name,) in store.requests(0, ["request_id"])) == ["0", "1", "3", "4"]
+    assert "refused a row of usage (value too long)" in capsys.readouterr().err
+
+
 def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Away(f"sqlite:///{tmp_path}/serve.db")
     store.away = True
-    ledger = Ledger(store, KeyRing())
+    ledger = Ledger(store, KeyRing(), patience=0.1)
     ledger.add(row(1))
     ledger.close()
     assert "1 rows of usage were lost" in capsys.readouterr().err

@@ -88,6 +88,7 @@ def _options() -> list[click.Parameter]:
         ),
         Option(["--queue-timeout"], type=seconds, **pressure, help="Longest wait, in seconds. [default: 60]"),
         Option(["--request-timeout"], type=seconds, **pressure, help="Longest answer, in seconds. [default: 600]"),
+        Option(["--upstream-timeout"], type=seconds, **pressure, help="Longest silence of an upstream. [default: 300]"),
         Option(["--drain-timeout"], type=seconds, **pressure, help="Seconds to finish in at SIGTERM. [default: 30]"),
         Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
         Option(["--check"], is_flag=True, help="Show the settings that would be used, and exit."),

@@ -54,6 +54,8 @@ class Trace:
     attempts: int = 0
     error: EngineError | None = None
     """Why it failed, if it did."""
+    failed_on: list[Upstream] = field(default_factory=list)
+    """Who is not asked again for this request."""
 
 
 @dataclass(slots=True)
@@ -122,34 +124,42 @@ class Pool:
             EngineError: no upstream is healthy, all that were tried failed, or one failed after it had begun.
         """
         trace = self._traces.get(request.id) or Trace()
-        tried: list[Upstream] = []
         while True:
-            upstream = self._pick(tried)
+            upstream = self._pick(trace.failed_on)
             if upstream is None:
                 raise trace.error or EngineError("no upstream is healthy: try again later", status=503)
-            tried.append(upstream)
             trace.upstream, trace.attempts = upstream.name, trace.attempts + 1
-            begun, ended = False, False
+            begun, well = False, False
             self._begin(upstream)
             try:
                 async with aclosing(upstream.engine.submit(request)) as chunks:
                     async for chunk in chunks:
-                        begun = True
+                        if not begun:
+                            begun = True
+                            self._answers(upstream)
+                        if chunk.finish is not None:  # after which nobody need ask for more
+                            well, trace.error = True, None
                         yield chunk
-                ended = True
-                trace.error = None
                 return
             except EngineError as error:
                 trace.error = error
-                ended = self._is_refusal(error)  # the server is well: it is the request that it does not like
+                trace.failed_on.append(upstream)
+                well = self._is_refusal(error)  # the server is well: it is the request that it does not like
                 self._failed(upstream, error)
-                if begun or ended:
+                if begun or well:
                     raise
             finally:
                 upstream.running -= 1
                 upstream.trying = False
-                if ended:
+                if well:
                     upstream.failures = 0
+
+    def may_retry(self, request_id: str) -> bool:
+        """Whether a request that failed may be submitted once more: it is not to blame, and there is somebody else."""
+        trace = self._traces.get(request_id)
+        if trace is None or trace.error is None or self._is_refusal(trace.error):
+            return False
+        return any(self.is_available(each) and each not in trace.failed_on for each in self.upstreams)
 
     @property
     def decode_token(self) -> Callable[[int], str] | None:
@@ -229,6 +239,12 @@ class Pool:
         self._turn += 1
         upstream.running += 1
         upstream.trying = upstream.failures >= self.failure_limit
+
+    def _answers(self, upstream: Upstream) -> None:
+        """A first piece closes an open circuit, so that the trial's whole answer need not be waited for; one more
+        failure opens it again."""
+        if upstream.failures >= self.failure_limit:
+            upstream.failures, upstream.trying = self.failure_limit - 1, False
 
     def _failed(self, upstream: Upstream, error: EngineError) -> None:
         upstream.detail = str(error)

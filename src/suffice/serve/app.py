@@ -44,7 +44,8 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
         UsageError: a package that is missing, or an address that is none.
     """
     if settings.upstreams:
-        return [open_engine(settings.model, upstream=url) for url in settings.upstreams]
+        silence = settings.upstream_timeout
+        return [open_engine(settings.model, upstream=url, read_timeout=silence) for url in settings.upstreams]
     local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
     return [open_engine(settings.model, adapters=settings.adapters, **local)]
 
@@ -100,7 +101,7 @@ def build_app(service: Service) -> ASGIApp:
         if service.settings.access_log:
             _write_access_line(scope, exchange)
 
-    return Observed(router, ended, service.tickets.__contains__)
+    return Observed(router, ended, service.tickets.__contains__, lambda: service.draining)
 
 
 def _routes(service: Service) -> list[BaseRoute]:

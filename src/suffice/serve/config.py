@@ -63,6 +63,8 @@ class ServeSettings:
     """Longest wait for a turn, in seconds."""
     request_timeout: float = 600.0
     """Longest time from a request's turn to its answer's end, in seconds."""
+    upstream_timeout: float = 300.0
+    """Longest silence of an upstream, before an answer's first piece and between two, in seconds."""
     drain_timeout: float = 30.0
     """Seconds that running answers get to end in after SIGTERM."""
     max_body_bytes: int = 4 << 20
@@ -100,14 +102,8 @@ class ServeSettings:
         Raises:
             UsageError: with the setting's name and value.
         """
-        for name in (
-            "max_running",
-            "max_choices",
-            "queue_timeout",
-            "request_timeout",
-            "drain_timeout",
-            "max_body_bytes",
-        ):
+        timeouts = ("queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout")
+        for name in ("max_running", "max_choices", "max_body_bytes", *timeouts):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be above 0")

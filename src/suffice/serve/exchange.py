@@ -50,12 +50,17 @@ class Observed:
         app: what to run.
         ended: called with the scope and the exchange when it is over.
         taken: whether a request id is in use.
+        closing: whether the server shuts down, and clients should not ask again on the same connection.
     """
 
     def __init__(
-        self, app: ASGIApp, ended: Callable[[Scope, Exchange], None], taken: Callable[[str], bool] = lambda _: False
+        self,
+        app: ASGIApp,
+        ended: Callable[[Scope, Exchange], None],
+        taken: Callable[[str], bool] = lambda _: False,
+        closing: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.app, self.ended, self.taken = app, ended, taken
+        self.app, self.ended, self.taken, self.closing = app, ended, taken, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,6 +72,8 @@ class Observed:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                if self.closing():
+                    exchange.headers["connection"] = "close"
                 message["headers"] = [*message.get("headers", ()), *_headers(exchange)]
             await send(message)
 

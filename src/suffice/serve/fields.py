@@ -100,7 +100,7 @@ class Fields:
 
     def integer(self, name: str, low: int, high: int) -> int | None:
         """A whole number from `low` to `high`."""
-        value = self.take(name)
+        value = _whole(self.take(name))
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high):
             raise wrong(name, value, f"a whole number from {low} to {high}")
         return value
@@ -117,12 +117,17 @@ class Fields:
 
     def tokens(self, name: str) -> int | str | None:
         """A number of tokens, or "auto"."""
-        value = self.take(name)
+        value = _whole(self.take(name))
         if value in (None, "auto"):
             return value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise wrong(name, value, 'a whole number of tokens from 1, or "auto"')
         return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of numbers: 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def wrong(name: str, value: Any, wanted: str) -> Problem:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from suffice.engines.base import Usage
 from suffice.errors import EngineError, SufficeError
+from suffice.schedule import Pool
 from suffice.serve import sse
 from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
@@ -21,7 +22,7 @@ from suffice.serve.replies import Reply
 from suffice.serve.service import Service, Ticket
 from suffice.serve.tiers import decide_all, find_tier
 from suffice.serve.wire import Wanted
-from suffice.session import Event, Text, Thinking, ToolCallPiece, side_by_side
+from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, side_by_side
 
 __all__ = ["Generate"]
 
@@ -90,16 +91,35 @@ class Generate:
             if wanted.strict and budget.clamped_from is not None:
                 raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
+        async with asyncio.timeout(service.settings.request_timeout):
+            await self._generate(ticket, model.session, send)
+            while (
+                ticket.reply.failed
+                and not ticket.exchange.status
+                and any(map(model.pool.may_retry, ticket.request_ids))
+            ):
+                ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
+                ticket.slot.generated = 0
+                await self._generate(ticket, model.session, send)
+        await self._finish(ticket, send)
+
+    @staticmethod
+    def _may_begin_again(ticket: Ticket, pool: Pool) -> bool:
+        """Whether an upstream failed, another may be asked, and the client has seen nothing."""
+        failed = ticket.reply is not None and ticket.reply.failed and not ticket.exchange.status
+        return failed and any(map(pool.may_retry, ticket.request_ids))
+
+    async def _generate(self, ticket: Ticket, session: Session, send: Send) -> None:
+        reply, wanted = ticket.reply, ticket.wanted
+        assert reply is not None
         streams = [
-            model.session.stream(replace(request, tier=tier.name), budgets[index // wanted.n])
+            session.stream(replace(request, tier=reply.tier), reply.budgets[index // wanted.n])
             for index, request in enumerate(wanted.requests)
         ]
-        async with asyncio.timeout(service.settings.request_timeout):
-            if len(streams) == 1:
-                await self._one(ticket, streams[0], send)
-            else:
-                await self._several(ticket, streams, send)
-        await self._finish(ticket, send)
+        if len(streams) == 1:
+            await self._one(ticket, streams[0], send)
+        else:
+            await self._several(ticket, streams, send)
 
     async def _one(self, ticket: Ticket, stream: Stream, send: Send) -> None:
         assert ticket.reply is not None
@@ -168,9 +188,8 @@ class Generate:
     async def _finish(self, ticket: Ticket, send: Send) -> None:
         reply = ticket.reply
         assert reply is not None
-        finish = reply.finish
-        if finish is None or finish.reason in ("error", "cancelled"):
-            what = finish.what if finish else ""
+        if reply.failed:
+            what = reply.finish.what if reply.finish else ""
             raise ticket.engine_error or EngineError(what or "the engine ended the answer")
         if not ticket.wanted.stream:
             await send_bytes(send, sse.dump(reply.whole()))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from suffice.serve.keys import KeyRing
-from suffice.serve.store import Store, StoreError
+from suffice.serve.store import RowError, Store, StoreError
 
 if TYPE_CHECKING:
     from suffice.serve.lessons import Lesson
@@ -25,6 +25,11 @@ _WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
 _BATCH = 500
 _READ_EVERY = 2.0  # seconds until a revoked key is refused
 _BACKLOG = 200_000  # rows kept while the database is away; how many more there were is said
+_JOIN_SECONDS = 5.0  # beyond the patience, for a database that hangs
+
+
+_Noted = tuple[Mapping[str, Any], "tuple[Lesson, ...]"]
+"""A row, and what it teaches."""
 
 
 class Ledger:
@@ -35,16 +40,30 @@ class Ledger:
         ring: the keys in memory.
         traffic: who learns from rows once they are written; None where there is no length model.
         replica: the name under which this process writes.
+        patience: seconds that `close` waits for a database that is away.
     """
 
-    def __init__(self, store: Store, ring: KeyRing, traffic: Traffic | None = None, replica: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ring: KeyRing,
+        traffic: Traffic | None = None,
+        replica: str | None = None,
+        patience: float = 10.0,
+    ) -> None:
         self._store, self._ring, self._traffic, self._replica = store, ring, traffic, replica
-        self._rows: deque[tuple[Mapping[str, Any], tuple[Lesson, ...]]] = deque()
+        self._patience = patience
+        self._rows: deque[_Noted] = deque()
+        self._batch: list[_Noted] = []
+        self._tried = False
+        """The batch may have been written already: what failed is that we were told."""
+        self._singly = 0
+        """So many of the next rows are written one by one."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="suffice-ledger", daemon=True)
         self._away = False
         self.dropped = 0
-        """Rows that were lost because the database was away for too long."""
+        """Rows that were lost because the database was away for too long, or would not take them."""
         ring.replace(store.keys())
         self._thread.start()
 
@@ -56,12 +75,11 @@ class Ledger:
         self._rows.append((row, lessons))
 
     def close(self) -> None:
-        """Write what is left, and end. Blocks."""
+        """Write what is left, and end. Blocks; not for ever."""
         self._stop.set()
-        self._thread.join()
-        if self._rows or self.dropped:
-            lost = len(self._rows) + self.dropped
-            print(f"warning: {lost} rows of usage were lost, because the database was away", file=sys.stderr)
+        self._thread.join(self._patience + _JOIN_SECONDS)
+        if lost := len(self._batch) + len(self._rows) + self.dropped:
+            print(f"warning: {lost} rows of usage were lost: the database was away, or refused them", file=sys.stderr)
 
     def _work(self) -> None:
         read = time.monotonic()
@@ -74,7 +92,11 @@ class Ledger:
                 self._taught(lambda traffic: traffic.save_now_and_then())
             elif self._traffic is not None and self._traffic.behind:
                 self._taught(lambda traffic: traffic.look())
+        ends = time.monotonic() + self._patience
         self._guarded(self._write)
+        while self._away and time.monotonic() < ends:
+            time.sleep(_WRITE_EVERY)
+            self._guarded(self._write)
         self._taught(lambda traffic: traffic.close())
 
     def _whole(self, row: Mapping[str, Any], lessons: tuple[Lesson, ...]) -> Mapping[str, Any]:
@@ -99,8 +121,10 @@ class Ledger:
             work()
         except StoreError as error:
             if not self._away:
-                first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-                print(f"warning: the database is away ({first}); rows are kept until it is back", file=sys.stderr)
+                print(
+                    f"warning: the database is away ({_first_line(error)}); rows are kept until it is back",
+                    file=sys.stderr,
+                )
             self._away = True
         else:
             if self._away:
@@ -108,8 +132,32 @@ class Ledger:
             self._away = False
 
     def _write(self) -> None:
-        while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
-            self._store.add_requests([self._whole(*each) for each in batch])
-            for _ in batch:  # only now: what was not written stays
-                self._rows.popleft()
-            self._learn([lesson for _, lessons in batch for lesson in lessons])
+        while self._batch or self._rows:
+            if not self._batch:
+                self._batch = self._next()
+            again, self._tried = self._tried, True
+            try:
+                self._store.add_requests([self._whole(*each) for each in self._batch], again=again)
+            except RowError as error:
+                self._refused(error)
+            else:
+                self._learn([lesson for _, lessons in self._batch for lesson in lessons])
+            self._batch, self._tried = [], False  # only now: what was not written stays
+
+    def _next(self) -> list[_Noted]:
+        size = min(len(self._rows), 1 if self._singly else _BATCH)
+        self._singly = max(self._singly - size, 0)
+        return [self._rows.popleft() for _ in range(size)]
+
+    def _refused(self, error: StoreError) -> None:
+        """A row that the database will not take must not keep the others from it: they go one by one."""
+        if len(self._batch) > 1:
+            self._rows.extendleft(reversed(self._batch))
+            self._singly = len(self._batch)
+            return
+        self.dropped += 1
+        print(f"warning: the database refused a row of usage ({_first_line(error)})", file=sys.stderr)
+
+
+def _first_line(error: StoreError) -> str:
+    return str(getattr(error, "orig", error)).strip().partition("\n")[0]

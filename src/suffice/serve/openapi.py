@@ -7,97 +7,24 @@ from typing import Any
 
 from suffice import __version__
 from suffice.budget.types import Tier
+from suffice.serve.schemas import schemas
 
 __all__ = ["document"]
 
-_CAP = {"description": "A number of tokens, or auto.", "anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["auto"]}]}
 _TEXT = {"type": "string"}
-_SHARED: dict[str, Any] = {
-    "model": _TEXT,
-    "stream": {"type": "boolean", "default": False},
-    "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "max_tokens": _CAP,
-    "max_completion_tokens": _CAP,
-    "max_new_tokens": _CAP,
-    "max_length": {"type": "integer", "minimum": 1, "description": "Most tokens of prompt and answer together."},
-    "strict": {"type": "boolean", "description": "Refuse what would be clamped.", "default": False},
-    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
-    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    "top_k": {"type": "integer", "minimum": 0, "maximum": 2**31},
-    "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 10},
-    "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
-    "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}]},
-    "keep_stop_words": {"type": "boolean", "default": False},
-}
-_SEVERAL = {"type": "integer", "minimum": 1, "description": "Answers to each prompt; at most `max_choices` in all."}
-_TOOL = {
-    "type": "object",
-    "properties": {
-        "type": {"enum": ["function"]},
-        "function": {
-            "type": "object",
-            "properties": {"name": _TEXT, "description": _TEXT, "parameters": {"type": "object"}},
-            "required": ["name"],
-        },
-    },
-    "required": ["type", "function"],
-}
-_CALL = {
-    "type": "object",
-    "properties": {
-        "id": _TEXT,
-        "type": {"enum": ["function"]},
-        "function": {
-            "type": "object",
-            "properties": {"name": _TEXT, "arguments": {"type": "string", "description": "JSON in a text."}},
-            "required": ["name", "arguments"],
-        },
-    },
-    "required": ["id", "type", "function"],
-}
-_CHAT_ONLY: dict[str, Any] = {
-    "n": _SEVERAL,
-    "tools": {
-        "type": "array",
-        "items": _TOOL,
-        "description": "Functions that the answer may call; on the local engine, where the chat template has tools.",
-    },
-    "tool_choice": {
-        "anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}],
-        "description": "On the local engine none or auto.",
-    },
-    "parallel_tool_calls": {"type": "boolean"},
-    "logprobs": {"type": "boolean", "default": False, "description": "Say how likely each token was."},
-    "top_logprobs": {"type": "integer", "minimum": 0, "maximum": 20, "description": "With logprobs: so many others."},
-    "response_format": {"type": "object", "description": "In front of servers; handed on as it is."},
-}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
-_WORDS = {"type": "string", "minLength": 1}
-_COMPLETION_ONLY: dict[str, Any] = {
-    "n": _SEVERAL,
-    "logprobs": {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": 20,
-        "description": "Say how likely each token was, and so many others.",
-    },
-    "prompt": {
-        "description": "A text, token ids, or a list of either, each of which is answered.",
-        "anyOf": [
-            _WORDS,
-            _IDS,
-            {"type": "array", "items": _WORDS, "minItems": 1},
-            {"type": "array", "items": _IDS, "minItems": 1},
-        ],
-    },
-}
-_MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}}
-_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds what is expected."}
 _OBJECT = {"type": "object"}
+_STREAM = {
+    "description": "Server-sent events: JSON in `data`, and at the end [DONE].",
+    "type": "object",
+    "properties": {"data": _TEXT},
+    "required": ["data"],
+}
+_NAMED = ("/v1/chat/completions", "/v1/completions", "/v1/budget")
+"""Routes whose `model` is one that /v1/models lists."""
 
 
-def document(tiers: Mapping[str, Tier]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server with these tiers."""
+def document(tiers: Mapping[str, Tier], *, remote: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with these tiers, in front of other servers or not."""
     paths: dict[str, Any] = {
         f"/infer/{tier.name}": _generating(
             f"Answer with at most {tier.max_new_tokens} tokens.", "Infer", needs_key=tier.needs_key
@@ -108,27 +35,33 @@ def document(tiers: Mapping[str, Tier]) -> dict[str, Any]:
     paths["/v1/chat/completions"] = _generating("OpenAI's chat completions.", "Chat")
     paths["/v1/completions"] = _generating("OpenAI's completions.", "Completion")
     paths["/v1/budget"] = {"post": _post("The length decision and its reasons; nothing is generated.", "Chat")}
-    for path, summary, kind in (
-        ("/v1/models", "The models that are served.", "application/json"),
-        ("/health", "Whether the process is alive.", "application/json"),
-        ("/ready", "Whether requests can be taken now.", "application/json"),
-        ("/metrics", "Prometheus metrics.", "text/plain"),
+    for path, summary, kind, errors in (
+        ("/v1/models", "The models that are served.", "application/json", (401,)),
+        ("/health", "Whether the process is alive.", "application/json", ()),
+        ("/ready", "Whether requests can be taken now.", "application/json", (503,)),
+        ("/metrics", "Prometheus metrics.", "text/plain", ()),
     ):
-        paths[path] = {
-            "get": {"summary": summary, "responses": _responses(kind, *((503,) if path == "/ready" else ()))}
-        }
+        paths[path] = {"get": {"summary": summary, "responses": _responses(kind, *errors)}}
+    for path in _NAMED:
+        paths[path]["post"]["operationId"] = path
+    paths["/v1/models"]["get"]["responses"]["200"]["links"] = {
+        path: {"operationId": path, "requestBody": {"model": "$response.body#/data/0/id"}} for path in _NAMED
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Suffice", "version": __version__, "description": "As many tokens as suffice."},
         "paths": paths,
-        "components": {"schemas": _schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": schemas(tiers, remote),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"key": []}],
     }
 
 
 def _generating(summary: str, schema: str, *, needs_key: bool = False) -> dict[str, Any]:
     operation = _post(summary, schema)
-    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _TEXT}
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _STREAM}
     if needs_key:
         operation["security"] = [{"key": []}]
     return {"post": operation}
@@ -148,24 +81,3 @@ def _responses(kind: str, *errors: int) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "The answer.", "content": {kind: {"schema": schema}}}}
     error = {"description": "A refusal.", "content": {"application/json": {"schema": _OBJECT}}}
     return responses | {str(status): error for status in errors}
-
-
-def _schemas() -> dict[str, Any]:
-    roles = ["system", "developer", "user", "assistant", "tool", "function"]
-    content = {"anyOf": [_TEXT, {"type": "array", "items": _OBJECT}, {"type": "null"}]}
-    calls = {"type": "array", "items": _CALL, "description": "Of the assistant; its content may then be null."}
-    message = {"role": {"type": "string", "enum": roles}, "content": content}
-    message |= {"tool_calls": calls, "tool_call_id": {**_TEXT, "description": "Which call a tool's message answers."}}
-    chat = {**_SHARED, **_CHAT_ONLY, "messages": _MESSAGES, "tier": _TIER}
-    completion = {**_SHARED, **_COMPLETION_ONLY, "tier": _TIER}
-    infer = {**_SHARED, "prompt": _WORDS, "messages": _MESSAGES, "system": _TEXT}
-    return {
-        "Message": {"type": "object", "properties": message, "required": ["role"]},
-        "Chat": {"type": "object", "properties": chat, "required": ["messages"]},
-        "Completion": {"type": "object", "properties": completion, "required": ["prompt"]},
-        "Infer": {
-            "type": "object",
-            "properties": infer,
-            "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
-        },
-    }

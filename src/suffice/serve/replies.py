@@ -61,6 +61,12 @@ class Reply:
         return next((each for each in finishes if each and each.reason == "length"), finishes[0])
 
     @property
+    def failed(self) -> bool:
+        """Whether the engine ended an answer, or left it without an end."""
+        finish = self.finish
+        return finish is None or finish.reason in ("error", "cancelled")
+
+    @property
     def first_text(self) -> float | None:
         """`time.perf_counter()` of the first piece of any answer."""
         return min((each.first_text for each in self.answers if each.first_text is not None), default=None)

@@ -98,7 +98,7 @@ async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) 
 
 async def openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /openapi.json`."""
-    await send_bytes(send, sse.dump(document(service.tiers)))
+    await send_bytes(send, sse.dump(document(service.tiers, remote=service.remote)))
 
 
 def static(name: str) -> Handler:

@@ -22,6 +22,7 @@ from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
 
+_OTHER_FILES = 128  # the database, pages, the terminal, health checks
 _COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Python's 700 are a few requests
 
 
@@ -117,8 +118,29 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
     )
 
 
+def allow_connections(settings: ServeSettings) -> None:
+    """Raise this process's limit of open files as far as it may be: a request takes one here, and one upstream."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    wanted = 2 * (settings.running_limit + settings.max_waiting) + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        print(
+            f"notice: at most {allowed} files may be open, and {wanted} would be needed for max_running and "
+            "max_waiting: raise `ulimit -n`, or lower those",
+            file=sys.stderr,
+        )
+
+
 def run(settings: ServeSettings) -> None:
     """`serve` on an event loop of its own, with uvloop where there is one."""
+    allow_connections(settings)
     try:
         import uvloop
     except ImportError:

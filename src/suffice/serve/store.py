@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from suffice.errors import UsageError
 
-__all__ = ["LESSON_COLUMNS", "Store", "StoreError", "key_rows", "request_rows"]
+__all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "request_rows"]
 
 _METADATA = sa.MetaData()
 _LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
@@ -82,6 +82,11 @@ LESSON_COLUMNS = ("row", "replica", "lessons", "key_id", "route", "model", "answ
 
 StoreError = SQLAlchemyError
 """What a database that is away raises; the same call may succeed later."""
+RowError = (DataError, IntegrityError)
+"""What a database raises that will never take this row: one too long for a column, for instance."""
+
+_POSTGRESQL = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
+"""Of libpq, in seconds and milliseconds: a server that went without a word is noticed. A URL can say otherwise."""
 
 
 def create_keys_and_requests(connection: sa.Connection) -> None:
@@ -124,6 +129,8 @@ class Store:
                         f"there is no database at {parsed.database}: `suffice serve --check` shows the server's"
                     )
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            if parsed.drivername == "postgresql+psycopg":
+                parsed = parsed.set(query={**_POSTGRESQL, **parsed.query})
             self._engine = sa.create_engine(parsed, pool_pre_ping=True)
             if parsed.drivername.startswith("sqlite"):
                 sa.event.listen(self._engine, "connect", _set_up_sqlite)
@@ -171,14 +178,26 @@ class Store:
             if not connection.execute(sa.update(key_rows).where(named).values(**values)).rowcount:
                 raise UsageError(f"no key named {name!r}: `suffice keys list` shows them")
 
-    def add_requests(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def add_requests(self, rows: Sequence[Mapping[str, Any]], *, again: bool = False) -> None:
         """Write rows, all or none.
 
+        Args:
+            rows: at least one.
+            again: the same call has failed before, which may have been after the database wrote them all.
+
         Raises:
+            RowError: the database will not take one of them.
             StoreError: the database is away.
         """
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(request_rows), list(rows))
+            if not (again and self._has(connection, rows[0])):
+                connection.execute(sa.insert(request_rows), list(rows))
+
+    @staticmethod
+    def _has(connection: sa.Connection, row: Mapping[str, Any]) -> bool:
+        """Ids may come again, but not at the same time."""
+        same = (request_rows.c.time == row["time"]) & (request_rows.c.request_id == row["request_id"])
+        return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
 
     def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
         """Some columns of every request since a time, row by row."""
