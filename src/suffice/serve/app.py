@@ -22,6 +22,7 @@ from suffice.serve.ledger import Ledger
 from suffice.serve.quotas import Quotas
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
+from suffice.serve.spans import open_spans
 from suffice.serve.store import Store
 from suffice.serve.tiers import load_budgeter
 from suffice.serve.wire import read_chat, read_completion, read_infer
@@ -60,9 +61,12 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         if notice := check_exposure(settings, has_keys=ring.configured):
             print(f"notice: {notice}", file=sys.stderr)
         quotas = Quotas(settings.quota_storage)
+        if (spans := open_spans(settings)) is not None:
+            stack.callback(spans.close)
         pool = await stack.enter_async_context(Pool.of(engines))
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
-        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=bool(settings.upstreams))
+        remote = bool(settings.upstreams)
+        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=remote, spans=spans)
         try:
             yield service
         finally:

@@ -57,6 +57,8 @@ class ServeSettings:
     drain_timeout: float = 30.0
     """Seconds that running answers get to end in after SIGTERM."""
     max_body_bytes: int = 4 << 20
+    otlp_endpoint: str | None = None
+    """URL of an OpenTelemetry collector for spans (OTLP over HTTP); OTEL_EXPORTER_OTLP_ENDPOINT when None."""
     access_log: bool = True
     """One line of JSON per request on standard output; never text of prompts or answers."""
 

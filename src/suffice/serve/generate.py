@@ -46,6 +46,7 @@ class Generate:
                 raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
             wanted = replace(wanted, tier=tier)
         ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
+        service.begin(ticket, scope)
         async with UntilGone(receive) as connection:
             try:
                 await self._answer(ticket, send)
@@ -82,7 +83,7 @@ class Generate:
         if wanted.strict and budget.clamped_from is not None:
             raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
-        request = replace(wanted.request, tier=tier.name)
+        request = replace(wanted.request, tier=tier.name, trace_context=ticket.trace_context)
         async with (
             asyncio.timeout(service.settings.request_timeout),
             aclosing(model.session.stream(request, budget)) as events,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
@@ -23,9 +24,13 @@ from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
+from suffice.serve.spans import Spans, trace_context
 from suffice.serve.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.wire import Wanted
 from suffice.session import Session
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 __all__ = ["ServedModel", "Service", "Ticket"]
 
@@ -57,6 +62,9 @@ class Ticket:
     reservation: Reservation | None = None
     outbox: Outbox | None = None
     """The stream, once it has begun."""
+    trace_context: dict[str, str] = field(default_factory=dict)
+    """Headers that make an upstream's spans part of the caller's trace."""
+    span: Span | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
 
@@ -81,6 +89,7 @@ class Service:
         ledger: where every request ends as a row.
         quotas: how much each key may take.
         remote: whether requests go on to other servers.
+        spans: who traces requests, if anybody does.
     """
 
     def __init__(
@@ -92,8 +101,9 @@ class Service:
         quotas: Quotas,
         *,
         remote: bool,
+        spans: Spans | None = None,
     ) -> None:
-        self.settings, self.models, self.remote = settings, models, remote
+        self.settings, self.models, self.remote, self.spans = settings, models, remote, spans
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
@@ -167,6 +177,13 @@ class Service:
             )
         return found
 
+    def begin(self, ticket: Ticket, scope: Scope) -> None:
+        """The request takes part in its caller's trace, and so will an upstream."""
+        if self.remote or self.spans is not None:
+            ticket.trace_context = trace_context(scope["headers"])
+        if self.spans is not None:
+            self.spans.begin(ticket)
+
     async def admit(self, ticket: Ticket, tier: Tier) -> None:
         """Take what the request needs, waiting for its turn.
 
@@ -212,7 +229,10 @@ class Service:
             self._settling.add(settling)
             settling.add_done_callback(self._settling.discard)
         self.metrics.request(ticket)
-        self.ledger.add(row_of(ticket, gone=gone))
+        row = row_of(ticket, gone=gone)
+        self.ledger.add(row)
+        if self.spans is not None and ticket.span is not None:
+            self.spans.end(ticket.span, ticket, row)
         ticket.exchange.facts |= _facts(ticket, gone)
 
 

@@ -47,6 +47,8 @@ class Request:
     """Whether `Progress` events are wanted, one every 16 tokens."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tools`, `response_format` ...), handed on as they are."""
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    """`traceparent` and `tracestate` (W3C Trace Context), handed on to a server."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def check(self) -> None:
