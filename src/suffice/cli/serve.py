@@ -71,7 +71,7 @@ def _options() -> list[click.Parameter]:
             help="Serve without keys, whoever reaches the address.",
         ),
         Option(["--database"], metavar="URL", **address, help="SQLite or PostgreSQL. [default: a file of the user's]"),
-        Option(["--quota-storage"], metavar="URL", **address, help="memory, or redis://... [default: memory]"),
+        Option(["--quota-storage"], metavar="URL", **address, help="memory, database or redis://... [default: memory]"),
         Option(["--budget-file"], metavar="FILE", **address, help="TOML with your own tiers and keywords."),
         Option(["--max-running"], type=positive, **pressure, help="Requests that generate at once."),
         Option(

@@ -60,7 +60,8 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         stack.callback(ledger.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
             print(f"notice: {notice}", file=sys.stderr)
-        quotas = Quotas(settings.quota_storage)
+        quotas = Quotas(settings.quota_storage, settings.database_url)
+        stack.push_async_callback(quotas.close)
         if (spans := open_spans(settings)) is not None:
             stack.callback(spans.close)
         pool = await stack.enter_async_context(Pool.of(engines))
@@ -76,7 +77,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
 async def _until_released(service: Service) -> None:
     try:
         async with asyncio.timeout(_RELEASE_SECONDS):
-            await service.idle.wait()
+            await service.released()
     except TimeoutError:
         print(f"warning: {len(service.tickets)} requests did not end at shutdown", file=sys.stderr)
 

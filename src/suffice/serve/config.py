@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,7 +13,14 @@ from typing import Any, get_args, get_type_hints
 
 from suffice.errors import UsageError
 
-__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings", "check_exposure", "default_database", "load_serve_settings"]
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "ServeSettings",
+    "check_exposure",
+    "default_database",
+    "load_serve_settings",
+    "without_password",
+]
 
 ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -43,7 +51,7 @@ class ServeSettings:
     database: str | None = None
     """URL of SQLite or PostgreSQL; a file in the user's data folder when None."""
     quota_storage: str = "memory"
-    """Where rate limits are counted: `memory`, or a redis:// URL that several replicas share."""
+    """Where rate limits are counted: `memory`; or, shared by replicas, `database` (PostgreSQL) or a redis:// URL."""
     no_auth: bool = False
     """Serve callers without a key, on any address; tiers that need a key still need one."""
     max_running: int | None = None
@@ -140,6 +148,11 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
         f"--host {settings.host} would serve everybody, and no key is configured: make one with `suffice keys create "
         "NAME`, or say --no-auth if you mean it"
     )
+
+
+def without_password(url: str) -> str:
+    """A URL that can be shown."""
+    return re.sub(r"(?<=://)([^:/@]*):.*(?=@)", r"\1:***", url)
 
 
 def _read(path: str) -> dict[str, Any]:

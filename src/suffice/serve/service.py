@@ -206,6 +206,11 @@ class Service:
         ticket.trace = self.models[reply.model].pool.follow(request_id)
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
+    async def released(self) -> None:
+        """Wait until no request holds anything, here or in a storage of limits that replicas share."""
+        await self.idle.wait()
+        await asyncio.gather(*self._settling)
+
     def release(self, ticket: Ticket, *, gone: bool) -> None:
         """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
 

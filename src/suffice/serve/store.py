@@ -67,6 +67,15 @@ request_rows = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
 )
 
+count_rows = sa.Table(
+    "counts",
+    _METADATA,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("ends", sa.Float, nullable=False),
+)
+"""What is taken from limits that replicas share through PostgreSQL, until the window ends."""
+
 _migration_rows = sa.Table(
     "migrations",
     _METADATA,
@@ -84,7 +93,12 @@ def create_keys_and_requests(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
-_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests,)
+def create_counts(connection: sa.Connection) -> None:
+    """Limits that replicas share."""
+    count_rows.create(connection, checkfirst=True)
+
+
+_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests, create_counts)
 """In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
 
 
