@@ -1,4 +1,4 @@
-"""How many real answers would be longer than the cap that `--max_new_tokens auto` gives them.
+"""How many real answers outgrow what `--max_new_tokens auto` reserves at first, and how many its cap would end.
 
     python benchmarks/budget_cuts.py DATA [--multi] [--models REGEX]
 
@@ -8,8 +8,9 @@ DATA holds gzipped JSON lines, one row an answer: `NAME.jsonl.gz` with `source`,
 and nothing says how the answers ended; they are read where there is no plain file of that name, or with --multi.
 
 Every prompt is decided once, without tier, context or tokenizer. Only answers that ended by themselves count, those
-without `finish` among them. One that was generated under a limit no higher than its cap can never be longer than the
-cap: the column "cannot be" says how many of the answers that is.
+without `finish` among them. Columns: longer than the first reservation (those go on, unnoticed); longer than the room
+that was guessed, which would end them if a guess were a cap; longer than the cap, which is a default or a larger room.
+One that was generated under a limit no higher than its cap can never be longer than the cap: "cannot be" says how many.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from suffice.budget import Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
+from suffice.budget import Budget, Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
 from suffice.budget.estimators import wish_tokens
 from suffice.budget.prompt import answer_language, instructions
 from suffice.budget.types import Unit
 from suffice.budget.wishes import find_wishes
 
-# The answers on which the head-room and the keyword table were chosen: source, and language where not all of it.
+# The answers on which the room and the keyword table were chosen: source, and language where not all of it.
 CHOSEN_ON = {
     ("ifeval", "en"),
     ("arena_hard_v0_1", None),
@@ -43,11 +44,12 @@ CHOSEN_ON = {
     ("ruozhiba", None),
     ("gpteacher_codegen", None),
 }
+DEFAULT = 2048
 DECIDERS = {
     "ExplicitWishes": "explicit wishes",
     "TextTransform": "text to transform",
     "Keywords": "keywords",
-    "ModelDefault": "the default",
+    "UsualLength": "neither",
 }
 UNITS: Mapping[Unit, str] = {
     "word": "words, characters, pages",
@@ -78,7 +80,7 @@ class Answer:
 
     @property
     def chosen_on(self) -> bool:
-        """Whether the head-room was chosen on answers to this prompt."""
+        """Whether the room was chosen on answers to this prompt."""
         return not CHOSEN_ON.isdisjoint({(self.source, self.lang), (self.source, None)})
 
 
@@ -88,32 +90,48 @@ class Decided:
 
     answer: Answer
     decider: str
-    cap: int
-    expected: int
+    room: int
+    """What was guessed that a long answer needs; 0 where nothing was."""
+    budget: Budget
+
+    @property
+    def outgrown(self) -> bool:
+        """The answer is longer than its first reservation."""
+        return self.answer.tokens > self.budget.reservation
+
+    @property
+    def longer_than_room(self) -> bool:
+        """The guess would have ended the answer, if it were a cap."""
+        return 0 < self.room < self.answer.tokens
 
     @property
     def cut(self) -> bool:
         """The answer is longer than the cap."""
-        return self.answer.tokens > self.cap
+        return self.answer.tokens > self.budget.max_new_tokens
 
     @property
     def cannot_be_cut(self) -> bool:
         """The generator's limit was no higher than the cap."""
-        return self.answer.limit <= self.cap
+        return self.answer.limit <= self.budget.max_new_tokens
+
+    @property
+    def cut_by_a_guess(self) -> bool:
+        """A cap ends the answer that is lower than the default would be."""
+        return self.cut and self.budget.max_new_tokens < DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Noting:
-    """An estimator that writes its name into `log` whenever it has an answer."""
+    """An estimator that writes its name and its room into `log` whenever it has an answer."""
 
     estimator: LengthEstimator
-    log: list[str]
+    log: list[tuple[str, int]]
 
     def estimate(self, question: Question) -> LengthEstimate | None:
         """What the estimator says."""
         estimate = self.estimator.estimate(question)
         if estimate is not None:
-            self.log.append(DECIDERS[type(self.estimator).__name__])
+            self.log.append((DECIDERS[type(self.estimator).__name__], estimate.room))
         return estimate
 
 
@@ -151,15 +169,15 @@ def answers(data: Path, with_multi: bool) -> Iterator[Answer]:
 
 def decide(found: Iterable[Answer]) -> Iterator[Decided]:
     """The budget of every answer's prompt, each prompt decided once."""
-    log: list[str] = []
+    log: list[tuple[str, int]] = []
     plain = Budgeter.load()
     budgeter = replace(plain, estimators=tuple(Noting(estimator, log) for estimator in plain.estimators))
-    known: dict[str, tuple[str, int, int]] = {}
+    known: dict[str, tuple[str, int, Budget]] = {}
     for answer in found:
         key = answer.prompt if isinstance(answer.prompt, str) else json.dumps(answer.prompt)
         if key not in known:
             budget = budgeter.decide(answer.prompt)
-            known[key] = (log[-1], budget.max_new_tokens, budget.expected_tokens)
+            known[key] = (*log[-1], budget)
             log.clear()
         yield Decided(answer, *known[key])
 
@@ -171,19 +189,24 @@ def share(count: int, of: int) -> str:
 
 def print_cuts(title: str, decided: Sequence[Decided], label: Callable[[Decided], str], labels: Sequence[str]) -> None:
     """A table with one row for each label, and one for all."""
-    print(f"\n| {title} | answers | longer than the cap | cannot be | median cap | typical error |")
-    print("|---|---|---|---|---|---|")
+    columns = (
+        "longer than the reservation | than the room | than the cap | cannot be | median reservation | typical error"
+    )
+    print(f"\n| {title} | answers | {columns} |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in (*labels, "all"):
         group = [one for one in decided if name in (label(one), "all")]
         if not group:
             continue
-        errors = [abs(math.log(max(1, one.answer.tokens) / one.expected)) for one in group]
+        errors = [abs(math.log(max(1, one.answer.tokens) / one.budget.expected_tokens)) for one in group]
         cells = (
             name,
             f"{len(group):,}",
+            share(sum(one.outgrown for one in group), len(group)),
+            share(sum(one.longer_than_room for one in group), len(group)),
             share(sum(one.cut for one in group), len(group)),
             f"{sum(one.cannot_be_cut for one in group):,}",
-            f"{np.median([one.cap for one in group]):,.0f}",
+            f"{np.median([one.budget.reservation for one in group]):,.0f}",
             f"{math.exp(np.median(errors)):.1f} x",
         )
         print(f"| {' | '.join(cells)} |")
@@ -209,7 +232,7 @@ def print_headroom(decided: Iterable[Decided]) -> None:
 
 
 def main() -> None:
-    """Print how many answers there are, the cuts by what decided and by data set, and the head-room of wishes."""
+    """Print how many answers there are, what outgrows what by what decided and by data set, and how wishes are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with the answers")
     parser.add_argument("--models", metavar="REGEX", default="", help="only models whose name matches (default: all)")
@@ -228,7 +251,11 @@ def main() -> None:
     prompts = len({json.dumps(one.answer.prompt) for one in decided})
     print(f"{len(decided):,} answers to {prompts:,} prompts; {limited.total():,} more ran into the generator's limit:")
     print(", ".join(f"{name} {count}" for name, count in sorted(limited.items())) or "none")
-    for title, chosen_on in (("decided by (head-room chosen on these)", True), ("decided by (others)", False)):
+    raised = [one for one in decided if one.budget.limited_by == "auto"]
+    kept = sum(DEFAULT < one.answer.tokens <= one.budget.max_new_tokens for one in raised)
+    print(f"{sum(one.cut_by_a_guess for one in decided)} are ended by a cap that a guess has lowered;")
+    print(f"the cap of {len(raised):,} is raised above {DEFAULT:,}, and {kept} of them are that long")
+    for title, chosen_on in (("expected from (room chosen on these)", True), ("expected from (others)", False)):
         group = [one for one in decided if one.answer.chosen_on is chosen_on]
         if group:
             print_cuts(title, group, lambda one: one.decider, list(DECIDERS.values()))

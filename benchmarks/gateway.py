@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import statistics
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from gateway_parts import MODEL, Load, measure
 
 PARTS = str(Path(__file__).with_name("gateway_parts.py"))
 TARGETS = "targets: requests/s and streams/s >= 0.5 x pass-through; <= 2 ms added; <= 150 MB; <= 1.5 s to start"
+
+
+_LITELLM_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}  # it asks the net at start
 
 
 def free_port() -> int:
@@ -45,6 +49,8 @@ class Arm:
     port: int
     key: str = ""
     health: str = "/health"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Set for it, beside what is set anyway."""
     start: float = 0.0
     start_cpu: float = 0.0
     process: subprocess.Popen[bytes] | None = None
@@ -59,6 +65,7 @@ class Arm:
             self.command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **self.environment},
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         while True:
@@ -106,15 +113,15 @@ def suffice_arm(upstream: str, folder: Path) -> Arm:
 
 
 def litellm_arm(executable: str, upstream: str, folder: Path) -> Arm:
-    """Its proxy, with one model and nothing else on."""
-    config = folder / "litellm.yaml"
+    """Its proxy, with one model, the master key without which it does not start, and nothing else on."""
+    config, key = folder / "litellm.yaml", f"sk-{secrets.token_hex(32)}"
     config.write_text(
         f"model_list:\n  - model_name: {MODEL}\n    litellm_params:\n      model: openai/{MODEL}\n"
-        f"      api_base: {upstream}/v1\n      api_key: none\n"
+        f"      api_base: {upstream}/v1\n      api_key: none\ngeneral_settings:\n  master_key: {key}\n"
     )
     port = free_port()
     command = [executable, "--config", str(config), "--port", str(port), "--num_workers", "1"]
-    return Arm("litellm", command, port, health="/health/liveliness")
+    return Arm("litellm", command, port, key=key, health="/health/liveliness", environment=_LITELLM_OFFLINE)
 
 
 async def one_round(arm: Arm, seconds: float) -> None:

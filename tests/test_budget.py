@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,24 +153,48 @@ def test_a_wish_counts_at_the_ends_of_a_long_prompt_and_not_in_its_middle() -> N
     assert wishes(f"{filler} Answer in 50 words. {filler}") == []
 
 
-def test_an_answer_that_does_as_asked_is_never_cut(budgeter: Budgeter) -> None:
-    at_most = budgeter.decide("Describe your hometown in at most 200 words")
-    at_least = budgeter.decide("Describe your hometown in at least 200 words")
+@pytest.mark.parametrize(
+    "prompt",
+    ["用一句话解释 DNA", "50字以内介绍北京", "in at most 10 words", "Tell me a joke", "讲个笑话", "Hello"],
+)
+def test_a_guess_never_lowers_the_cap(budgeter: Budgeter, prompt: str) -> None:
+    for default in (300, 2048, 9000):
+        budget = replace(budgeter, default_max_new_tokens=default).decide(prompt)
+        assert budget.max_new_tokens >= default
+        assert budgeter.decide(prompt, model_default=default).max_new_tokens >= default
+    assert (budget.max_new_tokens, budget.limited_by) == (9000, "model")
+    assert budget.reasons[-1] == "the cap is the default: 9000"
+    assert budget.reservation < 1000
+
+
+def test_a_wish_for_more_than_the_default_raises_the_cap_up_to_policy(budgeter: Budgeter) -> None:
+    at_most = budgeter.decide("Describe your hometown in at most 2000 words")
+    at_least = budgeter.decide("Describe your hometown in at least 2000 words")
     assert at_most.expected_tokens == at_least.expected_tokens
     assert 2 * at_most.expected_tokens < at_most.max_new_tokens < at_least.max_new_tokens
-    assert budgeter.decide("写一篇5000字的小说").max_new_tokens > 5000 * 0.67
+    assert (at_most.limited_by, at_least.limited_by) == ("auto", "auto")
+    assert at_most.reasons[-1] == f"room for that raises the default of 2048: {at_most.max_new_tokens}"
+    novel = "写一篇5000字的小说"
+    assert budgeter.decide(novel).max_new_tokens > 2 * 5000 * 0.67
+    assert budgeter.decide(novel).reservation > 5000 * 0.67
+    tier = budgeter.decide(novel, tier="long")
+    assert (tier.max_new_tokens, tier.limited_by) == (1024, "tier")
+    context = budgeter.decide(novel, context=4096, prompt_tokens=96)
+    assert (context.max_new_tokens, context.limited_by) == (4000, "context")
+    assert budgeter.decide(novel, max_new_tokens=700).max_new_tokens == 700
 
 
-def test_of_several_wishes_the_most_generous_sets_the_cap(budgeter: Budgeter) -> None:
+def test_of_several_wishes_the_most_generous_counts(budgeter: Budgeter) -> None:
     alone = budgeter.decide("Write a 5-page report.")
     both = budgeter.decide("Write a 5-page report. Explain its idea in one sentence.")
+    assert alone.limited_by == "auto"
     assert both.max_new_tokens == alone.max_new_tokens
 
 
 def test_parts_multiply(budgeter: Budgeter) -> None:
     each = budgeter.decide("Write three paragraphs of 100 words each about bees")
     assert each.expected_tokens == budgeter.decide("Write 300 words about bees").expected_tokens
-    assert budgeter.decide("写三段，每段100字").max_new_tokens >= 300 * 0.67
+    assert budgeter.decide("写三段，每段100字").expected_tokens >= 300 * 0.67
 
 
 def test_the_language_of_the_answer_counts(budgeter: Budgeter) -> None:
@@ -187,15 +211,15 @@ def test_conversation(budgeter: Budgeter) -> None:
     system = {"role": "system", "content": "You are kind. Always answer in one sentence."}
     old = [{"role": "user", "content": "Write 900 words"}, {"role": "assistant", "content": "No."}]
     asked = budgeter.decide([system, *old, {"role": "user", "content": "What is DNA?"}])
-    assert "system prompt" in asked.reasons[-1]
-    assert "1 sentence" in asked.reasons[-1]
+    assert "system prompt" in asked.reasons[1]
+    assert "1 sentence" in asked.reasons[1]
     own = budgeter.decide([system, {"role": "user", "content": "What is DNA? Use 300 words."}])
-    assert "300 words" in own.reasons[-1]
+    assert "300 words" in own.reasons[1]
     parts: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {}},
         {"type": "text", "text": "用一句话描述这张图"},
     ]
-    assert "1 sentence" in budgeter.decide([{"role": "user", "content": parts}]).reasons[-1]
+    assert "1 sentence" in budgeter.decide([{"role": "user", "content": parts}]).reasons[1]
 
 
 @pytest.mark.parametrize("message", ["text", {"content": "no role"}, {"role": "user", "content": 3}])
@@ -214,34 +238,36 @@ def test_translation_follows_the_text(budgeter: Budgeter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "low", "high"),
+    ("prompt", "expected", "room"),
     [
-        ("Tell me a joke", 1, 512),
-        ("讲个笑话", 1, 512),
-        ("Write an email to my landlord", 512, 1024),
-        ("简短介绍一下长城", 512, 1024),
-        ("Explain gravity in detail", 1025, 10_000),
-        ("写一篇关于长城的文章", 1025, 10_000),
-        ("Tell me a joke in detail", 1025, 10_000),
+        ("Tell me a joke", 70, 512),
+        ("讲个笑话", 70, 512),
+        ("Write an email to my landlord", 260, 1024),
+        ("简短介绍一下长城", 260, 1024),
+        ("Explain gravity in detail", 600, 4096),
+        ("写一篇关于长城的文章", 600, 4096),
+        ("Tell me a joke in detail", 600, 4096),
     ],
 )
-def test_keywords(budgeter: Budgeter, prompt: str, low: int, high: int) -> None:
-    budget = budgeter.decide(prompt)
-    assert "keyword" in budget.reasons[-1]
-    assert low <= budget.max_new_tokens <= high
-    assert budget.limited_by == "auto"
+def test_keywords(budgeter: Budgeter, prompt: str, expected: int, room: int) -> None:
+    alone = replace(budgeter, forecaster=None).decide(prompt, model_default=77)
+    assert "keyword" in alone.reasons[1]
+    assert (alone.expected_tokens, alone.max_new_tokens, alone.limited_by) == (expected, room, "auto")
+    learned = budgeter.decide(prompt, model_default=4096)
+    assert not any("keyword" in reason for reason in learned.reasons)  # it neither raised the cap nor is expected
+    assert any("keyword" in reason for reason in budgeter.decide(prompt, model_default=77).reasons)
 
 
 def test_keywords_are_whole_words_and_wishes_come_first(budgeter: Budgeter) -> None:
     assert budgeter.decide("Who owned these historyless lands?").limited_by == "model"
-    assert "keyword" not in budgeter.decide("Tell me a story in 50 words").reasons[-1]
+    assert not any("keyword" in reason for reason in budgeter.decide("Tell me a story in 50 words").reasons)
 
 
-def test_the_model_default_is_the_last_word(budgeter: Budgeter) -> None:
+def test_the_model_default_is_the_cap_where_it_has_one(budgeter: Budgeter) -> None:
     assert budgeter.decide("Hello").max_new_tokens == 2048
     budget = budgeter.decide("Hello", model_default=777)
     assert (budget.max_new_tokens, budget.limited_by) == (777, "model")
-    assert budget.reasons[-1] == "no wish and no keyword: the model's default 777"
+    assert budget.reasons[-1] == "the cap is the model's default: 777"
 
 
 def test_the_callers_number_and_what_limits_it(budgeter: Budgeter) -> None:
@@ -281,6 +307,7 @@ def test_budget_is_ordered_clipped_immutable_and_json(budgeter: Budgeter) -> Non
     data = json.loads(json.dumps(budget.to_dict()))
     assert data["quantiles"]["p99"] == budget.quantiles[-1][1]
     assert data["reasons"] == list(budget.reasons)
+    assert data["reservation"] == budget.reservation == data["quantiles"]["p90"]
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "many", None, True])
@@ -311,8 +338,9 @@ def test_the_packaged_tiers_are_the_default_tiers(budgeter: Budgeter) -> None:
 def test_a_settings_file_changes_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
-        "[settings]\nreasoning_tokens = 1000\n[tiers.short]\nmax_new_tokens = 99\n[tiers.gold]\nmax_new_tokens = 9000\n"
-        'needs_key = true\n[keywords.tiny]\nexpected_tokens = 5\nmax_new_tokens = 30\nwords = ["天气", "weather"]\n',
+        "[settings]\ndefault_max_new_tokens = 600\n[tiers.short]\nmax_new_tokens = 99\n"
+        "[tiers.gold]\nmax_new_tokens = 9000\n"
+        'needs_key = true\n[keywords.tiny]\nexpected_tokens = 5\nmax_new_tokens = 700\nwords = ["天气", "weather"]\n',
         encoding="utf-8",
     )
     monkeypatch.setenv("SUFFICE_BUDGET_FILE", str(path))
@@ -320,9 +348,9 @@ def test_a_settings_file_changes_what_it_names(tmp_path: Path, monkeypatch: pyte
         assert budgeter.tiers["short"].max_new_tokens == 99
         assert budgeter.tiers["gold"].needs_key
         assert budgeter.tiers["standard"].max_new_tokens == 512
-        assert budgeter.decide("今天天气怎么样").max_new_tokens == 1030
-        assert budgeter.decide("Tell me a joke").max_new_tokens == 1512
-        assert budgeter.decide("Hello").max_new_tokens == 2048
+        assert budgeter.decide("今天天气怎么样").max_new_tokens == 700
+        assert budgeter.decide("Tell me a joke").max_new_tokens == 600
+        assert budgeter.decide("Hello").max_new_tokens == 600
 
 
 @pytest.mark.parametrize(
@@ -330,6 +358,7 @@ def test_a_settings_file_changes_what_it_names(tmp_path: Path, monkeypatch: pyte
     [
         ("colour = 1", "unknown key colour"),
         ("[settings]\nspeed = 1", "unknown key settings.speed"),
+        ("[settings]\nreasoning_tokens = 9", "settings.reasoning_tokens is gone, .* delete it"),
         ("[tiers.short]\ncap = 1", "unknown key tiers.short.cap"),
         ("[keywords.short]\nword = ['a']", "unknown key keywords.short.word"),
         ("[tiers.new]\nneeds_key = true", "tiers.new.max_new_tokens must be"),
@@ -361,10 +390,10 @@ def test_another_estimator_fits_in(budgeter: Budgeter) -> None:
         def estimate(self, question: Question) -> LengthEstimate | None:
             if "weather" not in question.text:
                 return None
-            return LengthEstimate.around(40, 0.5, 400, "learned from 100 answers")
+            return LengthEstimate.around(40, 0.5, "learned from 100 answers")
 
     learned = budgeter.with_estimator(Learned())
-    assert learned.decide("weather?").reasons[-1] == "learned from 100 answers"
+    assert "learned from 100 answers" in learned.decide("weather?").reasons
     assert learned.decide("Hello") == budgeter.decide("Hello")
 
 

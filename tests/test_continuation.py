@@ -103,6 +103,15 @@ def test_auto_reserves_what_is_predicted_only_where_the_engine_charges_for_it() 
         assert answer.budget.expected_tokens <= answer.budget.reservation <= answer.budget.max_new_tokens
 
 
+def test_an_answer_longer_than_anybody_expected_is_not_cut() -> None:
+    for prompt in ("say hello in one sentence", "Tell me a joke", "50字以内介绍北京"):
+        engine = LegsEngine("".join(map(chr, range(0x4E00, 0x4E00 + 1900))), context=4000)
+        answer = ask(engine, prompt)
+        assert (len(answer.text), answer.finish.by) == (1900, "end_token")
+        assert answer.budget.reservation < 1900
+        assert len(engine.asked) > 1
+
+
 @pytest.mark.parametrize("field", ["tools", "response_format"])
 def test_tools_and_json_get_the_whole_cap_at_once(field: str) -> None:
     engine = LegsEngine("{}")

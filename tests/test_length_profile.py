@@ -133,15 +133,14 @@ def test_rows_that_cannot_be_measured_are_refused() -> None:
         LengthProfile.measure([("a", 1), ("b", 0)])
 
 
-def test_the_cap_leaves_room_above_every_answer_that_was_learnt() -> None:
+def test_there_is_room_above_every_answer_that_was_learnt() -> None:
     estimator = ProfileEstimator(profile_of_self_cognition())
     estimate = estimator.estimate(question("Who are you?"))
     assert estimate is not None
     learnt, _ = estimator.profile.lengths_for("Who are you?")
-    assert estimate.max_new_tokens > learnt.longest
-    assert estimate.max_new_tokens >= 2 * dict(learnt.quantiles)[0.99]
+    assert estimate.room > learnt.longest
+    assert estimate.room >= 2 * dict(learnt.quantiles)[0.99]
     assert estimate.quantiles == learnt.quantiles
-    assert estimate.limited_by == "auto"
     assert f"trained on {learnt.rows} answers" in estimate.reason
 
 
@@ -165,7 +164,8 @@ def test_in_a_budgeter_wishes_come_first_then_the_profile_then_keywords() -> Non
     budgeter = Budgeter.load().with_estimator(ProfileEstimator(profile_of_self_cognition()), before=Keywords)
     learnt = budgeter.decide("Who made you?")
     assert any("the adapter was trained on" in reason for reason in learnt.reasons)
-    assert learnt.max_new_tokens < 400
+    assert (learnt.max_new_tokens, learnt.limited_by) == (2048, "model")
+    assert learnt.reservation < 100
     wish = budgeter.decide("Introduce yourself in 500 words.")
     assert any("asks for" in reason for reason in wish.reasons)
     other = budgeter.decide("Explain how rockets reach orbit around the moon.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from small import SMALL
 from suffice.errors import UsageError
 from suffice.memory import (
     TrainingForecast,
@@ -31,17 +32,6 @@ QWEN25_7B = {
     "intermediate_size": 18944,
     "vocab_size": 152064,
     "tie_word_embeddings": False,
-}
-SMALL = {
-    "hidden_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 80,
-    "vocab_size": 99,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
 }
 RECIPE = {
     "batch_size": 1,

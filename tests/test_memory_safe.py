@@ -15,24 +15,14 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from small import SMALL  # noqa: E402
 from suffice.engines.local import LocalEngine  # noqa: E402
 from suffice.engines.manager import Manager, cache_config, kv_layout  # noqa: E402
 from suffice.errors import EngineError, PromptTooLongError, UsageError  # noqa: E402
 from suffice.memory import KvLayout, Metered, kv_bytes_per_token  # noqa: E402
 from test_engine_local import _one_thread, ask, build_model, collect, tokens_of, with_engine  # noqa: E402, F401
 
-SMALL = {
-    "hidden_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 99,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+CONFIG = SMALL | {"num_hidden_layers": 4, "intermediate_size": 64, "max_position_embeddings": 128}
 EXPERTS = {"moe_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
 LATENT = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 4}
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -63,7 +53,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 
 def model_of(family: str, extra: dict[str, Any]) -> Any:
-    config = transformers.AutoConfig.for_model(family, **SMALL | extra)
+    config = transformers.AutoConfig.for_model(family, **CONFIG | extra)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -100,12 +90,12 @@ def test_kv_bytes_equal_what_a_forward_pass_keeps(family: str, extra: dict[str, 
 def test_what_is_not_understood_is_refused_and_not_guessed() -> None:
     for config in ({"model_type": "gemma4_text"}, {"model_type": "x", "layer_types": ["linear_attention"] * 4}):
         with pytest.raises(UsageError, match="no memory arithmetic"):
-            KvLayout.from_config(SMALL | config)
+            KvLayout.from_config(CONFIG | config)
 
 
 def test_windows_bound_what_a_long_request_takes() -> None:
     layout = KvLayout.from_config(
-        SMALL | {"model_type": "gemma2", "head_dim": 16, "sliding_window": 32, "num_hidden_layers": 4}
+        CONFIG | {"model_type": "gemma2", "head_dim": 16, "sliding_window": 32, "num_hidden_layers": 4}
     )
     per_layer = 2 * 2 * 16 * 2
     assert layout.bytes_per_token() == 4 * per_layer

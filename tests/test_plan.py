@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from small import SMALL
 from suffice.cli.main import main
 from suffice.errors import DataError, UsageError
 from suffice.memory import KvLayout, ModelSize, Serving, ServingMemory, parse_bytes, weight_bytes
@@ -59,19 +60,7 @@ def test_the_check_value() -> None:
     assert KvLayout.from_config(found.config).bytes_per_token() == 61 * (512 + 64) * 2
 
 
-SMALL = {
-    "hidden_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 80,
-    "vocab_size": 99,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "moe_intermediate_size": 24,
-    "num_experts_per_tok": 2,
-}
+EXPERTS = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
 LATENT = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "v_head_dim": 20, "n_routed_experts": 6}
 
 
@@ -89,7 +78,7 @@ def test_mixtures_count_to_the_modules_of_transformers(family: str, extra: dict[
     torch = pytest.importorskip("torch")
     import transformers
 
-    settings = SMALL | extra | ({"num_key_value_heads": 4} if "kv_lora_rank" in extra else {})
+    settings = SMALL | EXPERTS | extra | ({"num_key_value_heads": 4} if "kv_lora_rank" in extra else {})
     config = transformers.AutoConfig.for_model(family, **settings)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)

@@ -162,6 +162,12 @@ def test_load_is_shared_and_a_failed_upstream_is_replaced() -> None:
         a, b = Flaky("a"), Flaky("b")
         async with Pool.of([a, b]) as pool:
             assert sorted([await ask(pool, n) for n in range(4)]) == ["a", "a", "b", "b"]
+            names = []
+            for number in range(4):  # counting a prompt takes nobody's turn
+                await pool.count_tokens((), "x")
+                names.append(await ask(pool, number))
+            assert sorted(names) == ["a", "a", "b", "b"]
+            a.asked.clear()
             a.broken = True
             assert {await ask(pool, n) for n in range(4)} == {"b"}
             assert 1 <= len([1 for request in a.asked]) <= 6

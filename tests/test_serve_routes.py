@@ -123,6 +123,13 @@ def test_auto_takes_the_smallest_tier_that_holds_the_budget(endless: Server) -> 
         assert (said["suffice"]["tier"], said["usage"]["completion_tokens"]) == (tier, min(cap, 1024))
 
 
+def test_auto_queues_by_what_is_expected_and_cuts_only_where_the_caller_may_go_no_further(endless: Server) -> None:
+    for prompt, tier in (("写9字", "short"), ("go on in 40 words", "standard"), ("写400字", "long")):
+        said = endless.post("/infer/auto", {"prompt": prompt}).json
+        assert (said["suffice"]["tier"], said["usage"]["completion_tokens"]) == (tier, 1024)
+        assert said["suffice"]["finish_detail"] == "tier"
+
+
 def test_strict_refuses_instead_of_clamping(endless: Server) -> None:
     reply = endless.chat(max_tokens=600, tier="standard", strict=True)
     assert reply.status == 400

@@ -25,6 +25,7 @@ from suffice.serve.callers import Caller, Limits
 from suffice.serve.keys import hash_key, make_key
 from suffice.serve.problems import Problem
 from suffice.serve.quotas import Quotas
+from suffice.serve.shared import SharedCounts
 from suffice.serve.store import Store
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")
@@ -147,7 +148,8 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
         caller = Caller(make_key()[0], "k", limits=Limits(requests_per_minute=1000, tokens_per_minute=100))
         both = [Quotas(shared.storage, shared.database) for _ in range(2)]
         for quotas in both:
-            await quotas.check()
+            assert quotas.shared is not None
+            await quotas.shared.check()
         found = await asyncio.gather(
             *(both[i % 2].reserve(caller, 10) for i in range(60)), return_exceptions=True
         )  # fmt: skip
@@ -165,7 +167,7 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
 def test_while_redis_is_away_each_replica_counts_alone(
     redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suffice.serve.quotas._PAUSE", 0.2)
+    monkeypatch.setattr("suffice.serve.shared._PAUSE", 0.2)
     database = f"sqlite:///{tmp_path}/serve.db"
     key = key_with(database, requests_per_minute=3)
     with serving(ScriptedEngine(), database=database, quota_storage=redis.url) as server:
@@ -211,4 +213,4 @@ def test_storages_that_cannot_be_used_are_explained() -> None:
         with pytest.raises(UsageError, match=words):
             Quotas(storage, "sqlite:///x.db")
     with pytest.raises(UsageError, match="does not answer"):
-        asyncio.run(Quotas("redis://127.0.0.1:9").check())
+        asyncio.run(SharedCounts("redis://127.0.0.1:9", "").check())

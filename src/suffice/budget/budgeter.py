@@ -1,4 +1,7 @@
-"""The decision: estimators propose a cap; the caller, the tier and the context limit it."""
+"""The decision: estimators say what to expect; the caller, the tier, the context or a default is the cap.
+
+A guess never ends an answer: it may raise the default cap, and lowers none.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from suffice.budget.estimators import ExplicitWishes, Keywords, ModelDefault, TextTransform
+from suffice.budget.estimators import ExplicitWishes, Keywords, TextTransform, UsualLength
 from suffice.budget.forecast import Forecaster
 from suffice.budget.profile import LengthProfile, ProfileEstimator
 from suffice.budget.prompt import instructions, split_prompt
@@ -26,10 +29,10 @@ class Budgeter:
     """Decides how long an answer may be, and says why. Immutable; one serves all requests."""
 
     estimators: tuple[LengthEstimator, ...]
-    """Asked in turn when the caller says *auto*; the first that answers wins. The last one always answers."""
+    """Asked in turn; the first that answers wins. The last one always answers."""
     tiers: Mapping[str, Tier]
-    reasoning_tokens: int = 0
-    """Added to the cap that a wish or a keyword sets, for models that think aloud before they answer."""
+    default_max_new_tokens: int = 2048
+    """The cap of *auto* where the model has no default of its own, in tokens."""
     forecaster: Forecaster | None = None
     """The length model: what is expected where the prompt has no wish. It never touches the cap."""
 
@@ -55,9 +58,9 @@ class Budgeter:
             ExplicitWishes(),
             TextTransform(),
             Keywords(settings.keywords),
-            ModelDefault(settings.default_max_new_tokens),
+            UsualLength(),
         )
-        return cls(estimators, settings.tiers, settings.reasoning_tokens)
+        return cls(estimators, settings.tiers, settings.default_max_new_tokens)
 
     def with_profiles(self, adapters: Iterable[str | Path]) -> Budgeter:
         """A budgeter that also knows the answer lengths that these LoRA adapters were trained on, where they say.
@@ -133,10 +136,10 @@ class Budgeter:
         )
         estimate = self._estimate(question)
         forecast = self.forecaster.expect(question) if self.forecaster is not None and estimate.guess else None
-        if forecast is not None:
-            reasons.append(forecast.reason)
-        cap = _Cap(estimate.max_new_tokens, estimate.limited_by, [*reasons, estimate.reason])
-        if max_new_tokens != "auto":
+        reasons.append(forecast.reason if forecast is not None else estimate.reason)
+        if max_new_tokens == "auto":
+            cap = self._auto(estimate, model_default, reasons)
+        else:
             _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
             cap = _Cap(max_new_tokens, "caller", [*reasons, f"the caller asks for {max_new_tokens}"])
         if tier is not None:
@@ -162,16 +165,18 @@ class Budgeter:
         for estimator in self.estimators:
             estimate = estimator.estimate(question)
             if estimate is not None:
-                break
-        else:
-            raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
-        if self.reasoning_tokens and estimate.limited_by == "auto":
-            return replace(
-                estimate,
-                max_new_tokens=estimate.max_new_tokens + self.reasoning_tokens,
-                reason=f"{estimate.reason}, {self.reasoning_tokens} more for reasoning",
-            )
-        return estimate
+                return estimate
+        raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
+
+    def _auto(self, estimate: LengthEstimate, model_default: int | None, reasons: list[str]) -> _Cap:
+        """The cap where the caller names none: the default, or the room that the answer needs where that is more."""
+        default = model_default or self.default_max_new_tokens
+        whose = "the model's default" if model_default else "the default"
+        if estimate.room <= default:
+            return _Cap(default, "model", [*reasons, f"the cap is {whose}: {default}"])
+        why = [] if estimate.reason in reasons else [estimate.reason]
+        raised = f"room for that raises {whose} of {default}: {estimate.room}"
+        return _Cap(estimate.room, "auto", [*reasons, *why, raised])
 
     def _tier(self, name: str) -> Tier:
         try:

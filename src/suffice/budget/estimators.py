@@ -1,6 +1,6 @@
-"""Who guesses the length: explicit wishes, texts to transform, keywords, and at last the model's default.
+"""Who guesses the length: explicit wishes, texts to transform, keywords, and at last what answers usually have.
 
-Each proposes a cap *with head-room*, so that a guess does not cut an answer that would have ended by itself.
+None of them ends an answer. They say what to expect, and how much room, *with head-room*, a long answer needs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from suffice.budget.ratios import TextRatios, estimate_tokens
 from suffice.budget.types import Bound, LengthEstimate, Question, Unit, Wish
 from suffice.budget.wishes import find_wishes
 
-__all__ = ["ExplicitWishes", "KeywordClass", "Keywords", "ModelDefault", "TextTransform", "wish_tokens"]
+__all__ = ["ExplicitWishes", "KeywordClass", "Keywords", "TextTransform", "UsualLength", "wish_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Headroom:
-    """cap = floor + factor x expected, the factor by what the prompt says about the bound."""
+    """room = floor + factor x expected, the factor by what the prompt says about the bound."""
 
     floor: int
     at_most: float
     about: float
     at_least: float
 
-    def cap(self, expected: float, bound: Bound) -> float:
+    def room(self, expected: float, bound: Bound) -> float:
         factor = {"at most": self.at_most, "about": self.about, "at least": self.at_least}[bound]
         return self.floor + factor * expected
 
@@ -39,7 +39,7 @@ class _Headroom:
 #   paragraphs   2.1, 2.8            list entries 4.5, 8.0             whole texts 1.7, 2.2
 # Models: Qwen2.5-7B/14B/32B, gpt-4, gpt-4o and Claude on IFEval; gpt-4, Llama-3.1-8B and o3-mini on Arena-Hard. Chinese
 # wishes: 31 answers only, so they share the English factors. The floor is for titles, politeness and small numbers.
-# Together they cut 11 of 1,658 answers to prompts with a wish (0.7 %): `benchmarks/budget_cuts.py`.
+# Of 1,658 answers to prompts with a wish, 11 (0.7 %) needed more: `benchmarks/budget_cuts.py`.
 _COUNTED = _Headroom(floor=256, at_most=2.5, about=3.0, at_least=4.0)
 _STRUCTURE = _Headroom(floor=320, at_most=3.0, about=3.5, at_least=6.0)
 _LIST = _Headroom(floor=512, at_most=6.0, about=6.0, at_least=8.0)
@@ -97,13 +97,13 @@ def _from_wishes(wishes: Sequence[Wish], where: str, question: Question) -> Leng
     repeated = (
         estimate_tokens(question.text, question.ratios) if _rules()["repeat"].search(question.instructions) else 0
     )
-    caps = [_HEADROOM[wish.unit].cap(wish_tokens(wish, language, question.ratios), wish.bound) for wish in wishes]
-    cap, wish = max(zip(caps, wishes, strict=True), key=lambda pair: pair[0])
+    rooms = [_HEADROOM[wish.unit].room(wish_tokens(wish, language, question.ratios), wish.bound) for wish in wishes]
+    room, wish = max(zip(rooms, wishes, strict=True), key=lambda pair: pair[0])
     expected = wish_tokens(wish, language, question.ratios) + repeated
     reason = f"{where} asks for {wish}: about {expected:.0f} tokens expected"
     if repeated:
         reason += f", {repeated} of them to repeat the prompt"
-    return LengthEstimate.around(expected, _WISH_SPREAD, cap + 2 * repeated, reason)
+    return LengthEstimate.around(expected, _WISH_SPREAD, reason, room + 2 * repeated)
 
 
 def wish_tokens(wish: Wish, language: str, ratios: TextRatios) -> float:
@@ -141,13 +141,13 @@ class TextTransform:
         share, factor = _TRANSFORMS[kind]
         expected = share * length
         reason = f"a {kind} of the text in the prompt ({length} tokens): about {expected:.0f} tokens expected"
-        return LengthEstimate.around(expected, 0.6, _TRANSFORM_FLOOR + factor * length, reason)
+        return LengthEstimate.around(expected, 0.6, reason, _TRANSFORM_FLOOR + factor * length)
 
 
 _MIN_TRANSFORMED = 40  # tokens; below that the task says more about the answer than the text does
 _TRANSFORM_FLOOR = 512
-# (expected share, cap factor) of the prompt's tokens. No answer of 380 to such prompts was cut; the 99th percentile of
-# answer / expected is 4.4, on short texts, which the floor covers.
+# (expected share, factor of the room) of the prompt's tokens. No answer of 380 to such prompts needed more; the 99th
+# percentile of answer / expected is 4.4, on short texts, which the floor covers.
 _TRANSFORMS = {"summary": (0.4, 1.0), "translation": (1.1, 3.0), "rewriting": (1.1, 3.0)}
 
 
@@ -177,7 +177,7 @@ class KeywordClass:
     expected_tokens: int
     """Median length of answers to prompts of this class."""
     max_new_tokens: int
-    """The cap, head-room included."""
+    """Room for such answers, head-room included: a default cap that is smaller is raised to it."""
     words: tuple[str, ...]
     """Any of these in the instructions makes the prompt one of this class. Case does not matter."""
     _pattern: list[re.Pattern[str]] = field(default_factory=list, repr=False, compare=False)
@@ -205,25 +205,19 @@ class Keywords:
                 return LengthEstimate.around(
                     keyword_class.expected_tokens,
                     math.log(4) / 2,
-                    keyword_class.max_new_tokens,
                     f"keyword '{word}' says {keyword_class.name}",
+                    keyword_class.max_new_tokens,
                     guess=True,
                 )
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDefault:
-    """What is left when nothing in the prompt speaks of length."""
-
-    max_new_tokens: int = 2048
+class UsualLength:
+    """What is left when nothing in the prompt speaks of length: answers are as long as they usually are."""
 
     def estimate(self, question: Question) -> LengthEstimate:
-        """The model's own default where it has one, else `max_new_tokens`."""
-        cap = question.model_default or self.max_new_tokens
-        whose = "the model's default" if question.model_default else "the default"
-        reason = f"no wish and no keyword: {whose} {cap}"
-        return LengthEstimate.around(_CHAT_MEDIAN, _CHAT_SPREAD, cap, reason, "model", guess=True)
+        """Always an answer, and never more room than the default gives."""
+        return LengthEstimate.around(_CHAT_MEDIAN, _CHAT_SPREAD, "no wish and no keyword: the usual length", guess=True)
 
 
 _CHAT_MEDIAN = 250  # Qwen2.5-7B on IFEval: p50 250, p90 669 tokens

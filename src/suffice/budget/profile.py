@@ -32,8 +32,8 @@ _MIN_PART = 20  # rows; the 99 % quantile of fewer is little more than their max
 _MIN_EXPLAINED = 0.1  # of the variance of log length; a split that explains less is not worth a second distribution
 _MAX_TERMS = 4000
 # Share of a prompt's terms that training prompts have. With a profile of the bundled self-cognition data and a share of
-# 0.7, 37 of 40 other wordings of its questions are familiar, and of 2,375 prompts for other tasks none whose answer the
-# cap would cut; with 0.6 there are two.
+# 0.7, 37 of 40 other wordings of its questions are familiar, and of 2,375 prompts for other tasks none whose answer
+# outgrows its room; with 0.6 there are two.
 _FAMILIAR = 0.7
 _HEADROOM_FACTOR = 2.0  # on the 99 % quantile: the profile is a sample, and sampling at temperature > 0 strays
 _HEADROOM_TOKENS = 64
@@ -167,15 +167,15 @@ class ProfileEstimator:
     profile: LengthProfile
 
     def estimate(self, question: Question) -> LengthEstimate | None:
-        """Twice the 99 % quantile of the training answers and 64 tokens, or None for a prompt of another sort."""
+        """The training answers' quantiles, with room for twice the 99 % one; None for a prompt of another sort."""
         if not self.profile.is_familiar(question.text):
             return None
         lengths, kind = self.profile.lengths_for(question.text)
         by_p = dict(lengths.quantiles)
         answers = f"{lengths.rows} answers like this" + (f" ({kind})" if kind else "")
         reason = f"the adapter was trained on {answers}: half within {by_p[0.5]} tokens, 99 % within {by_p[0.99]}"
-        cap = max(lengths.longest, math.ceil(_HEADROOM_FACTOR * by_p[0.99])) + _HEADROOM_TOKENS
-        return LengthEstimate(cap, lengths.quantiles, reason)
+        room = max(lengths.longest, math.ceil(_HEADROOM_FACTOR * by_p[0.99])) + _HEADROOM_TOKENS
+        return LengthEstimate(lengths.quantiles, reason, room)
 
 
 def _whole(value: object) -> int:

@@ -25,9 +25,7 @@ class Settings:
     """What a settings file says, checked."""
 
     default_max_new_tokens: int
-    """The cap when nothing speaks of length, in tokens."""
-    reasoning_tokens: int
-    """Added to the cap of a wish or a keyword, in tokens."""
+    """The cap of *auto* where the model has no default of its own, in tokens."""
     tiers: Mapping[str, Tier]
     presets: Mapping[str, Preset]
     keywords: tuple[KeywordClass, ...]
@@ -74,7 +72,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _parse(document: dict[str, Any], source: str) -> Settings:
     reader = _Reader(source)
     reader.only(document, "", "settings", "tiers", "presets", "keywords")
-    settings = reader.table(document, "settings", "default_max_new_tokens", "reasoning_tokens")
+    reader.gone(document)
+    settings = reader.table(document, "settings", "default_max_new_tokens")
     tiers = {}
     for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority"):
         needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
@@ -94,7 +93,6 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
         keywords.append(KeywordClass(name, expected, cap, tuple(words)))
     return Settings(
         default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
-        reasoning_tokens=reader.tokens(settings, "settings", "reasoning_tokens", minimum=0),
         tiers=tiers,
         presets=presets,
         keywords=tuple(keywords),
@@ -112,6 +110,15 @@ class _Reader:
         if unknown:
             named = ", ".join(f"{where}.{key}" if where else key for key in unknown)
             raise UsageError(f"{self.source}: unknown key {named}; known here: {', '.join(known)}")
+
+    def gone(self, document: Mapping[str, Any]) -> None:
+        """Files of earlier releases have it: say what became of it."""
+        settings = document.get("settings")
+        if isinstance(settings, dict) and "reasoning_tokens" in settings:
+            raise UsageError(
+                f"{self.source}: settings.reasoning_tokens is gone, because wishes and keywords no longer end "
+                "answers: delete it; default_max_new_tokens is the cap of thinking and answer together"
+            )
 
     def table(self, document: Mapping[str, Any], where: str, *known: str) -> Mapping[str, Any]:
         table = document.get(where.rpartition(".")[2], {})
@@ -149,8 +156,8 @@ class _Reader:
             raise UsageError(f"{self.source}: {where}.{key} must be {words}, not {value!r}")
         return float(value)
 
-    def tokens(self, table: Mapping[str, Any], where: str, key: str, minimum: int = 1) -> int:
+    def tokens(self, table: Mapping[str, Any], where: str, key: str) -> int:
         value = table.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise UsageError(f"{self.source}: {where}.{key} must be a number of tokens >= {minimum}, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UsageError(f"{self.source}: {where}.{key} must be a number of tokens >= 1, not {value!r}")
         return value

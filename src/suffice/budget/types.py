@@ -92,8 +92,8 @@ class Budget:
     quantiles: Quantiles
     """(p, tokens) for p = 0.5, 0.9, 0.95, 0.99, ascending, never above the cap."""
     limited_by: LimitedBy
-    """What set the cap: a wish or a keyword in the prompt (`auto`), the `caller`'s number, the `tier`, the `context`
-    (or `max_length`), or the `model`'s default."""
+    """What set the cap: the `caller`'s number, the `tier`, the `context` (or `max_length`), the `model`'s default, or
+    what the prompt asks for where that needs more than the default (`auto`)."""
     reasons: tuple[str, ...]
     """How the cap came about, step by step, each a short sentence for a person."""
     clamped_from: int | None = None
@@ -113,6 +113,7 @@ class Budget:
             "max_new_tokens": self.max_new_tokens,
             "expected_tokens": self.expected_tokens,
             "quantiles": {f"p{round(p * 100)}": tokens for p, tokens in self.quantiles},
+            "reservation": self.reservation,
             "limited_by": self.limited_by,
             "reasons": list(self.reasons),
             "clamped_from": self.clamped_from,
@@ -171,24 +172,23 @@ class Wish:
 class LengthEstimate:
     """One estimator's answer."""
 
-    max_new_tokens: int
-    """The cap it proposes, head-room included."""
     quantiles: Quantiles
     """(p, tokens) as in `Budget`, not clipped."""
     reason: str
     """Why, in a short sentence for a person."""
-    limited_by: LimitedBy = "auto"
+    room: int = 0
+    """Tokens that such an answer must be allowed to have, head-room included: a default that is smaller is raised to
+    it. A larger one stays, because a guess does not end an answer."""
     guess: bool = False
-    """The quantiles are a guess, and a length model's are better; the cap stays."""
+    """The quantiles are a guess, and a length model's are better."""
 
     @classmethod
     def around(
         cls,
         median: float,
         spread: float,
-        max_new_tokens: float,
         reason: str,
-        limited_by: LimitedBy = "auto",
+        room: float = 0,
         guess: bool = False,
     ) -> LengthEstimate:
         """An estimate with log-normal quantiles.
@@ -196,13 +196,12 @@ class LengthEstimate:
         Args:
             median: tokens that half of the answers stay below.
             spread: standard deviation of the natural logarithm of the length.
-            max_new_tokens: the cap, in tokens.
             reason: why, for a person.
-            limited_by: what sets the cap.
-            guess: as the field of that name.
+            room: as the field of that name, and `guess` too.
+            guess: see `room`.
         """
         quantiles = tuple((p, max(1, round(median * math.exp(spread * z)))) for p, z in _Z)
-        return cls(max(1, math.ceil(max_new_tokens)), quantiles, reason, limited_by, guess)
+        return cls(quantiles, reason, math.ceil(room), guess)
 
 
 class LengthEstimator(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from suffice.budget.types import Wish
 from suffice.budget.wishes_chinese import chinese_wishes
@@ -17,9 +17,14 @@ def find_wishes(text: str) -> list[Wish]:
 
     Numbers that describe something else ("I have 200 words in my file", 这800字) are no wishes.
     """
+    return list(_found(text))
+
+
+@lru_cache(maxsize=1024)  # the budget and the length model ask the same, and system prompts come again and again
+def _found(text: str) -> tuple[Wish, ...]:
     found = [*english_wishes(text), *chinese_wishes(text)]
     if not found:
-        return found
+        return ()
     rules, text = _rules(), text.lower()
     if rules["code"].search(text):
         # A limit in a programming task ("truncate to at most 100 characters") is about data.
@@ -27,7 +32,7 @@ def find_wishes(text: str) -> list[Wish]:
     if rules["more"].search(text) or len(rules["parts"].findall(text)) > 1:
         # The wish is for the final answer, or for one of several, while the rest is as long as it needs to be.
         found = [wish for wish in found if wish.bound == "at least"]
-    return found
+    return tuple(found)
 
 
 def _survives_code(wish: Wish) -> bool:

@@ -60,6 +60,7 @@ def _as_text(budget: Budget) -> str:
     lines = [
         f"max_new_tokens   {budget.max_new_tokens}   (limited by: {budget.limited_by})",
         f"expected tokens  {budget.expected_tokens}   ({quantiles})",
+        f"reserved first   {budget.reservation}   (what is longer goes on unnoticed, up to the cap)",
         f"prompt tokens    {budget.prompt_tokens}",
         *(f"  - {reason}" for reason in budget.reasons),
     ]

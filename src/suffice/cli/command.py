@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Command", "Option", "normalise"]
+__all__ = ["Command", "Option", "hub_option", "normalise"]
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -20,6 +20,18 @@ class Option(click.Option):
     def __init__(self, *declarations: Any, group: str = "Other", **settings: Any) -> None:
         super().__init__(*declarations, **settings)
         self.group = group
+
+
+def hub_option(group: str, default: str | None = "hf") -> Option:
+    """`--hub`, the same for all commands that fetch models."""
+    return Option(
+        ["--hub"],
+        type=click.Choice(["hf", "modelscope"]),
+        default=default,
+        show_default=default is not None,
+        group=group,
+        help="Where hub ids are fetched from.",
+    )
 
 
 class Command(click.Command):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from suffice.cli.command import Option
+from suffice.cli.command import Option, hub_option
 from suffice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -165,14 +165,7 @@ def infer_options() -> list[click.Parameter]:
             **model,
             help="LoRA adapter folders, merged at load; they name their base model.",
         ),
-        Option(
-            ["--hub"],
-            type=click.Choice(["hf", "modelscope"]),
-            default="hf",
-            show_default=True,
-            **model,
-            help="Where hub ids are fetched from.",
-        ),
+        hub_option(**model),
         Option(
             ["--dtype"],
             type=click.Choice(["auto", "bfloat16", "float16", "float32"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from suffice.cli.command import Option
+from suffice.cli.command import Option, hub_option
 
 __all__ = ["ProfileOptions", "profile_options"]
 
@@ -47,14 +47,7 @@ def _counting() -> list[click.Parameter]:
             **group,
             help="Folder or id of the model whose tokenizer counts. [default: the bundled model]",
         ),
-        Option(
-            ["--hub"],
-            type=click.Choice(["hf", "modelscope"]),
-            default="hf",
-            show_default=True,
-            **group,
-            help="Where hub ids are fetched from.",
-        ),
+        hub_option(**group),
         Option(
             ["--columns"],
             multiple=True,

@@ -27,6 +27,7 @@ class Progress:
         """
         self._what, self._total, self._unit = what, total, unit
         self._done, self._note = 0, ""
+        self._shown: tuple[int, str] | None = None
         self._started = self._shown_at = time.monotonic()
         self._bar = _new_bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task(what, total=total, note="") if self._bar is not None else None
@@ -49,7 +50,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        else:
+        elif self._shown != (self._done, self._note):  # the last step may have been shown as it was done
             self._plain()
 
     def _rate(self) -> float:
@@ -63,6 +64,7 @@ class Progress:
         of = f"/{self._total}" if self._total else ""
         line = f"{self._what}: {self._done}{of} {self._unit}, {self._rate():.1f} {self._unit}/s{left}  {self._note}"
         print(line.rstrip(), file=sys.stderr, flush=True)
+        self._shown = self._done, self._note
 
 
 def _new_bar() -> Bar:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from suffice.cli.command import Command, Option
+from suffice.cli.command import Command, Option, hub_option
 from suffice.errors import UsageError
 
 __all__ = ["command"]
@@ -51,7 +51,7 @@ def _options() -> list[click.Parameter]:
     return [
         Option(["--model"], **model, help="A folder, a hub id or a short id. [default: the bundled model]"),
         Option(["--adapters"], multiple=True, **model, help="LoRA adapter folders, merged at load."),
-        Option(["--hub"], type=click.Choice(["hf", "modelscope"]), **model, help="Where hub ids are fetched from."),
+        hub_option(**model, default=None),
         Option(["--dtype"], **model, help="auto, bfloat16, float16 or float32."),
         Option(["--device"], **model, help="cuda, cuda:1, cpu; auto takes a GPU when there is one."),
         Option(

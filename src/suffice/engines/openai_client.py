@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import Any
 
@@ -21,8 +22,11 @@ _MAX_BODY = 16 << 20  # bytes; a hosted API's list of models has about 1 MiB
 _CONTROL_TIMEOUT = 30.0  # seconds of silence allowed to requests that generate nothing
 _DRAIN_TIMEOUT = 0.2  # seconds for the end of a response after its [DONE], so that the connection can be used again
 _KEEPALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and a request must not run into that
-_STREAM = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-"""Compression would gather pieces before it lets them go."""
+_STREAM_HEADERS = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # compression would gather pieces before it lets them go
+    "Content-Type": "application/json",
+}
 
 
 class OpenAIClient:
@@ -46,12 +50,14 @@ class OpenAIClient:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._proxy = proxy
+        self._streaming = self._timeout(read_timeout)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Opens the pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),  # one caller's cookies are none of the next one's
             headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
             proxy=self._proxy,
         )
@@ -69,9 +75,9 @@ class OpenAIClient:
         """
         return await self._http.post(
             url,
-            json=body,
-            headers={**_STREAM, "X-Request-Id": request.id, **request.trace_context},
-            timeout=self._timeout(self._read_timeout),
+            data=json.dumps(body).encode(),
+            headers={**_STREAM_HEADERS, "X-Request-Id": request.id, **request.trace_context},
+            timeout=self._streaming,
             allow_redirects=False,
         )
 
@@ -155,6 +161,8 @@ async def read_body(response: aiohttp.ClientResponse) -> str:
 
 async def drain(response: aiohttp.ClientResponse) -> None:
     """Reads what is left of a response, not waiting long for it."""
+    if response.content.at_eof():
+        return
     try:
         async with asyncio.timeout(_DRAIN_TIMEOUT):
             while not response.content.at_eof():

@@ -16,7 +16,6 @@ __all__ = ["AnswerReader"]
 _END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is OpenAI's, the others are seen elsewhere
 _LENGTH = frozenset({"length", "max_tokens"})
 _FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
-_NOTHING = Chunk()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -60,8 +59,7 @@ class AnswerReader:
         if not choices:
             return None
         try:
-            chunk = self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
-            return None if chunk == _NOTHING else chunk
+            return self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
         except (AttributeError, LookupError, TypeError):
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
@@ -95,7 +93,7 @@ class AnswerReader:
             raise self._error(f"the server failed {self.after()}: {error_message(data)}")
         return event
 
-    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk:
+    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk | None:
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
@@ -108,7 +106,8 @@ class AnswerReader:
         tokens = len(ids) or bool(text) + bool(reasoning)
         self._tokens += tokens
         self._reasoning_tokens += tokens if reasoning else 0
-        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids)
+        found = text or ids or reasoning or prompt_ids
+        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids) if found else None
 
     def _whole(self, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -21,7 +22,7 @@ from suffice.errors import EngineError, ModelError
 __all__ = ["RemoteEngine"]
 
 _CONTEXT_KEYS = ("max_model_len", "context_length", "context_window")  # vLLM and SGLang, OpenRouter, Groq
-_READ_AHEAD = 1024  # pieces of one answer that may wait for a slow caller
+_READ_AHEAD = 1024  # pieces of one answer that wait for a slow caller before its server is left waiting too
 
 
 class RemoteEngine:
@@ -109,17 +110,17 @@ class RemoteEngine:
         task.add_done_callback(run.end)
         try:
             while True:
-                item = await run.queue.get()
+                item = run.pieces.popleft() if run.pieces else await run.next()
                 if isinstance(item, BaseException):
                     raise item
-                run.room.release()
                 yield item
                 if item.finish is not None:
                     return
         finally:
             del self._running[request.id]
-            task.cancel()
-            await asyncio.wait([task])
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
         """Where an answer that was ended can be gone on from; see `openai_going_on`.
@@ -237,7 +238,7 @@ class RemoteEngine:
             NETWORK_ERRORS: the connection broke, or fell silent.
         """
         if response.content_type in ("application/json", "text/html"):
-            await run.put(await self._whole_answer(response))
+            run.read(await self._whole_answer(response))
             run.reader.done = True
             return
         parser = EventParser()
@@ -247,14 +248,16 @@ class RemoteEngine:
             except ValueError as error:
                 raise EngineError(f"{self._client.host}: {error}, {run.reader.after()}") from None
             for data in events:
-                await run.put(data)
+                run.read(data)
             if run.reader.done:
                 await drain(response)
                 return
+            if len(run.pieces) >= _READ_AHEAD:
+                await run.caught_up()
         if rest := parser.close():
             if rest.strip() != "[DONE]" and not json_object(rest):
                 raise ClientPayloadError("the last event is not whole")
-            await run.put(rest)
+            run.read(rest)
 
     async def _whole_answer(self, response: ClientResponse) -> str:
         """The answer of a server that does not stream: JSON, in the same shape but for `message` instead of `delta`."""
@@ -272,22 +275,39 @@ class _Run:
     """One answer on its way from the task that reads the server to the iterator that the caller holds."""
 
     reader: AnswerReader
-    queue: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AHEAD))
+    pieces: deque[Chunk | BaseException] = field(default_factory=deque)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while there are pieces, as far as `next` has looked."""
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the caller has taken every piece and wants more."""
     task: asyncio.Task[Chunk] | None = None
 
-    async def put(self, data: str) -> None:
-        """Passes on the text of one event, waiting while the caller is far behind."""
+    async def next(self) -> Chunk | BaseException:
+        """Waits for the next piece."""
+        self.looked.set()
+        while not self.pieces:
+            self.news.clear()
+            await self.news.wait()
+        return self.pieces.popleft()
+
+    async def caught_up(self) -> None:
+        """Waits until the caller has taken all pieces."""
+        self.looked.clear()
+        await self.looked.wait()
+
+    def read(self, data: str) -> None:
+        """Passes on what one event says."""
         if (chunk := self.reader.read(data)) is not None:
-            await self.room.acquire()
-            self.queue.put_nowait(chunk)
+            self.pieces.append(chunk)
+            self.news.set()
 
     def end(self, task: asyncio.Task[Chunk]) -> None:
         """Passes on how the task ended, which may be before it took its first step."""
         if task.cancelled():
-            self.queue.put_nowait(self.reader.last(Finish("cancelled")))
+            self.pieces.append(self.reader.last(Finish("cancelled")))
         else:
-            self.queue.put_nowait(task.exception() or task.result())
+            self.pieces.append(task.exception() or task.result())
+        self.news.set()
 
     def cancel(self) -> None:
         if self.task is not None:

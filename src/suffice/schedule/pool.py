@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -73,7 +72,7 @@ class Pool:
     """Seconds between health checks."""
     clock: Callable[[], float] = time.monotonic
     _traces: dict[str, Trace] = field(default_factory=dict)
-    _turns: itertools.count[int] = field(default_factory=itertools.count)
+    _turn: int = 0
     _checking: asyncio.Task[None] | None = None
 
     @classmethod
@@ -173,6 +172,8 @@ class Pool:
     def capacity(self) -> Capacity:
         """The shortest context of those that are there, and the KV caches of all together."""
         found = [each.engine.capacity() for each in self.upstreams if each.entered]
+        if len(found) == 1:
+            return found[0]
         contexts = [each.context_tokens for each in found if each.context_tokens is not None]
         caches = [each.kv_tokens for each in found if each.kv_tokens is not None]
         defaults = [each.default_max_new_tokens for each in found if each.default_max_new_tokens is not None]
@@ -213,15 +214,16 @@ class Pool:
         await asyncio.gather(*map(self._check, self.upstreams))
 
     def _pick(self, tried: Sequence[Upstream]) -> Upstream | None:
-        """The least loaded one that may be asked; equally loaded ones take turns."""
+        """The least loaded one that may be asked; equally loaded ones take turns at generating."""
         candidates = [each for each in self.upstreams if each not in tried and self.is_available(each)]
         if not candidates:
             return None
-        turn = next(self._turns)
-        rotated = candidates[turn % len(candidates) :] + candidates[: turn % len(candidates)]
+        first = self._turn % len(candidates)
+        rotated = candidates[first:] + candidates[:first]
         return min(rotated, key=lambda each: each.running)
 
     def _begin(self, upstream: Upstream) -> None:
+        self._turn += 1
         upstream.running += 1
         upstream.trying = upstream.failures >= self.failure_limit
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +12,7 @@ from starlette.types import ASGIApp, Scope
 
 from suffice.engines import Engine, open_engine
 from suffice.schedule import Pool
-from suffice.serve import routes
+from suffice.serve import routes, sse
 from suffice.serve.config import ServeSettings, check_exposure
 from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
@@ -126,4 +125,5 @@ def _write_access_line(scope: Scope, exchange: Exchange) -> None:
         "seconds": round(exchange.seconds, 4),
         **exchange.facts,
     }
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    sys.stdout.write(f"{sse.dump(line).decode()}\n")
+    sys.stdout.flush()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -90,7 +90,7 @@ class Observed:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _ID.fullmatch(value) and not self.taken(value.decode()):
                 return str(value.decode())
-        return uuid.uuid4().hex
+        return os.urandom(16).hex()
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:

@@ -45,7 +45,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise Problem(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(found, dict):
         raise Problem(400, f"the body must be a JSON object, not {type(found).__name__}", code="invalid_json")
-    if _depth_exceeds(found, _MAX_DEPTH):
+    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH and _depth_exceeds(found, _MAX_DEPTH):
         raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json")
     if b"\\u" in body and not _is_text(json.dumps(found, ensure_ascii=False)):
         raise Problem(400, "the body holds half a character (a lone surrogate)", code="invalid_json")

@@ -30,7 +30,7 @@ _SHARED: dict[str, Any] = {
     "keep_stop_words": {"type": "boolean", "default": False},
 }
 _MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}}
-_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds the budget."}
+_TIER = {"type": "string", "description": "A tier's name, or auto: the smallest that holds what is expected."}
 _OBJECT = {"type": "object"}
 
 

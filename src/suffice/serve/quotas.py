@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.aio.storage import Storage
-from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
 
-from suffice.errors import UsageError
 from suffice.serve.callers import Caller
-from suffice.serve.config import without_password
 from suffice.serve.problems import Problem
+from suffice.serve.shared import SharedCounts, StorageAwayError
 
 __all__ = ["Quotas", "Reservation"]
 
-_PATIENCE = 1.0  # seconds that a request waits for a shared storage
-_PAUSE = 5.0  # seconds until a storage that was away is asked again
+_Add = Callable[[str, int, int], Awaitable[tuple[int, float]]]
+"""Adds to a count: its name, its window's seconds and the amount give the count and when the window ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
     """An amount taken from one limit."""
 
-    storage: Storage
+    add: _Add
+    """Where it was taken."""
     item: RateLimitItem
     key: str
     """Its name in the storage."""
@@ -47,10 +45,30 @@ class Reservation:
     holds: tuple[_Hold, ...]
 
 
+class _Windows:
+    """Counters in this process. (The one in `limits` looks at all of its keys each time it counts.)"""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[int, float]] = {}
+        self._swept = 1000  # windows from which on those that are over are looked for
+
+    def add(self, key: str, seconds: float, amount: int) -> tuple[int, float]:
+        """The count of a window and when it ends; a new one begins where there is none."""
+        now = time.time()
+        count, ends = self._windows.get(key, (0, 0.0))
+        if ends <= now:
+            count, ends = 0, now + seconds
+            if len(self._windows) >= self._swept:
+                self._windows = {name: window for name, window in self._windows.items() if window[1] > now}
+                self._swept = max(1000, 2 * len(self._windows))
+        self._windows[key] = count + amount, ends
+        return self._windows[key]
+
+
 class Quotas:
     """Counts in fixed windows that begin with a key's first request in them.
 
-    While a shared storage is away, each replica counts for itself: limits are then per replica, and nobody is refused
+    While a shared storage is away each replica counts for itself: limits are then per replica, and nobody is refused
     because of it.
 
     Args:
@@ -62,27 +80,19 @@ class Quotas:
     """
 
     def __init__(self, storage: str = "memory", database: str = "") -> None:
-        self._own = _open("memory://")
-        self._shared = None if storage == "memory" else _open_shared(storage, database)
-        self._away_until = 0.0
-
-    async def check(self) -> None:
-        """Ask a shared storage whether it is there.
-
-        Raises:
-            UsageError: it is not.
-        """
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                if self._shared is not None and not await self._shared.check():
-                    raise UsageError("the storage of limits does not answer")
-        except _failures(self._shared) as error:
-            raise UsageError(f"the storage of limits does not answer: {_first_line(error)}") from None
+        self._settling: set[asyncio.Task[None]] = set()
+        self._local = _Windows()
+        self.shared = None if storage == "memory" else SharedCounts(storage, database)
 
     async def close(self) -> None:
-        """Close the connections of a shared storage."""
-        if (close := getattr(self._shared, "close", None)) is not None:
-            await close()
+        """Wait for what is being settled, and close the connections of a shared storage."""
+        await self.settled()
+        if self.shared is not None:
+            await self.shared.close()
+
+    async def settled(self) -> None:
+        """Wait for what `settle_soon` does in the background."""
+        await asyncio.gather(*self._settling)
 
     async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
         """Take one request and `tokens` from the caller's limits: all of it, or nothing.
@@ -93,26 +103,19 @@ class Quotas:
         Raises:
             Problem: 429, with the seconds after which it is worth trying again.
         """
-        if self._shared is not None and time.monotonic() >= self._away_until and _limits_of(caller):
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    taken = await self._take(self._shared, caller, tokens)
-            except _failures(self._shared) as error:
-                self._lost(error)
-            else:
-                self._found()
-                return taken
-        return await self._take(self._own, caller, tokens)
+        if self.shared is not None and self.shared.there:
+            with suppress(StorageAwayError):
+                return await self._take(self.shared.add, caller, tokens)
+        return await self._take(self._add, caller, tokens)
 
-    async def _take(self, storage: Storage, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
+    async def _take(self, add: _Add, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
         holds: list[_Hold] = []
         headers: dict[str, str] = {}
         for kind, item, key in _limits_of(caller):
             amount = 1 if kind == "requests" else tokens
-            count = await storage.incr(key, item.get_expiry(), amount=amount)
-            window_ends = await storage.get_expiry(key)
+            count, window_ends = await add(key, item.get_expiry(), amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            holds.append(_Hold(storage, item, key, kind, amount, window_ends))
+            holds.append(_Hold(add, item, key, kind, amount, window_ends))
             taken = count <= item.amount
             if not taken:  # all is given back, also what was just taken
                 count -= amount
@@ -128,62 +131,30 @@ class Quotas:
 
     async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
         """Put the real amounts in place of the reserved ones. What a storage that is away holds stays as it is."""
-        for hold in reservation.holds:
-            difference = (requests if hold.kind == "requests" else tokens) - hold.amount
-            if difference and time.time() < hold.window_ends:
-                try:
-                    async with asyncio.timeout(None if hold.storage is self._own else _PATIENCE):
-                        await hold.storage.incr(hold.key, hold.item.get_expiry(), amount=difference)
-                except _failures(self._shared) as error:
-                    self._lost(error)
+        for hold, difference in _differences(reservation, tokens, requests):
+            with suppress(StorageAwayError):
+                await hold.add(hold.key, hold.item.get_expiry(), difference)
 
-    def _lost(self, error: Exception) -> None:
-        if not self._away_until:
-            why = _first_line(error)
-            print(f"warning: the storage of limits is away ({why}); this replica counts alone", file=sys.stderr)
-        self._away_until = time.monotonic() + _PAUSE
+    def settle_soon(self, reservation: Reservation, tokens: int) -> None:
+        """`settle`, for who cannot wait: at once in this process, else in the background."""
+        if self.shared is None:
+            for hold, difference in _differences(reservation, tokens, 1):
+                self._local.add(hold.key, hold.item.get_expiry(), difference)
+            return
+        settling = asyncio.create_task(self.settle(reservation, tokens))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
 
-    def _found(self) -> None:
-        if self._away_until:
-            print("notice: the storage of limits is back", file=sys.stderr)
-        self._away_until = 0.0
+    async def _add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        return self._local.add(key, seconds, amount)
 
 
-def _open_shared(storage: str, database: str) -> Storage:
-    if storage != "database":
-        # redis-py: what limits' default client of newer versions needs is not what limits gives it
-        options = {"implementation": "redispy"} if storage.startswith("redis") else {}
-        return _open(storage, **options)
-    if not database.startswith("postgresql"):
-        raise UsageError(f"quota_storage = database needs PostgreSQL, and the database is {database.partition(':')[0]}")
-    try:
-        import suffice.serve.counts  # noqa: F401  # which makes the scheme known
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"limits in the database need the package {error.name}: pip install 'suffice[postgresql]'"
-        ) from None
-    return _open(f"postgresql:{database.partition(':')[2]}")
-
-
-def _open(uri: str, **options: str) -> Storage:
-    try:
-        found = storage_from_string(f"async+{uri}", **options)
-    except (ConfigurationError, ImportError, ValueError) as error:
-        raise UsageError(f"quota_storage {without_password(uri)!r} cannot be used: {error}") from None
-    assert isinstance(found, Storage)
-    return found
-
-
-def _failures(storage: Storage | None) -> tuple[type[Exception], ...]:
-    """What a storage raises while it is away."""
-    if storage is None:
-        return ()
-    theirs = storage.base_exceptions
-    return (*(theirs if isinstance(theirs, tuple) else (theirs,)), OSError)  # a TimeoutError is one
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _differences(reservation: Reservation, tokens: int, requests: int) -> Iterator[tuple[_Hold, int]]:
+    """What has to be added to each limit so that it holds the real amounts."""
+    for hold in reservation.holds:
+        difference = (requests if hold.kind == "requests" else tokens) - hold.amount
+        if difference and time.time() < hold.window_ends:
+            yield hold, difference
 
 
 @lru_cache(maxsize=10_000)

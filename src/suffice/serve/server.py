@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -20,6 +21,8 @@ from suffice.serve.config import ServeSettings
 from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
+
+_COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Python's 700 are a few requests
 
 
 class _Server(uvicorn.Server):
@@ -81,6 +84,8 @@ async def serve(settings: ServeSettings, engines: list[Engine] | None = None) ->
     async with open_service(settings, engines or engines_of(settings)) as service:
         server = _Server(_config(settings, service))
         server.service = service
+        gc.freeze()  # what is there now stays: no collection has to look at it again
+        gc.set_threshold(_COLLECT_AFTER)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
         await server.serve([bound])

@@ -107,7 +107,6 @@ class Service:
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
-        self._settling: set[asyncio.Task[None]] = set()
         self.draining = False
         self.tickets: dict[str, Ticket] = {}
         self.idle = asyncio.Event()
@@ -209,7 +208,7 @@ class Service:
     async def released(self) -> None:
         """Wait until no request holds anything, here or in a storage of limits that replicas share."""
         await self.idle.wait()
-        await asyncio.gather(*self._settling)
+        await self.quotas.settled()
 
     def release(self, ticket: Ticket, *, gone: bool) -> None:
         """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
@@ -230,9 +229,7 @@ class Service:
             self.models[ticket.reply.model].pool.forget(request_id)
         if ticket.reservation is not None:
             usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
-            settling = asyncio.create_task(self.quotas.settle(ticket.reservation, usage.get("total_tokens", 0)))
-            self._settling.add(settling)
-            settling.add_done_callback(self._settling.discard)
+            self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
         self.metrics.request(ticket)
         row = row_of(ticket, gone=gone)
         self.ledger.add(row)

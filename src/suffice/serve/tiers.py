@@ -43,8 +43,9 @@ def find_tier(name: str | None, tiers: Mapping[str, Tier], caller: Caller) -> Ti
 
 
 async def decide(session: Session, request: Request, tier: Tier | None, caller: Caller) -> tuple[Tier, Budget]:
-    """The budget, and the tier where none was named: the smallest that the caller may use and that holds the budget,
-    else the largest, which then cuts it.
+    """The budget, and the tier where none was named: its class in the queue is that of the smallest tier that holds the
+    caller's number, or what most such answers take; its cap is that of the largest tier that the caller may use, since
+    a guess ends no answer.
 
     Raises:
         Problem: 403 when the key permits no tier at all.
@@ -55,8 +56,6 @@ async def decide(session: Session, request: Request, tier: Tier | None, caller: 
     permitted = permitted_tiers(caller, session.budgeter.tiers)
     if not permitted:
         raise Problem(403, "this key permits none of the tiers that this server has", code="tier_not_permitted")
-    budget = await session.decide(request)
-    for each in permitted:
-        if each.max_new_tokens >= budget.max_new_tokens:
-            return each, budget
-    return permitted[-1], await session.decide(replace(request, tier=permitted[-1].name))
+    budget = await session.decide(replace(request, tier=permitted[-1].name))
+    needed = budget.reservation if request.max_new_tokens == "auto" else budget.max_new_tokens
+    return next(each for each in permitted if each.max_new_tokens >= needed), budget

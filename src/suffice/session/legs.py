@@ -57,7 +57,7 @@ class Legs:
         while leg is not None:
             run, leg = leg, None
             self._run = run
-            async with aclosing(self._chunks_of(run)) as chunks:
+            async with aclosing(self._engine.submit(run) if run.after is None else self._going_on(run)) as chunks:
                 async for chunk in chunks:
                     chunk = self._joined(chunk)
                     self._written.add(chunk)
@@ -85,15 +85,13 @@ class Legs:
         """Tokens of all runs: the prompt of the first, and answers without what had to be written twice."""
         return self._written.usage
 
-    async def _chunks_of(self, run: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """One run. Where what is written leaves no room for more, the answer is over; that is no error."""
+    async def _going_on(self, run: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """A further run. Where what is written leaves no room for more, the answer is over; that is no error."""
         try:
             async with aclosing(self._engine.submit(run)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except PromptTooLongError as error:
-            if run.after is None:
-                raise
             yield Chunk(finish=Finish("length", "context", str(error.limit)))
 
     async def _end(self, run: GenerationRequest, last: Chunk) -> tuple[GenerationRequest | None, Chunk]:
@@ -104,7 +102,8 @@ class Legs:
                 return await self._next(run), replace(last, finish=None)
             except CannotContinueError as error:
                 finish = Finish("length", "reservation", str(error))
-        return None, replace(last, text=last.text + self._seam.flush(), finish=finish)
+        rest = self._seam.flush()
+        return None, replace(last, text=last.text + rest, finish=finish) if rest or finish is not last.finish else last
 
     async def _next(self, run: GenerationRequest, then: str = "") -> GenerationRequest:
         """The request that goes on with the answer; each one doubles what there is.
@@ -128,4 +127,7 @@ class Legs:
         """The chunk without what was shown already; text whose tokens are known needs no such care."""
         if self._inside:
             chunk, self._inside = replace(chunk, thinking=True), False
-        return chunk if chunk.lengths or not chunk.text else replace(chunk, text=self._seam.push(chunk.text))
+        if chunk.lengths or not chunk.text:
+            return chunk
+        text = self._seam.push(chunk.text)
+        return chunk if text == chunk.text else replace(chunk, text=text)

@@ -57,7 +57,7 @@ class Reader:
                 yield from self._answer(text)
         self._count(chunk)
         if self.finish is None:
-            loop = self._loops.push(chunk) or self._loop_in_reasoning(chunk)
+            loop = self._loops.push(chunk) or (self._loop_in_reasoning(chunk) if chunk.reasoning else None)
             if loop is not None and not (chunk.finish is not None and chunk.finish.reason == "stop"):
                 yield from self._looped(loop)
         if self.finish is None:
@@ -129,7 +129,7 @@ class Reader:
         return LoopWatch(self._request.prompt or self._request.messages, self._decode)
 
     def _loop_in_reasoning(self, chunk: Chunk) -> Loop | None:
-        return self._loops.push(Chunk(chunk.reasoning)) if chunk.reasoning and not chunk.lengths else None
+        return None if chunk.lengths else self._loops.push(Chunk(chunk.reasoning))
 
     def _looped(self, loop: Loop) -> Iterator[Event]:
         """What the caller wants done about a loop."""

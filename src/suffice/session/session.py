@@ -58,6 +58,8 @@ class Session:
 
     async def _tokenizer_ratios(self) -> TextRatios:
         """How many tokens words and characters take on this engine, asked once; Qwen2's where it cannot tell."""
+        if self._ratios is not None:
+            return self._ratios
         async with self._measuring:
             if self._ratios is None:
                 references = (ENGLISH_REFERENCE, CHINESE_REFERENCE)

@@ -24,7 +24,9 @@ class Written:
         self._reasoned = False
         self._before = Usage(prompt_tokens, 0)
         self._said: Usage | None = None
-        self._counted = Usage(prompt_tokens, 0)
+        self._prompt_tokens = prompt_tokens  # of this run, as the others below
+        self._tokens = self._thinking_tokens = 0
+        self._exact = True
 
     def add(self, chunk: Chunk) -> None:
         """Take the next chunk."""
@@ -37,13 +39,9 @@ class Written:
             self._ids_known = False
         tokens = len(chunk.token_ids) or pieces
         if tokens:
-            exact = self._counted.exact and bool(chunk.token_ids)
-            self._counted = replace(
-                self._counted,
-                answer_tokens=self._counted.answer_tokens + tokens,
-                thinking_tokens=self._counted.thinking_tokens + (tokens if chunk.reasoning else 0),
-                exact=exact,
-            )
+            self._exact = self._exact and bool(chunk.token_ids)
+            self._tokens += tokens
+            self._thinking_tokens += tokens if chunk.reasoning else 0
         self._said = chunk.usage or self._said
 
     def prefix(self) -> Prefix:
@@ -61,12 +59,13 @@ class Written:
         if after.token_ids and self._ids_known:
             self._ids = list(after.token_ids)
         self._pieces.append(then)
-        self._said, self._counted = None, Usage(0, 0)
+        self._said, self._prompt_tokens, self._tokens, self._thinking_tokens, self._exact = None, 0, 0, 0, True
 
     @property
     def usage(self) -> Usage:
         """Tokens of all runs so far: what the engine says, else what arrived."""
-        before, now = self._before, self._said or self._counted
+        counted = Usage(self._prompt_tokens, self._tokens, self._exact, self._thinking_tokens)
+        before, now = self._before, self._said or counted
         return Usage(
             before.prompt_tokens if before.answer_tokens else now.prompt_tokens or before.prompt_tokens,
             before.answer_tokens + now.answer_tokens,

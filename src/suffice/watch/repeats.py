@@ -16,7 +16,7 @@ from array import array
 
 from suffice.watch.units import Kind, Unit, number_value
 
-__all__ = ["WINDOW", "Repeats"]
+__all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Repeats"]
 
 WINDOW = 2048  # units remembered; a longer period cannot be seen
 _MASK = WINDOW - 1
@@ -39,6 +39,8 @@ _BAR_PER_LAG = 6.0  # more for each unit of the period: long ones must turn more
 _LONGEST_LAG = 200.0  # up to which that goes on
 _BAR_NUMBERS = 200.0  # more where numbers change along the way
 _SMOOTHING = 1 / 32
+UNITS_BEFORE_A_LOOP = int(_BAR / _GAIN)
+"""Units after which the score is still too low to tell a loop, whatever they were."""
 _FORGET = 0.995
 _TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
 

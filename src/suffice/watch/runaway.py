@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from suffice.watch.asked import prompt_text, turns_wanted
-from suffice.watch.repeats import Repeats
+from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, Repeats
 from suffice.watch.units import Kind, TextUnits, TokenUnits, Unit
 
 __all__ = ["Runaway", "RunawayDetector"]
@@ -54,7 +54,8 @@ class RunawayDetector:
         self._prompt = prompt
         self._units = TokenUnits(decode)
         self._text = TextUnits()
-        self._repeats = Repeats()
+        self._early: list[tuple[Unit, int]] = []
+        self._repeats: Repeats | None = None
         self._taken = 0
         self._wanted: int | None = None
         self._run: _Run | None = None
@@ -80,15 +81,27 @@ class RunawayDetector:
         return None
 
     def _take(self, unit: Unit, start: int, end: int) -> Runaway | None:
-        if self._repeats.take(unit, start):
-            if self._repeats.turns >= self._turns_wanted():
-                first, second = self._repeats.copied_from()
+        repeats = self._repeats or self._begun(unit, start)
+        if repeats is not None and repeats.take(unit, start):
+            if repeats.turns >= self._turns_wanted():
+                first, second = repeats.copied_from()
                 return self._tell(first, second - first)
-            self._repeats.hold()
+            repeats.hold()
         if unit.kind != Kind.WORD:
             return self._flood(unit, start, end)
         self._run = None
         return None
+
+    def _begun(self, unit: Unit, start: int) -> Repeats | None:
+        """What follows the repetition, once an answer is long enough to loop: many end before that."""
+        if len(self._early) < UNITS_BEFORE_A_LOOP:
+            self._early.append((unit, start))
+            return None
+        self._repeats = Repeats()
+        for earlier in self._early:
+            self._repeats.take(*earlier)
+        self._early.clear()
+        return self._repeats
 
     def _flood(self, unit: Unit, start: int, end: int) -> Runaway | None:
         """Blanks or digits that do not end."""

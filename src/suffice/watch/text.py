@@ -84,6 +84,8 @@ class StopWords:
 
     def push(self, piece: str) -> StopMatch:
         """Take the next piece; once a match has a `word`, the answer is over."""
+        if not self._words:
+            return StopMatch(piece)
         text = self._held + piece
         found = [(start + len(word), start, word) for word in self._words if (start := text.find(word)) >= 0]
         if found:

@@ -49,6 +49,11 @@ class ThinkingSplitter:
 
     def push(self, piece: str) -> Iterator[tuple[bool, str]]:
         """(whether it is thinking, text) for each part of what can be told by now."""
+        if self.answer_start is not None and not self.thinking:
+            self._taken += len(piece)
+            if piece:
+                yield False, piece
+            return
         text, self._held = self._held + piece, ""
         self._taken += len(piece)
         if not self._begun and text:

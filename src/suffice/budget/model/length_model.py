@@ -17,7 +17,7 @@ from suffice.budget.model.history import Group, Groups, blended, correction, gro
 from suffice.budget.model.prompt_model import LEVELS as SHAPE_LEVELS
 from suffice.budget.model.prompt_model import Outlook, PromptModel, to_scale, to_tokens
 from suffice.budget.model.state import read_state, write_state
-from suffice.budget.model.text import features, model_key
+from suffice.budget.model.text import Prompt, features, model_key
 from suffice.errors import DataError
 
 __all__ = ["MIN_ROWS", "LengthModel"]
@@ -29,6 +29,8 @@ MIN_ROWS = 80
 _NOBODY_KNOWS = (math.log(250), 1.2)
 """Median and spread of log length before anything is known: Qwen2.5-7B on IFEval, its spread half as much again."""
 _EDGES_SCALED = to_scale(np.maximum(EDGES[1:], 0.0))
+_REMEMBERED = 4096
+"""Prompts whose outlook is remembered, some 200 bytes each."""
 _SMALL = 0.1  # so that a length of 0 has a logarithm
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
@@ -49,6 +51,7 @@ class LengthModel:
         self._prompt: PromptModel | None = None
         self._groups = Groups(capacity, len(LEVELS))
         self._lock = threading.Lock()
+        self._outlooks: dict[bytes, Outlook] = {}  # of the newest prompts, by their digests
         self.card: dict[str, Any] = {}
         """What the model was trained on and how well it did, as JSON; saved with it."""
 
@@ -97,7 +100,7 @@ class LengthModel:
         Raises:
             UsageError: a message is not one.
         """
-        outlook = self._prompt.outlook(record) if self._prompt is not None else None
+        outlook = self._outlook(record)
         with self._lock:
             groups = self._groups.known(groups_of(record))
             return LengthPrediction(_LEVELS, self._quantiles(groups, outlook).tolist(), self._source(groups, outlook))
@@ -110,7 +113,7 @@ class LengthModel:
             UsageError: a message is not one.
         """
         tokens = _length(record)
-        self._learn(record, tokens, self._prompt.outlook(record) if self._prompt is not None else None)
+        self._learn(record, tokens, self._outlook(record))
 
     def untaught(self) -> LengthModel:
         """A model with the same training and no traffic of its own yet. What was trained is shared, not copied."""
@@ -140,6 +143,24 @@ class LengthModel:
         model = cls(capacity=state.groups.capacity)
         model._prompt, model._groups, model.card = state.prompt, state.groups, state.card
         return model
+
+    def _outlook(self, record: Mapping[str, Any]) -> Outlook | None:
+        """What the record's prompt says, or None if it has no text; worked out once for a prompt that comes again, or
+        whose answer is learned from."""
+        prompt = Prompt.of(record) if self._prompt is not None else None
+        if self._prompt is None or prompt is None:
+            return None
+        digest = prompt.digest
+        with self._lock:
+            known = self._outlooks.get(digest)
+        if known is not None:
+            return known
+        outlook = self._prompt.outlook(prompt)
+        with self._lock:
+            self._outlooks[digest] = outlook
+            if len(self._outlooks) > _REMEMBERED:
+                del self._outlooks[next(iter(self._outlooks))]
+        return outlook
 
     def _learn(self, record: Mapping[str, Any], tokens: int, outlook: Outlook | None) -> None:
         bin_, keys = bin_of(tokens), groups_of(record)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suffice.budget.model.linear import SparseRows, cell_weights, ridge
-from suffice.budget.model.text import BITS, FORM_NAMES, SEEN_BITS, TextFeatures, features, model_key
+from suffice.budget.model.text import BITS, FORM_NAMES, SEEN_BITS, Prompt, TextFeatures
 from suffice.budget.model.trees import Forest, Growth, Trees
 
 __all__ = ["FOLDS", "LEVELS", "Outlook", "PromptModel", "to_scale", "to_tokens"]
@@ -79,25 +79,20 @@ class PromptModel:
     """Share of unseen 3-grams that 95 % of held-out training prompts stay below."""
     rows: int
     """Training rows."""
+    model_spread: float = field(init=False)
+    """Standard deviation between models, on the model's scale."""
 
-    @property
-    def model_spread(self) -> float:
-        """Standard deviation between models, on the model's scale."""
-        return float(np.std(list(self.models.values()))) if len(self.models) > 1 else 0.0
+    def __post_init__(self) -> None:
+        spread = float(np.std(list(self.models.values()))) if len(self.models) > 1 else 0.0
+        object.__setattr__(self, "model_spread", spread)
 
-    def outlook(self, record: Mapping[str, Any]) -> Outlook | None:
-        """What the record's prompt says, or None if it has no text.
-
-        Raises:
-            UsageError: a message is not one.
-        """
-        found = features(record)
-        if found is None:
-            return None
+    def outlook(self, prompt: Prompt) -> Outlook:
+        """What a prompt says."""
+        found = prompt.features()
         weights = self.cell_weights[found.cells]
         norm = float(np.sqrt(weights @ weights)) + 1e-9
         linear = (weights @ self.ridge[found.cells]) / norm + self.intercepts
-        offset = self.models.get(model_key(record.get("model")))
+        offset = self.models.get(prompt.model)
         table = np.empty((len(linear), len(FORM_NAMES) + 3))
         table[:, :-3] = found.form
         table[:, -3], table[:, -2], table[:, -1] = offset or 0.0, linear, linear + (offset or 0.0)

@@ -9,7 +9,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios
 from suffice.budget.wishes import find_wishes
 
-__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "TextFeatures", "features", "model_key"]
+__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
 
 BITS = 15
 """n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
@@ -50,28 +51,65 @@ class TextFeatures:
     """The numbers that `FORM_NAMES` names, shape (len(FORM_NAMES),)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """All of a record that features are made of."""
+
+    text: str
+    model: str
+    """As `model_key` says it."""
+    conversation: tuple[float, ...]
+    """The last of `FORM_NAMES`."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Prompt | None:
+        """The prompt of a record, or None if it has no text.
+
+        Raises:
+            UsageError: a message is not one.
+        """
+        content = record.get("messages") or record.get("prompt")
+        if not content:
+            return None
+        user, system, whole = split_prompt(content)
+        text = user or whole
+        if not text.strip():
+            return None
+        conversation = _conversation(record, system or str(record.get("system") or ""))
+        return cls(text, model_key(record.get("model")), conversation)
+
+    @property
+    def digest(self) -> bytes:
+        """The same for equal prompts, and nothing that could be read."""
+        whole = f"{self.model}\0{self.conversation}\0{self.text}"
+        return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def features(self) -> TextFeatures:
+        """What can be said about it."""
+        text = self.text
+        shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
+        codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
+        return TextFeatures(*_ngrams(_lower(codes)), _form(self, codes))
+
+
 def features(record: Mapping[str, Any]) -> TextFeatures | None:
     """What can be said about a record's prompt, or None if it has no text.
 
     Raises:
         UsageError: a message is not one.
     """
-    content = record.get("messages") or record.get("prompt")
-    if not content:
-        return None
-    user, system, whole = split_prompt(content)
-    text = user or whole
-    if not text.strip():
-        return None
-    shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
-    codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
-    cells, fingerprints = _ngrams(_lower(codes))
-    return TextFeatures(cells, fingerprints, _form(record, text, codes, system or str(record.get("system") or "")))
+    prompt = Prompt.of(record)
+    return None if prompt is None else prompt.features()
 
 
 def model_key(name: object) -> str:
     """A model's name without owner and quantisation: Qwen/Qwen2.5-7B-Instruct-AWQ -> qwen2.5-7b-instruct."""
-    base = str(name or "").lower().rstrip("/").rpartition("/")[2]
+    return _model_key(str(name or ""))
+
+
+@lru_cache(maxsize=1024)
+def _model_key(name: str) -> str:
+    base = name.lower().rstrip("/").rpartition("/")[2]
     return _patterns()["quantised"].sub("", base)
 
 
@@ -119,27 +157,37 @@ def _classes() -> NDArray[np.uint8]:
     return table
 
 
-_PUNCTUATION = np.array([code for code in range(33, 127) if not chr(code).isalnum()])
-_COUNTED = np.array([ord(mark) for mark in '?\\"[,.=:(`'])
+_PUNCTUATION = [code for code in range(33, 127) if not chr(code).isalnum()]
+_COUNTED = [ord(mark) for mark in '?\\"[,.=:(`']
 _BOUNDS = {"at most": -1.0, "about": 0.0, "at least": 1.0}
 _NO_WISH = -2.0
 
 
-def _form(record: Mapping[str, Any], text: str, codes: NDArray[np.uint32], system: str) -> NDArray[np.float64]:
-    counts = np.bincount(_classes()[np.minimum(codes, 0xFFFF)], minlength=133)
-    small, capitals = int(counts[97:123].sum()) + int(counts[132]), int(counts[65:91].sum())
-    han, kana, script, lines = (int(counts[code]) for code in (128, 129, 130, 10))
-    marks = int(counts[_PUNCTUATION].sum()) + int(counts[131])
+def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
+    text = prompt.text
+    counts = np.bincount(_classes()[np.minimum(codes, 0xFFFF)], minlength=133).tolist()
+    small, capitals = sum(counts[97:123]) + counts[132], sum(counts[65:91])
+    han, kana, script, lines = (counts[code] for code in (128, 129, 130, 10))
+    marks = sum([counts[code] for code in _PUNCTUATION]) + counts[131]
+    counted = [counts[code] for code in _COUNTED]
     seen = len(codes) + 1
     log = math.log1p
     return np.array(
         [
-            *(log(len(text)), log(small + capitals), capitals / seen, log(int(counts[48:58].sum())), log(han)),
-            *(log(script), log(kana), log(marks), log(lines), han / seen, marks / seen, *counts[_COUNTED]),
+            *(log(len(text)), log(small + capitals), capitals / seen, log(sum(counts[48:58])), log(han)),
+            *(
+                log(script),
+                log(kana),
+                log(marks),
+                log(lines),
+                han / seen,
+                marks / seen,
+                *counted,
+            ),
             *(log(len(text.partition("\n")[0])), log(len(text.rpartition("\n")[2]))),
             *_wish_numbers(text, "ja" if kana else "zh" if han * 2 > small else "other" if script > seen / 4 else "en"),
-            _size(record.get("model")),
-            *_conversation(record, system),
+            _size(prompt.model),
+            *prompt.conversation,
         ]
     )
 
@@ -153,9 +201,10 @@ def _wish_numbers(text: str, language: str) -> tuple[float, float, float]:
     return math.log1p(tokens), float(len(wishes)), _BOUNDS[bound]
 
 
-def _size(model: object) -> float:
+@lru_cache(maxsize=1024)
+def _size(model: str) -> float:
     """Logarithm of the parameters in billions that a model's name tells; -2 where it tells none."""
-    found = _patterns()["size"].search(model_key(model))
+    found = _patterns()["size"].search(model)
     return math.log(max(0.1, float(found[1]))) if found else -2.0
 
 

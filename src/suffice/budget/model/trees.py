@@ -77,6 +77,7 @@ class Forest:
         folds, trees, depth = column.shape
         self._folds, self._fold_of = folds, np.repeat(np.arange(folds), trees)[:, None]
         self._columns = column.reshape(folds * trees, depth)
+        self._width, self._places = 0, self._columns  # of a table: where in it each question looks
         self._thresholds = threshold.reshape(folds * trees, depth)
         self._unused_bits = 8 - depth
         self._first = np.arange(folds * trees) << depth
@@ -90,9 +91,11 @@ class Forest:
 
     def predict(self, table: _Floats) -> tuple[float, float]:
         """Location and log scale, averaged over the folds; `table` has a row for each of them."""
-        answers = table[self._fold_of, self._columns] > self._thresholds
+        if table.shape[1] != self._width:
+            self._places, self._width = self._fold_of * table.shape[1] + self._columns, table.shape[1]
+        answers = table.ravel().take(self._places) > self._thresholds  # several times faster than table[..., ...]
         numbers = np.packbits(answers, axis=1)[:, 0] >> self._unused_bits  # a leaf's number is the bits of the answers
-        leaves = self._leaves[self._first + numbers]
+        leaves = self._leaves.take(self._first + numbers, axis=0)
         total = (self.start + leaves.reshape(self._folds, -1, 2).sum(axis=1)).tolist()
         scales = [
             min(first + _WIDER, max(first - _NARROWER, log_scale))
