@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -18,6 +19,7 @@ from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
 from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
+from suffice.serve.prompts import PromptLog
 from suffice.serve.quotas import Quotas
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
@@ -63,14 +65,30 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         stack.push_async_callback(quotas.close)
         if (spans := open_spans(settings)) is not None:
             stack.callback(spans.close)
+        prompts = _prompt_log(settings, store, stack)
         pool = await stack.enter_async_context(Pool.of(engines))
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
         remote = bool(settings.upstreams)
-        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=remote, spans=spans)
+        service = Service(
+            settings, {model.name: model}, ring, ledger, quotas, remote=remote, spans=spans, prompts=prompts
+        )
         try:
             yield service
         finally:
             await _until_released(service)
+
+
+def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> PromptLog | None:
+    store.forget_prompts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
+    if not settings.log_prompts:
+        return None
+    days = f"{settings.log_prompts_days:g} days"
+    print(
+        f"notice: log_prompts is on: texts of prompts and answers are kept in the database for {days}", file=sys.stderr
+    )
+    log = PromptLog(store, settings.log_prompts_days)
+    stack.callback(log.close)
+    return log
 
 
 async def _until_released(service: Service) -> None:

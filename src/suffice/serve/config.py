@@ -65,6 +65,10 @@ class ServeSettings:
     drain_timeout: float = 30.0
     """Seconds that running answers get to end in after SIGTERM."""
     max_body_bytes: int = 4 << 20
+    log_prompts: bool = False
+    """Keep the texts of prompts and answers in the database. They may hold anything that people tell a model."""
+    log_prompts_days: float = 30.0
+    """Days after which kept texts are deleted."""
     otlp_endpoint: str | None = None
     """URL of an OpenTelemetry collector for spans (OTLP over HTTP); OTEL_EXPORTER_OTLP_ENDPOINT when None."""
     access_log: bool = True
@@ -91,7 +95,14 @@ class ServeSettings:
         Raises:
             UsageError: with the setting's name and value.
         """
-        for name in ("max_running", "queue_timeout", "request_timeout", "drain_timeout", "max_body_bytes"):
+        for name in (
+            "max_running",
+            "queue_timeout",
+            "request_timeout",
+            "drain_timeout",
+            "max_body_bytes",
+            "log_prompts_days",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be above 0")
@@ -116,20 +127,33 @@ def load_serve_settings(
     Raises:
         UsageError: a file that cannot be read, an unknown key, or a value of the wrong type.
     """
+    return settings_and_origins(path, flags, environment)[0]
+
+
+def settings_and_origins(
+    path: str | None, flags: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ
+) -> tuple[ServeSettings, dict[str, str]]:
+    """As `load_serve_settings`, and for each field that was given: the file, the variable or the flag that counts."""
     values = _read(path) if path else {}
     kinds = get_type_hints(ServeSettings)
     names = [each.name for each in fields(ServeSettings)]
     if unknown := sorted(set(values) - set(names)):
         raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(names)}")
     checked = {name: _typed(f"{path}: {name}", kinds[name], value) for name, value in values.items()}
+    origins = {name: str(path) for name in values}
     for name in names:
         variable = ENVIRONMENT_PREFIX + name.upper()
         if variable in environment:
             checked[name] = _parsed(variable, kinds[name], environment[variable])
-    checked |= {name: value for name, value in (flags or {}).items() if value not in (None, ())}
-    settings = replace(ServeSettings(), **checked)
+            origins[name] = variable
+    given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
+    settings = replace(ServeSettings(), **checked | given)
     settings.check()
-    return settings
+    return settings, origins | {name: _flag(name) for name in given}
+
+
+def _flag(name: str) -> str:
+    return "--upstream" if name == "upstreams" else "--" + name.replace("_", "-")
 
 
 def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:

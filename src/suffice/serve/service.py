@@ -22,6 +22,7 @@ from suffice.serve.ledger import Ledger
 from suffice.serve.metrics import Metrics
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
+from suffice.serve.prompts import PromptLog, prompt_row
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
 from suffice.serve.spans import Spans, trace_context
@@ -90,6 +91,7 @@ class Service:
         quotas: how much each key may take.
         remote: whether requests go on to other servers.
         spans: who traces requests, if anybody does.
+        prompts: who keeps texts, if anybody does.
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class Service:
         *,
         remote: bool,
         spans: Spans | None = None,
+        prompts: PromptLog | None = None,
     ) -> None:
-        self.settings, self.models, self.remote, self.spans = settings, models, remote, spans
+        self.settings, self.models, self.remote = settings, models, remote
+        self.spans, self.prompts = spans, prompts
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
@@ -233,6 +237,8 @@ class Service:
         self.metrics.request(ticket)
         row = row_of(ticket, gone=gone)
         self.ledger.add(row)
+        if self.prompts is not None:
+            self.prompts.add(prompt_row(ticket))
         if self.spans is not None and ticket.span is not None:
             self.spans.end(ticket.span, ticket, row)
         ticket.exchange.facts |= _facts(ticket, gone)
