@@ -17,7 +17,7 @@ from suffice.engines.base import Capacity
 from suffice.memory.meter import MemoryMeter
 
 BOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "suffice.json"
-WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "label_values"}
+WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "label_values", "or", "vector"}
 
 
 class Measured(ScriptedEngine):
