@@ -92,7 +92,7 @@ def serving(engines: Engine | Sequence[Engine], **settings: Any) -> Iterator[Ser
     box: dict[str, Any] = {}
 
     async def main() -> None:
-        async with open_service(ServeSettings(port=0, access_log=False, **settings), several) as service:
+        async with open_service(ServeSettings(port=0, **{"access_log": False} | settings), several) as service:
             config = uvicorn.Config(build_app(service), http=BoundedHead, port=0, lifespan="off", log_level="error")
             server = uvicorn.Server(config)
             box.update(service=service, server=server, loop=asyncio.get_running_loop())

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Scope
@@ -136,6 +137,7 @@ def _routes(service: Service) -> list[BaseRoute]:
 
 def _write_access_line(scope: Scope, exchange: Exchange) -> None:
     line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "id": exchange.request_id,
         "method": scope["method"],
         "path": scope["path"],

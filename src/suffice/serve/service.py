@@ -256,6 +256,7 @@ def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
             "answer_tokens": usage["completion_tokens"],
             "max_new_tokens": reply.budget.max_new_tokens if reply.budget else None,
             "finish": reply.finish.reason if reply.finish else "cancelled",
+            "finish_detail": reply.finish.by if reply.finish else "",
             "waited": round(ticket.slot.waited, 4),
         }
     if ticket.trace is not None:
