@@ -5,7 +5,7 @@ FROM python:3.12-slim
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir --constraint constraints.txt ".[serve,postgresql,redis]" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[serve,postgresql,redis,otel]" \
     && useradd --create-home --uid 10001 suffice && mkdir /data && chown suffice /data
 
 USER suffice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees no key, no budget file and no hub, whatever the machine has."""
     for name in ("SUFFICE_API_KEY", "OPENAI_API_KEY", "SUFFICE_BUDGET_FILE", "SUFFICE_LENGTH_MODEL"):
         monkeypatch.delenv(name, raising=False)
+    for name in [each for each in os.environ if each.startswith(("OTEL_", "SUFFICE_SERVE_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 

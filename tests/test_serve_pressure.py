@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -22,6 +25,7 @@ from fake_openai import FakeOpenAI
 from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
 from serving import serving
+from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.serve.config import ServeSettings
 from suffice.serve.server import allow_connections
 
@@ -227,3 +231,60 @@ def test_a_client_that_goes_away_ends_its_generation_upstream_too(
         connection.close()
         wait_for(lambda: not server.running)
         assert server.abandoned.is_set()
+
+
+class Talkative(ScriptedEngine):
+    """Answers with ten thousand characters a token."""
+
+    sent = 0
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        random = Random(3)
+        for token in range(1000):
+            await asyncio.sleep(0)
+            self.sent += 1
+            yield Chunk("".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=10_000)), (token,))
+        yield Chunk(finish=Finish("stop"), usage=Usage(2, 1000))
+
+
+def test_a_reader_that_does_not_read_holds_its_answer_up_and_not_in_memory() -> None:
+    engine = Talkative()
+    with serving(engine) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        body = json.dumps({"prompt": "go on", "stream": True})
+        head = f"POST /infer/long HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        client.sendall((head + body).encode())
+        wait_for(lambda: engine.sent)
+        before = -1
+        while engine.sent != before:  # the system's buffers fill, and then the generation waits
+            before = engine.sent
+            time.sleep(0.3)
+        assert engine.sent < 900
+        [ticket] = server.service.tickets.values()
+        assert ticket.outbox is not None
+        assert ticket.outbox._size < 200_000
+        client.settimeout(20)
+        received = b""
+        while block := client.recv(1 << 20):
+            received += block
+        assert len(received) > 10_000_000
+        assert b"data: [DONE]" in received[-100:]
+
+
+def test_a_head_without_an_end_is_refused() -> None:
+    with serving(ScriptedEngine()) as server, socket.socket() as client:
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(20)
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n")
+        sent = 0
+        try:
+            while sent < 100 << 20:
+                client.sendall(b"x-more: %b\r\n" % (b"y" * 10_000))
+                sent += 10_000
+            said = b"nothing"
+        except OSError:  # the server has closed the connection
+            said = b""
+        assert said == b""
+        assert sent < 10 << 20
+        assert server.ask("GET", "/health").status == 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ _EXAMPLES = """
 suffice serve                                                 the bundled model on http://127.0.0.1:8000
 suffice serve --model Qwen2.5-7B-Instruct --port 9000
 suffice serve --upstream http://gpu1:8000 --upstream http://gpu2:8000
-suffice serve --config serve.toml --check                     show the settings, and exit
+suffice serve --config serve.toml --check                     show the settings, try what they name, and exit
 """
 
 
@@ -26,21 +25,17 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     Every setting can also stand in the --config file, or in the environment as SUFFICE_SERVE_NAME.
     """
     try:
-        from suffice.serve.config import check_exposure, load_serve_settings
-        from suffice.serve.keys import KeyRing
+        from suffice.serve.config import settings_and_origins
         from suffice.serve.server import run
-        from suffice.serve.store import Store
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
         raise UsageError(f"`suffice serve` needs the package {error.name}: pip install 'suffice[serve]'") from None
-    settings = load_serve_settings(config, flags)
+    settings, origins = settings_and_origins(config, flags)
     if check:
-        for name, value in asdict(settings).items():
-            print(f"{name} = {value!r}")
-        store = Store(settings.database_url)
-        print(check_exposure(settings, has_keys=KeyRing(store.keys()).configured) or "keys guard it")
-        return 0
+        from suffice.serve.check import show_check
+
+        return show_check(settings, origins)
     run(settings)
     return 0
 
@@ -77,7 +72,7 @@ def _options() -> list[click.Parameter]:
             **address,
             help="Where what traffic teaches of lengths is kept, or none. [default: beside the database]",
         ),
-        Option(["--quota-storage"], metavar="URL", **address, help="memory, or redis://... [default: memory]"),
+        Option(["--quota-storage"], metavar="URL", **address, help="memory, database or redis://... [default: memory]"),
         Option(["--budget-file"], metavar="FILE", **address, help="TOML with your own tiers and keywords."),
         Option(["--max-running"], type=positive, **pressure, help="Requests that generate at once."),
         Option(
@@ -91,7 +86,9 @@ def _options() -> list[click.Parameter]:
         Option(["--upstream-timeout"], type=seconds, **pressure, help="Longest silence of an upstream. [default: 300]"),
         Option(["--drain-timeout"], type=seconds, **pressure, help="Seconds to finish in at SIGTERM. [default: 30]"),
         Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
-        Option(["--check"], is_flag=True, help="Show the settings that would be used, and exit."),
+        Option(
+            ["--check"], is_flag=True, help="Show every setting and where it comes from, try what they name, and exit."
+        ),
     ]
 
 

@@ -86,6 +86,8 @@ class GenerationRequest:
     """Go on after this instead of beginning an answer; it comes from `Engine.seam`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), as they are."""
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    """Headers for a server that takes part in the caller's trace."""
 
     @property
     def first_cap(self) -> int:

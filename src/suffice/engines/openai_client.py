@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from suffice.engines.base import GenerationRequest
 from suffice.engines.openai_api import addresses, api_key, error_message
 from suffice.errors import EngineError, UsageError
 
@@ -21,8 +22,6 @@ _MAX_BODY = 16 << 20  # bytes; a hosted API's list of models has about 1 MiB
 _CONTROL_TIMEOUT = 30.0  # seconds of silence allowed to requests that generate nothing
 _DRAIN_TIMEOUT = 0.2  # seconds for the end of a response after its [DONE], so that the connection can be used again
 _KEEPALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and a request must not run into that
-
-
 _STREAM_HEADERS = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",  # compression would gather pieces before it lets them go
@@ -68,8 +67,8 @@ class OpenAIClient:
         if self._session is not None:
             await self._session.close()
 
-    async def post_stream(self, url: str, body: dict[str, Any], request_id: str) -> aiohttp.ClientResponse:
-        """Sends a request whose answer streams, under its caller's id. The caller closes the response.
+    async def post_stream(self, url: str, body: dict[str, Any], request: GenerationRequest) -> aiohttp.ClientResponse:
+        """Sends a request whose answer streams, under its caller's id and trace. The caller closes the response.
 
         Raises:
             NETWORK_ERRORS: as aiohttp raises them; see `explain`.
@@ -77,7 +76,7 @@ class OpenAIClient:
         return await self._http.post(
             url,
             data=json.dumps(body).encode(),
-            headers={**_STREAM_HEADERS, "X-Request-Id": request_id},
+            headers={**_STREAM_HEADERS, "X-Request-Id": request.id, **request.trace_context},
             timeout=self._streaming,
             allow_redirects=False,
         )

@@ -224,7 +224,7 @@ class RemoteEngine:
         dialect = self._dialect
         while True:
             body = dialect.body(request, self._model)
-            response = await self._client.post_stream(f"{self._client.api}/{route}", body, request.id)
+            response = await self._client.post_stream(f"{self._client.api}/{route}", body, request)
             if response.status == 200:
                 self._dialect = dialect
                 return response

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route, Router
@@ -21,9 +23,11 @@ from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
 from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
+from suffice.serve.prompts import PromptLog
 from suffice.serve.quotas import Quotas
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
+from suffice.serve.spans import open_spans
 from suffice.serve.store import Store
 from suffice.serve.tiers import load_budgeter
 from suffice.serve.wire import read_chat, read_completion, read_infer
@@ -65,10 +69,17 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         stack.callback(ledger.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
             print(f"notice: {notice}", file=sys.stderr)
-        quotas = Quotas(settings.quota_storage)
+        quotas = Quotas(settings.quota_storage, settings.database_url)
+        stack.push_async_callback(quotas.close)
+        if (spans := open_spans(settings)) is not None:
+            stack.callback(spans.close)
+        prompts = _prompt_log(settings, store, stack)
         pool = await stack.enter_async_context(Pool.of(engines))
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
-        service = Service(settings, {model.name: model}, ring, ledger, quotas, remote=bool(settings.upstreams))
+        remote = bool(settings.upstreams)
+        service = Service(
+            settings, {model.name: model}, ring, ledger, quotas, remote=remote, spans=spans, prompts=prompts
+        )
         try:
             yield service
         finally:
@@ -84,10 +95,23 @@ def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica:
     return Traffic(budgeter.forecaster.model, store, replica, settings.length_folder)
 
 
+def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> PromptLog | None:
+    store.forget_prompts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
+    if not settings.log_prompts:
+        return None
+    days = f"{settings.log_prompts_days:g} days"
+    print(
+        f"notice: log_prompts is on: texts of prompts and answers are kept in the database for {days}", file=sys.stderr
+    )
+    log = PromptLog(store, settings.log_prompts_days)
+    stack.callback(log.close)
+    return log
+
+
 async def _until_released(service: Service) -> None:
     try:
         async with asyncio.timeout(_RELEASE_SECONDS):
-            await service.idle.wait()
+            await service.released()
     except TimeoutError:
         print(f"warning: {len(service.tickets)} requests did not end at shutdown", file=sys.stderr)
 
@@ -129,6 +153,7 @@ def _routes(service: Service) -> list[BaseRoute]:
 
 def _write_access_line(scope: Scope, exchange: Exchange) -> None:
     line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "id": exchange.request_id,
         "method": scope["method"],
         "path": scope["path"],

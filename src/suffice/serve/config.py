@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,7 +13,14 @@ from typing import Any, get_args, get_type_hints
 
 from suffice.errors import UsageError
 
-__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings", "check_exposure", "default_database", "load_serve_settings"]
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "ServeSettings",
+    "check_exposure",
+    "default_database",
+    "load_serve_settings",
+    "without_password",
+]
 
 ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -50,7 +58,7 @@ class ServeSettings:
     """Folder where what traffic has taught the length model is kept; beside the SQLite database, else in the user's
     data folder, when None. `none` keeps it in memory only."""
     quota_storage: str = "memory"
-    """Where rate limits are counted: `memory`, or a redis:// URL that several replicas share."""
+    """Where rate limits are counted: `memory`; or, shared by replicas, `database` (PostgreSQL) or a redis:// URL."""
     no_auth: bool = False
     """Serve callers without a key, on any address; tiers that need a key still need one."""
     max_running: int | None = None
@@ -68,6 +76,12 @@ class ServeSettings:
     drain_timeout: float = 30.0
     """Seconds that running answers get to end in after SIGTERM."""
     max_body_bytes: int = 4 << 20
+    log_prompts: bool = False
+    """Keep the texts of prompts and answers in the database. They may hold anything that people tell a model."""
+    log_prompts_days: float = 30.0
+    """Days after which kept texts are deleted."""
+    otlp_endpoint: str | None = None
+    """URL of an OpenTelemetry collector for spans (OTLP over HTTP); OTEL_EXPORTER_OTLP_ENDPOINT when None."""
     access_log: bool = True
     """One line of JSON per request on standard output; never text of prompts or answers."""
 
@@ -103,7 +117,7 @@ class ServeSettings:
             UsageError: with the setting's name and value.
         """
         timeouts = ("queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout")
-        for name in ("max_running", "max_choices", "max_body_bytes", *timeouts):
+        for name in ("max_running", "max_choices", "max_body_bytes", "log_prompts_days", *timeouts):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be above 0")
@@ -128,20 +142,33 @@ def load_serve_settings(
     Raises:
         UsageError: a file that cannot be read, an unknown key, or a value of the wrong type.
     """
+    return settings_and_origins(path, flags, environment)[0]
+
+
+def settings_and_origins(
+    path: str | None, flags: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ
+) -> tuple[ServeSettings, dict[str, str]]:
+    """As `load_serve_settings`, and for each field that was given: the file, the variable or the flag that counts."""
     values = _read(path) if path else {}
     kinds = get_type_hints(ServeSettings)
     names = [each.name for each in fields(ServeSettings)]
     if unknown := sorted(set(values) - set(names)):
         raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(names)}")
     checked = {name: _typed(f"{path}: {name}", kinds[name], value) for name, value in values.items()}
+    origins = {name: str(path) for name in values}
     for name in names:
         variable = ENVIRONMENT_PREFIX + name.upper()
         if variable in environment:
             checked[name] = _parsed(variable, kinds[name], environment[variable])
-    checked |= {name: value for name, value in (flags or {}).items() if value not in (None, ())}
-    settings = replace(ServeSettings(), **checked)
+            origins[name] = variable
+    given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
+    settings = replace(ServeSettings(), **checked | given)
     settings.check()
-    return settings
+    return settings, origins | {name: _flag(name) for name in given}
+
+
+def _flag(name: str) -> str:
+    return "--upstream" if name == "upstreams" else "--" + name.replace("_", "-")
 
 
 def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
@@ -160,6 +187,11 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
         f"--host {settings.host} would serve everybody, and no key is configured: make one with `suffice keys create "
         "NAME`, or say --no-auth if you mean it"
     )
+
+
+def without_password(url: str) -> str:
+    """A URL that can be shown."""
+    return re.sub(r"(?<=://)([^:/@]*):.*(?=@)", r"\1:***", url)
 
 
 def _read(path: str) -> dict[str, Any]:

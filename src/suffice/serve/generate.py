@@ -54,6 +54,7 @@ class Generate:
             raise Problem(400, message, param="prompt" if wanted.more else "n", code="invalid_value")
         wanted = service.named(wanted, caller, scope["path"])
         ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
+        service.begin(ticket, scope)
         async with UntilGone(receive) as connection:
             try:
                 await self._answer(ticket, send)
@@ -93,11 +94,7 @@ class Generate:
         await service.admit(ticket, tier)
         async with asyncio.timeout(service.settings.request_timeout):
             await self._generate(ticket, model.session, send)
-            while (
-                ticket.reply.failed
-                and not ticket.exchange.status
-                and any(map(model.pool.may_retry, ticket.request_ids))
-            ):
+            while self._may_begin_again(ticket, model.pool):
                 ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
                 ticket.slot.generated = 0
                 await self._generate(ticket, model.session, send)
@@ -113,7 +110,9 @@ class Generate:
         reply, wanted = ticket.reply, ticket.wanted
         assert reply is not None
         streams = [
-            session.stream(replace(request, tier=reply.tier), reply.budgets[index // wanted.n])
+            session.stream(
+                replace(request, tier=reply.tier, trace_context=ticket.trace_context), reply.budgets[index // wanted.n]
+            )
             for index, request in enumerate(wanted.requests)
         ]
         if len(streams) == 1:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.aio.storage import Storage
-from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
 
-from suffice.errors import UsageError
 from suffice.serve.callers import Caller
 from suffice.serve.problems import Problem
+from suffice.serve.shared import SharedCounts, StorageAwayError
 
 __all__ = ["Quotas", "Reservation"]
+
+_Add = Callable[[str, int, int], Awaitable[tuple[int, float]]]
+"""Adds to a count: its name, its window's seconds and the amount give the count and when the window ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
     """An amount taken from one limit."""
 
+    add: _Add
+    """Where it was taken."""
     item: RateLimitItem
     key: str
     """Its name in the storage."""
@@ -65,24 +68,31 @@ class _Windows:
 class Quotas:
     """Counts in fixed windows that begin with a key's first request in them.
 
+    While a shared storage is away each replica counts for itself: limits are then per replica, and nobody is refused
+    because of it.
+
     Args:
-        storage: `memory`, or a redis:// URL that replicas share.
+        storage: `memory`; `database`, for replicas that share PostgreSQL; or a redis:// URL that they share.
+        database: URL of the database.
 
     Raises:
         UsageError: the storage cannot be used.
     """
 
-    def __init__(self, storage: str = "memory") -> None:
+    def __init__(self, storage: str = "memory", database: str = "") -> None:
         self._settling: set[asyncio.Task[None]] = set()
-        self._local = _Windows() if storage == "memory" else None
-        if self._local is not None:
-            return
-        try:
-            found = storage_from_string(f"async+{storage}")
-        except (ConfigurationError, ImportError) as error:
-            raise UsageError(f"quota_storage {storage!r} cannot be used: {error}") from None
-        assert isinstance(found, Storage)
-        self._storage = found
+        self._local = _Windows()
+        self.shared = None if storage == "memory" else SharedCounts(storage, database)
+
+    async def close(self) -> None:
+        """Wait for what is being settled, and close the connections of a shared storage."""
+        await self.settled()
+        if self.shared is not None:
+            await self.shared.close()
+
+    async def settled(self) -> None:
+        """Wait for what `settle_soon` does in the background."""
+        await asyncio.gather(*self._settling)
 
     async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
         """Take one request and `tokens` from the caller's limits: all of it, or nothing.
@@ -93,13 +103,19 @@ class Quotas:
         Raises:
             Problem: 429, with the seconds after which it is worth trying again.
         """
+        if self.shared is not None and self.shared.there:
+            with suppress(StorageAwayError):
+                return await self._take(self.shared.add, caller, tokens)
+        return await self._take(self._add, caller, tokens)
+
+    async def _take(self, add: _Add, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
         holds: list[_Hold] = []
         headers: dict[str, str] = {}
         for kind, item, key in _limits_of(caller):
             amount = 1 if kind == "requests" else tokens
-            count, window_ends = await self._add(key, item, amount)
+            count, window_ends = await add(key, item.get_expiry(), amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            holds.append(_Hold(item, key, kind, amount, window_ends))
+            holds.append(_Hold(add, item, key, kind, amount, window_ends))
             taken = count <= item.amount
             if not taken:  # all is given back, also what was just taken
                 count -= amount
@@ -114,13 +130,14 @@ class Quotas:
         return (Reservation(tuple(holds)) if holds else None), headers
 
     async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
-        """Put the real amounts in place of the reserved ones."""
+        """Put the real amounts in place of the reserved ones. What a storage that is away holds stays as it is."""
         for hold, difference in _differences(reservation, tokens, requests):
-            await self._add(hold.key, hold.item, difference)
+            with suppress(StorageAwayError):
+                await hold.add(hold.key, hold.item.get_expiry(), difference)
 
     def settle_soon(self, reservation: Reservation, tokens: int) -> None:
         """`settle`, for who cannot wait: at once in this process, else in the background."""
-        if self._local is not None:
+        if self.shared is None:
             for hold, difference in _differences(reservation, tokens, 1):
                 self._local.add(hold.key, hold.item.get_expiry(), difference)
             return
@@ -128,12 +145,8 @@ class Quotas:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _add(self, key: str, item: RateLimitItem, amount: int) -> tuple[int, float]:
-        """The count of a window, and when it ends."""
-        if self._local is not None:
-            return self._local.add(key, item.get_expiry(), amount)
-        count = await self._storage.incr(key, item.get_expiry(), amount=amount)
-        return count, await self._storage.get_expiry(key)
+    async def _add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        return self._local.add(key, seconds, amount)
 
 
 def _differences(reservation: Reservation, tokens: int, requests: int) -> Iterator[tuple[_Hold, int]]:

@@ -18,6 +18,7 @@ from suffice.engines import Engine
 from suffice.errors import UsageError
 from suffice.serve.app import build_app, engines_of, open_service
 from suffice.serve.config import ServeSettings
+from suffice.serve.protocol import BoundedHead
 from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
@@ -109,6 +110,7 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
 
     return uvicorn.Config(
         application,
+        http=BoundedHead,
         lifespan="off",
         log_level="warning",
         access_log=False,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
@@ -22,11 +23,16 @@ from suffice.serve.lessons import lessons_of
 from suffice.serve.metrics import Metrics
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
+from suffice.serve.prompts import PromptLog, prompt_rows_of
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.replies import Reply
+from suffice.serve.spans import Spans, trace_context
 from suffice.serve.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.wire import Wanted
 from suffice.session import Session
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 __all__ = ["ServedModel", "Service", "Ticket"]
 
@@ -59,6 +65,9 @@ class Ticket:
     reservation: Reservation | None = None
     outbox: Outbox | None = None
     """The stream, once it has begun."""
+    trace_context: dict[str, str] = field(default_factory=dict)
+    """Headers that make an upstream's spans part of the caller's trace."""
+    span: Span | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
 
@@ -84,8 +93,9 @@ class Ticket:
 
     @property
     def upstream(self) -> str:
-        """Who answered; several where several answers went to several."""
-        return ", ".join(dict.fromkeys(trace.upstream for trace in self.traces if trace.upstream))
+        """Who answered; the first few where several answers went to several."""
+        names = list(dict.fromkeys(trace.upstream for trace in self.traces if trace.upstream))
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class Service:
@@ -98,6 +108,8 @@ class Service:
         ledger: where every request ends as a row.
         quotas: how much each key may take.
         remote: whether requests go on to other servers.
+        spans: who traces requests, if anybody does.
+        prompts: who keeps texts, if anybody does.
     """
 
     def __init__(
@@ -109,8 +121,11 @@ class Service:
         quotas: Quotas,
         *,
         remote: bool,
+        spans: Spans | None = None,
+        prompts: PromptLog | None = None,
     ) -> None:
         self.settings, self.models, self.remote = settings, models, remote
+        self.spans, self.prompts = spans, prompts
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
@@ -192,6 +207,13 @@ class Service:
             )
         return found
 
+    def begin(self, ticket: Ticket, scope: Scope) -> None:
+        """The request takes part in its caller's trace, and so will an upstream."""
+        if self.remote or self.spans is not None:
+            ticket.trace_context = trace_context(scope["headers"])
+        if self.spans is not None:
+            self.spans.begin(ticket)
+
     async def admit(self, ticket: Ticket, tier: Tier) -> None:
         """Take what the request needs, waiting for its turn.
 
@@ -216,6 +238,11 @@ class Service:
         ticket.traces = tuple(map(self.models[reply.model].pool.follow, ticket.request_ids))
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
+    async def released(self) -> None:
+        """Wait until no request holds anything, here or in a storage of limits that replicas share."""
+        await self.idle.wait()
+        await self.quotas.settled()
+
     def release(self, ticket: Ticket, *, gone: bool) -> None:
         """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
 
@@ -238,7 +265,12 @@ class Service:
             usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
             self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
         self.metrics.request(ticket)
-        self.ledger.add(row_of(ticket, gone=gone), lessons_of(ticket))
+        row = row_of(ticket, gone=gone)
+        self.ledger.add(row, lessons_of(ticket))
+        if self.prompts is not None:
+            self.prompts.add(prompt_rows_of(ticket))
+        if self.spans is not None and ticket.span is not None:
+            self.spans.end(ticket.span, ticket, row)
         ticket.exchange.facts |= _facts(ticket, gone)
 
 
@@ -254,6 +286,7 @@ def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
             "answer_tokens": usage["completion_tokens"],
             "max_new_tokens": reply.budget.max_new_tokens if reply.budget else None,
             "finish": reply.finish.reason if reply.finish else "cancelled",
+            "finish_detail": reply.finish.by if reply.finish else "",
             "waited": round(ticket.slot.waited, 4),
         }
     if ticket.traces:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModul
 
 from suffice.errors import UsageError
 
-__all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "request_rows"]
+__all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "prompt_rows", "request_rows"]
 
 _METADATA = sa.MetaData()
 _LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
@@ -70,6 +70,30 @@ request_rows = sa.Table(
 )
 """`replica` is the process that wrote the row, `lessons` what it teaches the length models of the others."""
 
+count_rows = sa.Table(
+    "counts",
+    _METADATA,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("ends", sa.Float, nullable=False),
+)
+"""What is taken from limits that replicas share through PostgreSQL, until the window ends."""
+
+prompt_rows = sa.Table(
+    "prompts",
+    _METADATA,
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("time", sa.Float, nullable=False, index=True),
+    sa.Column("request_id", sa.String(100), nullable=False, index=True),
+    sa.Column("key_id", sa.String(16)),
+    sa.Column("model", sa.String(200)),
+    sa.Column("messages", sa.JSON(none_as_null=True)),
+    sa.Column("prompt", sa.Text),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("thinking", sa.Text),
+)
+"""Texts, where `log_prompts` is on; in a table of their own, so that they can be kept for less long, or not at all."""
+
 _migration_rows = sa.Table(
     "migrations",
     _METADATA,
@@ -103,7 +127,22 @@ def add_replica_and_lessons(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"ALTER TABLE requests ADD COLUMN {name} {kind}"))
 
 
-_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (create_keys_and_requests, add_replica_and_lessons)
+def create_counts(connection: sa.Connection) -> None:
+    """Limits that replicas share."""
+    count_rows.create(connection, checkfirst=True)
+
+
+def create_prompts(connection: sa.Connection) -> None:
+    """Texts of requests, for who wants to keep them."""
+    prompt_rows.create(connection, checkfirst=True)
+
+
+_MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (
+    create_keys_and_requests,
+    add_replica_and_lessons,
+    create_counts,
+    create_prompts,
+)
 """In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
 
 
@@ -198,6 +237,31 @@ class Store:
         """Ids may come again, but not at the same time."""
         same = (request_rows.c.time == row["time"]) & (request_rows.c.request_id == row["request_id"])
         return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
+
+    def add_prompts(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write texts, all or none.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(prompt_rows), list(rows))
+
+    def prompts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
+        """The texts since a time (seconds since 1970), the oldest first, one by one: the columns of `prompts`."""
+        query = sa.select(prompt_rows).where(prompt_rows.c.time >= since).order_by(prompt_rows.c.row)
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.execution_options(yield_per=100)).mappings():
+                yield dict(row)
+
+    def forget_prompts(self, before: float) -> int:
+        """Delete the texts from before a time (seconds since 1970); how many there were.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            return connection.execute(sa.delete(prompt_rows).where(prompt_rows.c.time < before)).rowcount
 
     def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
         """Some columns of every request since a time, row by row."""

@@ -57,6 +57,8 @@ class Request:
     """Who asks: whatever tells one caller from another. The length model tells them apart; kept as a hash alone."""
     route: str | None = None
     """Where it was asked: a path, a command, an application."""
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    """`traceparent` and `tracestate` (W3C Trace Context), handed on to a server."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def check(self) -> None:

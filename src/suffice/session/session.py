@@ -140,6 +140,7 @@ class Session:
             sampling=request.sampling,
             stop_tokens=request.stop_words,
             extra=request.extra,
+            trace_context=request.trace_context,
         )
         if request.on_length == "stop" or not may_continue(generation):
             return generation

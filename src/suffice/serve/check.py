@@ -1,0 +1,115 @@
+"""`suffice serve --check`: every setting and where it comes from, and whether what the settings name is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+from suffice.errors import SufficeError
+from suffice.serve.app import engines_of
+from suffice.serve.config import ServeSettings, check_exposure, without_password
+from suffice.serve.keys import KeyRing
+from suffice.serve.server import listening_socket
+from suffice.serve.shared import SharedCounts
+from suffice.serve.spans import spans_endpoint
+from suffice.serve.store import Store
+from suffice.serve.tiers import load_budgeter
+
+__all__ = ["show_check"]
+
+
+def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
+    """Print the settings as TOML, and then a line for each thing that was tried.
+
+    Returns:
+        0 when a server with these settings would start and answer, 1 when not.
+    """
+    for name, text in _lines(settings).items():
+        print(f"{text:<60} # {origins.get(name, 'default')}")
+    print()
+    wrong = 0
+    for name, try_it in _trials(settings).items():
+        try:
+            found = try_it()
+            said = asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
+        except SufficeError as error:
+            wrong += 1
+            print(f"error   {name}: {error}")
+        else:
+            print(f"ok      {name}: {said}")
+    return 1 if wrong else 0
+
+
+def _lines(settings: ServeSettings) -> dict[str, str]:
+    """Each setting as a line of TOML, passwords taken out; what is decided at start is a comment."""
+    found = {}
+    for each in fields(ServeSettings):
+        value = getattr(settings, each.name)
+        if isinstance(value, tuple):
+            value = [without_password(url) for url in value]
+        elif isinstance(value, str):
+            value = without_password(value)
+        written = json.dumps(value, ensure_ascii=False)
+        found[each.name] = f"# {each.name}: decided at start" if value is None else f"{each.name} = {written}"
+    return found
+
+
+def _trials(settings: ServeSettings) -> dict[str, Callable[[], Any]]:
+    """By name, what is tried: a function that says what it found, or raises."""
+    trials: dict[str, Callable[[], Any]] = {
+        "address": lambda: _address(settings),
+        "tiers": lambda: ", ".join(load_budgeter(settings).tiers),
+        "database": lambda: _database(settings),
+    }
+    if settings.quota_storage != "memory":
+        trials["limits"] = lambda: _counts(settings)
+    if settings.upstreams:
+        for url in settings.upstreams:
+            trials[f"upstream {without_password(url)}"] = partial(_upstream, settings, url)
+    else:
+        trials["engine"] = lambda: f"{engines_of(settings)[0].model_name}, loaded at start"
+    if (endpoint := spans_endpoint(settings)) is not None:
+        trials["spans"] = lambda: f"to {endpoint}; whether it is there is seen with the first"
+    return trials
+
+
+async def _awaited(found: Awaitable[str]) -> str:
+    return await found
+
+
+def _address(settings: ServeSettings) -> str:
+    listening_socket(settings).close()
+    return f"{settings.host}:{settings.port} is free"
+
+
+def _database(settings: ServeSettings) -> str:
+    store = Store(settings.database_url)
+    try:
+        keys = store.keys()
+    finally:
+        store.close()
+    exposure = check_exposure(settings, has_keys=KeyRing(keys).configured)
+    return f"{without_password(settings.database_url)}, {len(keys)} keys; {exposure or 'keys guard the server'}"
+
+
+async def _counts(settings: ServeSettings) -> str:
+    counts = SharedCounts(settings.quota_storage, settings.database_url)
+    try:
+        await counts.check()
+    finally:
+        await counts.close()
+    return without_password(settings.quota_storage)
+
+
+async def _upstream(settings: ServeSettings, url: str) -> str:
+    [engine] = engines_of(replace(settings, upstreams=(url,)))
+    async with engine:
+        health = await engine.health()
+        if not health.ok:
+            raise SufficeError(health.detail)
+        context = engine.capacity().context_tokens
+        return f"{engine.model_name}, context {context or 'not told'}"

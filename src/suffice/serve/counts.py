@@ -1,0 +1,107 @@
+"""Counts of rate limits in PostgreSQL, which replicas share: a storage for the package limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from limits.aio.storage import Storage
+
+__all__ = ["PostgresCounts"]
+
+_CONNECTIONS = 4  # a count takes a fraction of a millisecond, so a few connections serve hundreds of requests a second
+_NOW = "extract(epoch FROM clock_timestamp())"
+_ADD = f"""
+INSERT INTO counts AS old (key, count, ends) VALUES (%(key)s, greatest(%(amount)s, 0), {_NOW} + %(expiry)s)
+ON CONFLICT (key) DO UPDATE SET
+    count = CASE WHEN old.ends > {_NOW} THEN old.count + %(amount)s ELSE excluded.count END,
+    ends = CASE WHEN old.ends > {_NOW} THEN old.ends ELSE excluded.ends END
+RETURNING count, ends - {_NOW}
+"""  # noqa: S608  # no value is in it
+"""One statement, so that it is exact whoever else counts. All times are the database's, whose clock replicas share; an
+amount that is given back after its window does not make a new one."""
+_GET = f"SELECT coalesce(sum(count), 0) FROM counts WHERE key = %s AND ends > {_NOW}"  # noqa: S608  # no value is in it
+
+
+class PostgresCounts(Storage):
+    """Fixed windows in the table `counts`, which the store's migrations make.
+
+    Args:
+        uri: `async+postgresql://...`.
+        wrap_exceptions: as for every storage.
+    """
+
+    STORAGE_SCHEME = ["async+postgresql"]  # noqa: RUF012  # the base class declares it so
+
+    def __init__(self, uri: str, wrap_exceptions: bool = False, **_: Any) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._address = uri.removeprefix("async+")
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._ends: dict[str, float] = {}
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """What is raised while the database is away."""
+        return psycopg.Error
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a count whose window is `expiry` seconds long from its first use; the count after it."""
+        count, left = await self._one(_ADD, {"key": key, "expiry": expiry, "amount": amount})
+        self._ends[key] = time.time() + float(left)
+        return int(count)
+
+    async def get(self, key: str) -> int:
+        """The count in the window that runs; 0 where none does."""
+        return int((await self._one(_GET, key))[0])
+
+    async def get_expiry(self, key: str) -> float:
+        """When the window ends that was last counted in here, in seconds since 1970."""
+        return self._ends.get(key, time.time())
+
+    async def check(self) -> bool:
+        """Whether the table can be read."""
+        await self._one("SELECT count(*) FROM counts")
+        return True
+
+    async def reset(self) -> int | None:
+        """Forget all counts."""
+        return int((await self._one("WITH gone AS (DELETE FROM counts RETURNING 1) SELECT count(*) FROM gone"))[0])
+
+    async def clear(self, key: str) -> None:
+        """Forget one count."""
+        await self._one("WITH gone AS (DELETE FROM counts WHERE key = %s RETURNING 1) SELECT count(*) FROM gone", key)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _one(self, query: str, values: Any = None) -> tuple[Any, ...]:
+        async with self._connection() as connection:
+            given = (values,) if isinstance(values, str) else values
+            row = await (await connection.execute(query, given)).fetchone()
+            assert row is not None
+            return tuple(row)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection that nobody else has; one that failed, or whose user was cancelled, is not used again."""
+        async with self._turns:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            try:
+                yield connection
+            except BaseException:
+                await connection.close()
+                raise
+            self._idle.append(connection)
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        # A count that a crash of the database forgets is worth less than a flush to the disk for each request.
+        return await psycopg.AsyncConnection.connect(
+            self._address, autocommit=True, options="-c synchronous_commit=off", connect_timeout=5
+        )

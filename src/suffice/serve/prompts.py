@@ -1,0 +1,93 @@
+"""Prompts and answers, kept where the operator has switched `log_prompts` on, for so many days and no longer."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from suffice.serve.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from suffice.serve.service import Ticket
+
+__all__ = ["PromptLog", "prompt_rows_of"]
+
+_WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
+_FORGET_EVERY = 600.0
+_BACKLOG = 2000  # texts kept while the database is away; how many more there were is said
+_BATCH = 100
+
+
+def prompt_rows_of(ticket: Ticket) -> list[dict[str, Any]]:
+    """The texts of a request for which an engine was asked, a row for each answer, whole or as far as it came."""
+    reply = ticket.reply
+    if reply is None or not ticket.generated:
+        return []
+    same = {
+        "time": ticket.time,
+        "request_id": ticket.exchange.request_id,
+        "key_id": ticket.caller.key_id or None,
+        "model": reply.model,
+    }
+    return [
+        {
+            **same,
+            "messages": [dict(message) for message in request.messages] or None,
+            "prompt": request.prompt,
+            "answer": answer.text,
+            "thinking": "".join(answer.thoughts) or None,
+        }
+        for request, answer in zip(ticket.wanted.requests, reply.answers, strict=True)
+    ]
+
+
+class PromptLog:
+    """Writes texts in batches from a thread of its own, and forgets those that are old.
+
+    Args:
+        store: where they go.
+        days: how long they are kept.
+    """
+
+    def __init__(self, store: Store, days: float) -> None:
+        self._store, self._days = store, days
+        self._rows: deque[Mapping[str, Any]] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="suffice-prompts", daemon=True)
+        self._lost = 0
+        self._forgot = -_FORGET_EVERY
+        self._thread.start()
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note the texts of one request."""
+        room = max(0, _BACKLOG - len(self._rows))
+        self._rows.extend(rows[:room])
+        self._lost += len(rows[room:])
+
+    def close(self) -> None:
+        """Write what is left, and end. Blocks."""
+        self._stop.set()
+        self._thread.join()
+        if lost := self._lost + len(self._rows):
+            print(f"warning: the texts of {lost} answers were lost, because the database was away", file=sys.stderr)
+
+    def _work(self) -> None:
+        while not self._stop.wait(_WRITE_EVERY):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
+                self._store.add_prompts(batch)
+                for _ in batch:  # only now: what was not written stays
+                    self._rows.popleft()
+            if time.monotonic() - self._forgot >= _FORGET_EVERY:
+                self._store.forget_prompts(before=time.time() - self._days * 86400)
+                self._forgot = time.monotonic()
+        except StoreError:
+            return  # it is tried again; that the database is away is the ledger's to say

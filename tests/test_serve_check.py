@@ -1,0 +1,97 @@
+"""`suffice serve --check`, and settings that are read again while the server runs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fake_openai import FakeOpenAI
+from suffice.cli.main import main
+
+
+def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit status and the output of `suffice serve --check`."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["serve", "--check", "--port", "0", *arguments])
+    output = capsys.readouterr()
+    return int(exit_.value.code or 0), output.out + output.err
+
+
+def test_every_setting_is_shown_with_where_it_comes_from(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(f'max_waiting = 3\nqueue_timeout = 5\nupstreams = ["{server.url}"]\n')
+    monkeypatch.setenv("SUFFICE_SERVE_QUEUE_TIMEOUT", "7")
+    monkeypatch.setenv("SUFFICE_SERVE_DATABASE", f"sqlite:///{tmp_path}/serve.db")
+    code, said = check(capsys, "--config", str(path), "--max-running", "9")
+    assert code == 0, said
+    origins = {line.split(" ")[0]: line.split("# ")[-1].strip() for line in said.splitlines() if " = " in line}
+    assert origins["max_waiting"] == str(path)
+    assert origins["queue_timeout"] == "SUFFICE_SERVE_QUEUE_TIMEOUT"
+    assert (origins["max_running"], origins["port"], origins["drain_timeout"]) == ("--max-running", "--port", "default")
+    settings = tomllib.loads(said.partition("\n\n")[0])  # what is shown can be used as a file
+    assert (settings["max_waiting"], settings["queue_timeout"], settings["max_running"]) == (3, 7, 9)
+    assert f"ok      upstream {server.url}: fake-model, context 4096" in said
+    assert "ok      tiers: short, standard, long, unlimited" in said
+    assert "0 keys; no key is configured, so only this machine is served" in said
+
+
+def test_what_is_wrong_is_said_all_at_once_and_fails(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = tmp_path / "budget.toml"
+    budget.write_text("[tiers.short]\nmax_new_tokens = 0\n")
+    database = ["--database", f"sqlite:///{tmp_path}/serve.db", "--quota-storage", "redis://:secret@127.0.0.1:9"]
+    upstreams = ["--upstream", "http://127.0.0.1:9", "--upstream", server.url, "--budget-file", str(budget)]
+    code, said = check(capsys, *database, *upstreams)
+    assert code == 1
+    errors = [line for line in said.splitlines() if line.startswith("error")]
+    assert [line.split(":")[0] for line in errors] == ["error   tiers", "error   limits", "error   upstream http"]
+    assert "is the server running?" in errors[2]
+    assert "secret" not in said
+    assert "Traceback" not in said
+    server.health = 503
+    code, said = check(capsys, "--upstream", server.url)
+    assert code == 1
+    assert f"error   upstream {server.url}: " in said
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_sighup_reads_tiers_again_and_keeps_the_old_where_the_file_is_wrong(server: FakeOpenAI, tmp_path: Path) -> None:
+    budget, log = tmp_path / "budget.toml", tmp_path / "log"
+    budget.write_text("[tiers.short]\nmax_new_tokens = 10\n")
+    command = [sys.executable, "-m", "suffice.cli.main", "serve", "--port", "0", "--upstream", server.url]
+    files = ["--database", f"sqlite:///{tmp_path}/serve.db", "--budget-file", str(budget)]
+    with log.open("w") as errors:
+        running = subprocess.Popen([*command, *files], stderr=errors)
+
+    def wait_for(words: str) -> str:
+        deadline = time.monotonic() + 30
+        while words not in log.read_text():
+            assert running.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        return log.read_text()
+
+    try:
+        wait_for("serving fake-model")
+        budget.write_text("[tiers.tiny]\nmax_new_tokens = 3\n")
+        running.send_signal(signal.SIGHUP)
+        wait_for("tiers read again: short, standard, long, unlimited, tiny")
+        budget.write_text("[tiers.tiny]\nmax_new_tokens = 'many'\n")
+        running.send_signal(signal.SIGHUP)
+        said = wait_for("the tiers stay as they were")
+        assert str(budget) in said
+        assert "Traceback" not in said
+        assert running.poll() is None
+    finally:
+        running.kill()
+        running.wait()
