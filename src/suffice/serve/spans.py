@@ -209,9 +209,7 @@ def _of_answer(ticket: Ticket, row: Mapping[str, Any]) -> dict[str, Any]:
         "gen_ai.request.model": row["model"],
         "gen_ai.response.model": row["model"] if generated else None,
         "gen_ai.response.id": reply.id if reply and generated else None,
-        "gen_ai.response.finish_reasons": [each.finish_reason for each in reply.answers]
-        if reply and reply.finish
-        else None,
+        "gen_ai.response.finish_reasons": reasons,
         "gen_ai.response.time_to_first_chunk": first if ticket.wanted.stream else None,
         "gen_ai.usage.input_tokens": row["prompt_tokens"] if generated else None,
         "gen_ai.usage.output_tokens": row["answer_tokens"] if generated else None,

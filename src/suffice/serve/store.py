@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from suffice.errors import UsageError
 __all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "prompt_rows", "request_rows"]
 
 _METADATA = sa.MetaData()
+_SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
 _LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
 
 key_rows = sa.Table(
@@ -310,5 +312,14 @@ class Store:
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
     """Readers and the writer do not block each other, and a commit survives the process (not a power failure)."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout={_SQLITE_PATIENCE * 1000:.0f}")
+    given_up = time.monotonic() + _SQLITE_PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:  # two that switch a new file at once: SQLite does not wait for this lock
+            if time.monotonic() > given_up:
+                raise
+            time.sleep(0.05)
+    connection.execute("PRAGMA synchronous=NORMAL")
