@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suffice.serve.service import Ticket
+    from suffice.serve.ticket import Ticket
 
 __all__ = ["row_of"]
 

@@ -19,7 +19,8 @@ from suffice.serve.gathered import Gathered
 from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem, problem_of
 from suffice.serve.replies import Reply
-from suffice.serve.service import Service, Ticket
+from suffice.serve.service import Service
+from suffice.serve.ticket import Ticket
 from suffice.serve.tiers import decide_all, find_tier
 from suffice.serve.wire import Wanted
 from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, side_by_side

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from suffice.budget.model import Asked
     from suffice.data import AnswerSummary
-    from suffice.serve.service import Ticket
+    from suffice.serve.ticket import Ticket
 
 __all__ = ["Lesson", "lessons_of", "read_log", "records_of"]
 

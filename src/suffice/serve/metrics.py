@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from suffice.memory.meter import Metered
 
 if TYPE_CHECKING:
-    from suffice.serve.service import Service, Ticket
+    from suffice.serve.service import Service
+    from suffice.serve.ticket import Ticket
 
 __all__ = ["Metrics"]
 

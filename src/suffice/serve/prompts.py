@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from suffice.serve.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from suffice.serve.service import Ticket
+    from suffice.serve.ticket import Ticket
 
 __all__ = ["PromptLog", "prompt_rows_of"]
 

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from starlette.types import Scope
 
 from suffice.budget.types import Tier
-from suffice.errors import EngineError
-from suffice.schedule import Admission, Pool, Slot, Trace
+from suffice.schedule import Admission, Pool
 from suffice.serve.accounts import row_of
 from suffice.serve.callers import Caller, check_known, check_tier
 from suffice.serve.config import ServeSettings
-from suffice.serve.exchange import Exchange
 from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
 from suffice.serve.lessons import lessons_of
 from suffice.serve.metrics import Metrics
-from suffice.serve.outbox import Outbox
 from suffice.serve.problems import Problem
 from suffice.serve.prompts import PromptLog, prompt_rows_of
-from suffice.serve.quotas import Quotas, Reservation
-from suffice.serve.replies import Reply
+from suffice.serve.quotas import Quotas
 from suffice.serve.spans import Spans, trace_context
+from suffice.serve.ticket import Ticket
 from suffice.serve.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.wire import Wanted
 from suffice.session import Session
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
-__all__ = ["ServedModel", "Service", "Ticket"]
+__all__ = ["ServedModel", "Service"]
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/budget", "/v1/models", "/health", "/ready", "/metrics")
 
@@ -47,55 +39,6 @@ class ServedModel:
     session: Session
     pool: Pool
     bundled: bool = False
-
-
-@dataclass(slots=True)
-class Ticket:
-    """One request and all that it holds, until `Service.release`."""
-
-    wanted: Wanted
-    caller: Caller
-    exchange: Exchange
-    route: str = ""
-    slot: Slot = field(default_factory=lambda: Slot(0))
-    reply: Reply | None = None
-    traces: tuple[Trace, ...] = ()
-    """What became of each answer, once the request has been let in."""
-    problem: Problem | None = None
-    reservation: Reservation | None = None
-    outbox: Outbox | None = None
-    """The stream, once it has begun."""
-    trace_context: dict[str, str] = field(default_factory=dict)
-    """Headers that make an upstream's spans part of the caller's trace."""
-    span: Span | None = None
-    time: float = field(default_factory=time.time)
-    """When it came, in seconds since 1970."""
-
-    @property
-    def request_ids(self) -> list[str]:
-        """Under which engines know its answers."""
-        return [each.id for each in self.wanted.requests]
-
-    @property
-    def attempts(self) -> int:
-        """How often an engine was asked, for all answers."""
-        return sum(trace.attempts for trace in self.traces)
-
-    @property
-    def generated(self) -> bool:
-        """Whether an engine was asked."""
-        return self.attempts > 0
-
-    @property
-    def engine_error(self) -> EngineError | None:
-        """Why the engine failed, with the status that a server gave."""
-        return next((trace.error for trace in self.traces if trace.error), None)
-
-    @property
-    def upstream(self) -> str:
-        """Who answered; the first few where several answers went to several."""
-        names = list(dict.fromkeys(trace.upstream for trace in self.traces if trace.upstream))
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class Service:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
 
-    from suffice.serve.service import Ticket
+    from suffice.serve.ticket import Ticket
 
 __all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
 
