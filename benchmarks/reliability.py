@@ -1,6 +1,6 @@
 """What clients see and what the store has when parts of a deployment are killed under load, counted.
 
-    python benchmarks/reliability.py                        every scenario, some four minutes
+    python benchmarks/reliability.py                        every scenario, some five minutes
     python benchmarks/reliability.py --only replica-kill    some of them
     python benchmarks/reliability.py --streams 500          that many streams at once, held to their end
     python benchmarks/reliability.py --minutes 10           memory under load; --plot FILE draws it

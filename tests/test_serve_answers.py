@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import time
@@ -63,7 +64,7 @@ def test_n_answers_have_their_index_ids_and_seeds_and_count_the_prompt_once(
     assert [choice["suffice"]["finish_detail"] for choice in said["choices"]] == ["caller"] * 3
     assert said["usage"] == {"prompt_tokens": 3, "completion_tokens": 18, "total_tokens": 21}
     request_id = reply.headers["x-request-id"]
-    assert [asked.id for asked in engine.asked] == [f"{request_id}-{i}" for i in range(3)]
+    assert [asked.id for asked in engine.asked] == [f"{request_id}/{i}" for i in range(3)]
     assert [asked.sampling.seed for asked in engine.asked] == [7, 8, 9]
     wait_for(lambda: not hello.service.tickets and not hello.service.admission.running)
 
@@ -150,7 +151,7 @@ class OneFails(ScriptedEngine):
         async with aclosing(super().submit(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
-                if request.id.endswith("-1") and len(self.asked) % 3 == 0:
+                if request.id.endswith("/1") and len(self.asked) % 3 == 0:
                     raise EngineError("the cable was pulled")
 
 
@@ -166,6 +167,25 @@ def test_one_answer_that_fails_ends_the_request() -> None:
         assert used["usage"]["completion_tokens"] >= 1
         wait_for(lambda: len(rows) == 2)
         assert [row["finish"] for row in rows] == ["error", "error"]
+
+
+class NeverAnswers(ScriptedEngine):
+    """Refuses its first answer at once, and lets the others wait."""
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        if request.id.endswith("/0"):
+            raise EngineError("too busy", status=429)
+        await asyncio.Event().wait()
+        yield Chunk()
+
+
+def test_several_answers_are_begun_again_only_while_the_one_that_failed_has_somewhere_to_go() -> None:
+    engines = NeverAnswers(), NeverAnswers()
+    with serving(engines, request_timeout=20) as server:
+        assert server.chat(n=3).status in (429, 502, 503)
+        assert sum(len(engine.asked) for engine in engines) <= 12
+        wait_for(lambda: not server.service.tickets and not server.service.admission.running)
 
 
 def test_upstreams_are_asked_for_each_answer(server: FakeOpenAI, gateway: Server) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from fake_openai import FakeOpenAI
 from suffice.cli.main import main
+from suffice.errors import UsageError
+from suffice.serve.config import load_serve_settings
 
 
 def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -37,10 +39,10 @@ def test_every_setting_is_shown_with_where_it_comes_from(
     assert origins["max_waiting"] == str(path)
     assert origins["queue_timeout"] == "SUFFICE_SERVE_QUEUE_TIMEOUT"
     assert (origins["max_running"], origins["port"], origins["drain_timeout"]) == ("--max-running", "--port", "default")
-    settings = tomllib.loads(said.partition("\n\n")[0])  # what is shown can be used as a file
+    settings = tomllib.loads(said)  # what is shown can be used as a file
     assert (settings["max_waiting"], settings["queue_timeout"], settings["max_running"]) == (3, 7, 9)
-    assert f"ok      upstream {server.url}: fake-model, context 4096" in said
-    assert "ok      tiers: short, standard, long, unlimited" in said
+    assert f"# ok      upstream {server.url}: fake-model, context 4096" in said
+    assert "# ok      tiers: short, standard, long, unlimited" in said
     assert "0 keys; no key is configured, so only this machine is served" in said
 
 
@@ -53,15 +55,15 @@ def test_what_is_wrong_is_said_all_at_once_and_fails(
     upstreams = ["--upstream", "http://127.0.0.1:9", "--upstream", server.url, "--budget-file", str(budget)]
     code, said = check(capsys, *database, *upstreams)
     assert code == 1
-    errors = [line for line in said.splitlines() if line.startswith("error")]
-    assert [line.split(":")[0] for line in errors] == ["error   tiers", "error   limits", "error   upstream http"]
+    errors = [line for line in said.splitlines() if line.startswith("# error")]
+    assert [line.split(":")[0] for line in errors] == ["# error   tiers", "# error   limits", "# error   upstream http"]
     assert "is the server running?" in errors[2]
     assert "secret" not in said
     assert "Traceback" not in said
     server.health = 503
     code, said = check(capsys, "--upstream", server.url)
     assert code == 1
-    assert f"error   upstream {server.url}: " in said
+    assert f"# error   upstream {server.url}: " in said
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
@@ -95,3 +97,19 @@ def test_sighup_reads_tiers_again_and_keeps_the_old_where_the_file_is_wrong(serv
     finally:
         running.kill()
         running.wait()
+
+
+def test_what_would_stop_a_start_is_found_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("SUFFICE_SERVE_DTYPE", "zzz")
+    (tmp_path / "file").write_text("")
+    database = ["--database", f"sqlite:///{tmp_path}/serve.db"]
+    code, said = check(capsys, *database, "--length-state", str(tmp_path / "file" / "lengths"))
+    assert code == 1
+    assert "# error   engine: unknown dtype 'zzz': use auto, bfloat16, float16 or float32" in said
+    assert "# error   lengths: " in said
+    monkeypatch.setenv("SUFFICE_SERVE_OTLP_ENDPOINT", "collector")
+    with pytest.raises(UsageError, match="otlp_endpoint is 'collector': give a URL"):
+        load_serve_settings()

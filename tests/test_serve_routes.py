@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -399,3 +400,28 @@ def test_a_failed_upstream_is_replaced_before_the_first_piece_and_half_an_answer
             await asyncio.to_thread(ask, good, bad)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "\xed\xa0\x80"}',
+        '{"prompt": "\\ud800"}'.encode("utf-16"),
+        b'{"prompt": "\\ud800"}',
+    ],
+)
+def test_half_characters_are_refused_in_every_encoding(hello: Server, body: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", hello.port)
+    connection.request("POST", "/v1/completions", body)
+    assert connection.getresponse().status == 400
+    connection.close()
+
+
+def test_no_other_name_for_the_cap_reaches_a_server_that_would_believe_it(gateway: Server) -> None:
+    refused = gateway.chat("hi", n_predict=100_000)
+    assert (refused.status, refused.json["error"]["param"]) == (400, "n_predict")
+
+
+def test_a_list_of_very_many_prompts_is_refused_before_it_is_read(hello: Server) -> None:
+    refused = hello.post("/v1/completions", {"prompt": ["a"] * 3000})
+    assert (refused.status, refused.json["error"]["message"]) == (400, "3000 prompts: at most 2048")

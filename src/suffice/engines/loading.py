@@ -238,6 +238,17 @@ def from_modelscope(model_id: str) -> str:
         raise ModelError(f"cannot get {model_id!r} from ModelScope: {_first_line(error)}") from error
 
 
+def check_device_and_dtype(device: str, dtype: str) -> None:
+    """Refuse what cannot be used here, before anything is loaded.
+
+    Raises:
+        ModelError: with the value, and what it may be.
+    """
+    import torch
+
+    _dtype(dtype, _device(device, torch), torch)
+
+
 def _device(device: str, torch: Any) -> Any:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -256,7 +267,7 @@ def _dtype(dtype: str, device: Any, torch: Any) -> Any:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if dtype not in _DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}: use auto, bf16, fp16 or fp32")
+        raise ModelError(f"unknown dtype {dtype!r}: use auto, bfloat16, float16 or float32")
     return getattr(torch, _DTYPES[dtype])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.openai_api import error_message, estimate_tokens, one_line, text_of
@@ -63,7 +63,7 @@ class AnswerReader:
             return None
         try:
             return self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
-        except (AttributeError, LookupError, TypeError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
     def last(self, finish: Finish | None = None) -> Chunk:
@@ -168,11 +168,15 @@ def _usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (isinstance(prompt_tokens, int) and isinstance(answer_tokens, int)):
+    if not (_is_count(prompt_tokens) and _is_count(answer_tokens)):
         return None
     details = usage.get("completion_tokens_details")
     thinking = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    return Usage(prompt_tokens, answer_tokens, thinking_tokens=thinking if isinstance(thinking, int) else 0)
+    return Usage(prompt_tokens, answer_tokens, thinking_tokens=thinking if _is_count(thinking) else 0)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < 2**31
 
 
 def _ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from suffice.errors import SufficeError
+from suffice.engines.loading import check_device_and_dtype
+from suffice.errors import SufficeError, UsageError
 from suffice.serve.app import engines_of
 from suffice.serve.config import ServeSettings, check_exposure, without_password
 from suffice.serve.keys import KeyRing
@@ -23,7 +26,7 @@ __all__ = ["show_check"]
 
 
 def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
-    """Print the settings as TOML, and then a line for each thing that was tried.
+    """Print the settings as TOML, and then a line for each thing that was tried, as a comment.
 
     Returns:
         0 when a server with these settings would start and answer, 1 when not.
@@ -38,9 +41,9 @@ def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
             said = asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
         except SufficeError as error:
             wrong += 1
-            print(f"error   {name}: {error}")
+            print(f"# error   {name}: {error}")
         else:
-            print(f"ok      {name}: {said}")
+            print(f"# ok      {name}: {said}")
     return 1 if wrong else 0
 
 
@@ -71,9 +74,11 @@ def _trials(settings: ServeSettings) -> dict[str, Callable[[], Any]]:
         for url in settings.upstreams:
             trials[f"upstream {without_password(url)}"] = partial(_upstream, settings, url)
     else:
-        trials["engine"] = lambda: f"{engines_of(settings)[0].model_name}, loaded at start"
+        trials["engine"] = lambda: _engine(settings)
+    if settings.length_folder is not None:
+        trials["lengths"] = partial(_folder, settings.length_folder)
     if (endpoint := spans_endpoint(settings)) is not None:
-        trials["spans"] = lambda: f"to {endpoint}; whether it is there is seen with the first"
+        trials["spans"] = lambda: f"to {without_password(endpoint)}; whether it is there is seen with the first"
     return trials
 
 
@@ -94,6 +99,19 @@ def _database(settings: ServeSettings) -> str:
         store.close()
     exposure = check_exposure(settings, has_keys=KeyRing(keys).configured)
     return f"{without_password(settings.database_url)}, {len(keys)} keys; {exposure or 'keys guard the server'}"
+
+
+def _engine(settings: ServeSettings) -> str:
+    check_device_and_dtype(settings.device, settings.dtype)
+    return f"{engines_of(settings)[0].model_name}, loaded at start"
+
+
+def _folder(path: Path) -> str:
+    """What traffic teaches is kept there; the server makes the folder."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UsageError(f"{path} cannot be written: {there} is no folder that this user may write to")
+    return f"kept in {path}"
 
 
 async def _counts(settings: ServeSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -119,12 +120,14 @@ class ServeSettings:
         timeouts = ("queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout")
         for name in ("max_running", "max_choices", "max_body_bytes", "log_prompts_days", *timeouts):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}: it must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value}: it must be a number above 0")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"port is {self.port}: it must be from 0 to 65535")
         if self.max_waiting < 0:
             raise UsageError(f"max_waiting is {self.max_waiting}: it must be 0 or more")
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise UsageError(f"otlp_endpoint is {self.otlp_endpoint!r}: give a URL such as http://127.0.0.1:4318")
         if self.upstreams and self.adapters:
             raise UsageError("adapters cannot be loaded into a remote server: give them there, or leave out --upstream")
 

@@ -38,7 +38,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         Problem: it is no JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
     """
     try:
-        found = _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        encoding = json.detect_encoding(body)
+        found = _DECODER.decode(body.decode(encoding))
     except RecursionError:
         raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json") from None
     except ValueError as error:
@@ -47,7 +48,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise Problem(400, f"the body must be a JSON object, not {type(found).__name__}", code="invalid_json")
     if body.count(b"{") + body.count(b"[") > _MAX_DEPTH and _depth_exceeds(found, _MAX_DEPTH):
         raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json")
-    if b"\\u" in body and not _is_text(json.dumps(found, ensure_ascii=False)):
+    if (b"\\u" in body or encoding != "utf-8") and not _is_text(json.dumps(found, ensure_ascii=False)):
         raise Problem(400, "the body holds half a character (a lone surrogate)", code="invalid_json")
     return found
 

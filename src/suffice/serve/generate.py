@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, side_
 __all__ = ["Generate"]
 
 Stream = AsyncGenerator[Event, None]
+
+_LAST_WORDS = 5.0  # seconds that the end of a stream which failed may take to a slow reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,17 @@ class Generate:
             problem = Problem(503, "the server is shutting down", code="shutting_down")
         except SufficeError as error:
             problem = problem_of(error)
+        except Exception:  # a mistake of ours: what is written down says so
+            ticket.problem = Problem(500, "the server failed", code="internal_error")
+            raise
         else:
             return
         ticket.problem = problem
         if ticket.outbox is None or ticket.reply is None:
             raise problem
-        await ticket.outbox.close(ticket.reply.failure(problem.body))
+        with contextlib.suppress(TimeoutError):  # whoever does not read is not waited for
+            async with asyncio.timeout(_LAST_WORDS):
+                await ticket.outbox.close(ticket.reply.failure(problem.body))
 
     async def _admitted(self, ticket: Ticket, send: Send) -> None:
         service, wanted = self.service, ticket.wanted
@@ -99,13 +107,15 @@ class Generate:
                 ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
                 ticket.slot.generated = 0
                 await self._generate(ticket, model.session, send)
-        await self._finish(ticket, send)
+            await self._finish(ticket, send)
 
     @staticmethod
     def _may_begin_again(ticket: Ticket, pool: Pool) -> bool:
         """Whether an upstream failed, another may be asked, and the client has seen nothing."""
-        failed = ticket.reply is not None and ticket.reply.failed and not ticket.exchange.status
-        return failed and any(map(pool.may_retry, ticket.request_ids))
+        if ticket.reply is None or not ticket.reply.failed or ticket.exchange.status:
+            return False
+        failed = [ticket.request_ids[each.index] for each in ticket.reply.answers if each.failed]
+        return bool(failed) and all(map(pool.may_retry, failed))
 
     async def _generate(self, ticket: Ticket, session: Session, send: Send) -> None:
         reply, wanted = ticket.reply, ticket.wanted

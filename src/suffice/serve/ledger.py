@@ -138,7 +138,7 @@ class Ledger:
             again, self._tried = self._tried, True
             try:
                 self._store.add_requests([self._whole(*each) for each in self._batch], again=again)
-            except RowError as error:
+            except (*RowError, OverflowError, ValueError) as error:  # SQLite: too large a number, half a character
                 self._refused(error)
             else:
                 self._learn([lesson for _, lessons in self._batch for lesson in lessons])
@@ -149,7 +149,7 @@ class Ledger:
         self._singly = max(self._singly - size, 0)
         return [self._rows.popleft() for _ in range(size)]
 
-    def _refused(self, error: StoreError) -> None:
+    def _refused(self, error: Exception) -> None:
         """A row that the database will not take must not keep the others from it: they go one by one."""
         if len(self._batch) > 1:
             self._rows.extendleft(reversed(self._batch))
@@ -159,5 +159,5 @@ class Ledger:
         print(f"warning: the database refused a row of usage ({_first_line(error)})", file=sys.stderr)
 
 
-def _first_line(error: StoreError) -> str:
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", error)).strip().partition("\n")[0]

@@ -106,4 +106,6 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str
 
 def _cut(finish: str, detail: str, tokens: int) -> bool | None:
     """Whether the answer was ended before its own end; None where it says nothing about lengths."""
-    return None if "repetition" in (finish, detail) or tokens < 1 else finish != "stop"
+    if "repetition" in (finish, detail) or tokens < 1:
+        return None
+    return finish != "stop" or detail == "stop_word"

@@ -31,7 +31,7 @@ class Outbox:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
         if self._size > _AHEAD:
-            await self._writing
+            await asyncio.shield(self._writing)  # who stops waiting for a slow reader may still `close`
 
     async def close(self, data: bytes) -> None:
         """Send what is left and `data`, which ends the response."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from suffice.serve.store import Store, StoreError
+from suffice.serve.store import RowError, Store, StoreError
 
 if TYPE_CHECKING:
     from suffice.serve.ticket import Ticket
@@ -37,12 +37,17 @@ def prompt_rows_of(ticket: Ticket) -> list[dict[str, Any]]:
         {
             **same,
             "messages": [dict(message) for message in request.messages] or None,
-            "prompt": request.prompt,
-            "answer": answer.text,
+            "prompt": request.prompt and _storable(request.prompt),
+            "answer": _storable(answer.text),
             "thinking": "".join(answer.thoughts) or None,
         }
         for request, answer in zip(ticket.wanted.requests, reply.answers, strict=True)
     ]
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL has no NUL."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class PromptLog:
@@ -81,13 +86,20 @@ class PromptLog:
         self._write()
 
     def _write(self) -> None:
+        size = _BATCH
         try:
-            while batch := [self._rows[i] for i in range(min(len(self._rows), _BATCH))]:
-                self._store.add_prompts(batch)
-                for _ in batch:  # only now: what was not written stays
-                    self._rows.popleft()
             if time.monotonic() - self._forgot >= _FORGET_EVERY:
                 self._store.forget_prompts(before=time.time() - self._days * 86400)
                 self._forgot = time.monotonic()
+            while batch := [self._rows[i] for i in range(min(len(self._rows), size))]:
+                try:
+                    self._store.add_prompts(batch)
+                except (*RowError, ValueError):  # one that it will never take: which, is seen one by one
+                    if size > 1:
+                        size = 1
+                        continue
+                    self._lost += 1
+                for _ in batch:  # only now: what was not written stays
+                    self._rows.popleft()
         except StoreError:
             return  # it is tried again; that the database is away is the ledger's to say

@@ -50,15 +50,13 @@ _TOOL = {
 _CALL = {
     "type": "object",
     "properties": {
-        "id": _TEXT,
-        "type": {"enum": ["function"]},
         "function": {
             "type": "object",
             "properties": {"name": _TEXT, "arguments": {"type": "string", "description": "JSON in a text."}},
-            "required": ["name", "arguments"],
+            "required": ["name"],
         },
     },
-    "required": ["id", "type", "function"],
+    "required": ["function"],
 }
 _CHAT_ONLY: dict[str, Any] = {
     "n": _SEVERAL,
@@ -80,10 +78,8 @@ _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2
 _COMPLETION_ONLY: dict[str, Any] = {
     "n": _SEVERAL,
     "logprobs": {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": 20,
         "description": "Say how likely each token was, and so many others.",
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": 20}, {"const": False}],
     },
     "prompt": {
         "description": "A text, token ids, or a list of either, each of which is answered.",

@@ -82,7 +82,7 @@ class SharedCounts:
                     return
         except self._failures as error:
             why = _first_line(error)
-        raise UsageError(f"the storage of limits does not answer: {why}")
+        raise UsageError(f"the storage of limits cannot be reached: {why}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -107,8 +107,11 @@ def _open(uri: str) -> Storage:
     options = {"implementation": "redispy"} if uri.startswith("redis") else {}
     try:
         found = storage_from_string(f"async+{uri}", **options)
-    except (ConfigurationError, ImportError, ValueError) as error:
-        raise UsageError(f"quota_storage {without_password(uri)!r} cannot be used: {error}") from None
+    except (ConfigurationError, ImportError, ValueError):
+        shown = without_password(uri)
+        raise UsageError(
+            f"quota_storage {shown!r} cannot be used: it must be memory, database, or a redis:// URL (extra redis)"
+        ) from None
     assert isinstance(found, Storage)
     return found
 

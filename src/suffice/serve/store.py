@@ -181,7 +181,7 @@ class Store:
                 f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
             ) from None
         except (ArgumentError, NoSuchModuleError):
-            raise UsageError(f"database {url!r} is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+            raise UsageError("the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME") from None
         except (SQLAlchemyError, OSError) as error:
             first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
             raise UsageError(f"the database cannot be opened: {first}") from None

@@ -51,10 +51,11 @@ def read_calls(message: Mapping[str, Any], where: str) -> dict[str, Any]:
             if not isinstance(value, str):
                 raise wrong(f"{where}.{name}", value, "a string")
             found[name] = value
-    if calls := message.get("tool_calls"):
+    if (calls := message.get("tool_calls")) is not None:
         if not isinstance(calls, list) or not all(map(_is_call, calls)):
             raise wrong(f"{where}.tool_calls", calls, f"a list of {_CALL}")
-        found["tool_calls"] = calls
+        if calls:
+            found["tool_calls"] = calls
     return found
 
 

@@ -113,7 +113,10 @@ class Wanted:
             low, high = _SEED
             seed = low + (sampling.seed + index % self.n - low) % (high - low + 1)
             sampling = replace(sampling, seed=seed)
-        return replace(request, id=f"{request.id}-{index}", sampling=sampling)
+        return replace(request, id=f"{request.id}/{index}", sampling=sampling)
+
+
+_MOST_PROMPTS = 2048  # as many as OpenAI takes; `max_choices` allows fewer
 
 
 def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
@@ -204,6 +207,8 @@ def _wanted(fields: Fields, passes_on: bool, **own: Any) -> Wanted:
 def _prompts(given: Any) -> list[dict[str, Any]]:
     """The prompts of a completion, as fields of a request: a text, tokens, or a list of either."""
     several = given if isinstance(given, list) and given and isinstance(given[0], (str, list)) else [given]
+    if len(several) > _MOST_PROMPTS:
+        raise Problem(400, f"{len(several)} prompts: at most {_MOST_PROMPTS}", param="prompt", code="invalid_value")
     return [_prompt(each) for each in several]
 
 
@@ -282,6 +287,9 @@ def _stop_words(fields: Fields) -> tuple[str, ...]:
 
 def _others(fields: Fields, passes_on: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What goes on to the server, and the names of what nobody here knows."""
+    if "n_predict" in fields.left:  # llama.cpp takes it for the cap, and no tier's limit would hold
+        message = "n_predict is not supported here: ask with max_tokens"
+        raise Problem(400, message, param="n_predict", code="unsupported_parameter")
     for name, neutral in _NEUTRAL.items():
         if name in fields.left and not neutral(fields.take(name)):
             raise Problem(400, f"{name} is not supported here: leave it out", param=name, code="unsupported_parameter")
