@@ -86,7 +86,7 @@ async def ready(service: Service, scope: Scope, receive: Receive, send: Send) ->
     reasons = ["the server is shutting down"] if service.draining else []
     for model in service.models.values():
         state = await model.pool.health()
-        reasons += [] if state.ok else [f"{model.name}: no engine can take requests; the log and --check say more"]
+        reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]
     said = {"ready": not reasons, "reasons": reasons}
     await send_bytes(send, sse.dump(said), status=503 if reasons else 200)
 
