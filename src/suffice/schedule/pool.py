@@ -85,7 +85,7 @@ class Pool:
     @property
     def model_name(self) -> str:
         """The model's name, as the first engine that is there says it."""
-        return next((each for each in self.upstreams if each.entered), self.upstreams[0]).engine.model_name
+        return self._first_there.engine.model_name
 
     async def __aenter__(self) -> Self:
         """Enters every engine. One that cannot be reached is tried again at each health check, unless it is the only.
@@ -164,7 +164,7 @@ class Pool:
     @property
     def decode_token(self) -> Callable[[int], str] | None:
         """As the first engine that is there decodes: all have the same model."""
-        return next((each for each in self.upstreams if each.entered), self.upstreams[0]).engine.decode_token
+        return self._first_there.engine.decode_token
 
     async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
         """Where an answer can be gone on from, on whichever upstream: all have the same model. See `Engine.seam`."""
@@ -225,6 +225,10 @@ class Pool:
     async def check(self) -> None:
         """Ask every upstream how it is, and enter those that were not there."""
         await asyncio.gather(*map(self._check, self.upstreams))
+
+    @property
+    def _first_there(self) -> Upstream:
+        return next((each for each in self.upstreams if each.entered), self.upstreams[0])
 
     def _pick(self, tried: Sequence[Upstream]) -> Upstream | None:
         """The least loaded one that may be asked; equally loaded ones take turns at generating."""

@@ -39,7 +39,7 @@ def prompt_rows_of(ticket: Ticket) -> list[dict[str, Any]]:
             "messages": [dict(message) for message in request.messages] or None,
             "prompt": request.prompt and _storable(request.prompt),
             "answer": _storable(answer.text),
-            "thinking": "".join(answer.thoughts) or None,
+            "thinking": _storable("".join(answer.thoughts)) or None,
         }
         for request, answer in zip(ticket.wanted.requests, reply.answers, strict=True)
     ]
@@ -78,7 +78,10 @@ class PromptLog:
         self._stop.set()
         self._thread.join()
         if lost := self._lost + len(self._rows):
-            print(f"warning: the texts of {lost} answers were lost, because the database was away", file=sys.stderr)
+            print(
+                f"warning: the texts of {lost} answers were lost: the database was away, or refused them",
+                file=sys.stderr,
+            )
 
     def _work(self) -> None:
         while not self._stop.wait(_WRITE_EVERY):
