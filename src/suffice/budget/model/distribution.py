@@ -28,11 +28,14 @@ def _edges() -> _Floats:
 EDGES = _edges()
 """Bin b holds the lengths in (EDGES[b], EDGES[b + 1]]: every length up to 32 tokens by itself, then steps of 3 %."""
 BINS = len(EDGES) - 1
+_WIDTHS = np.diff(EDGES)
+_BOUNDS: list[float] = EDGES.tolist()
+_ZERO = np.zeros(1)
 
 
 def bin_of(tokens: float) -> int:
     """The bin of a length; beyond the grid, the last."""
-    return min(BINS - 1, max(0, int(np.searchsorted(EDGES, tokens)) - 1))
+    return min(BINS - 1, max(0, bisect_left(_BOUNDS, tokens) - 1))
 
 
 def grid_quantiles(cumulative: _Floats, levels: _Floats) -> _Floats:
@@ -40,11 +43,11 @@ def grid_quantiles(cumulative: _Floats, levels: _Floats) -> _Floats:
 
     A length is a whole number of tokens, so a quantile is rounded up: a bin of one length gives exactly that length.
     """
-    at = np.minimum(np.searchsorted(cumulative, levels), BINS - 1)
-    below = np.where(at > 0, cumulative[at - 1], 0.0)
-    inside = (levels - below) / np.maximum(cumulative[at] - below, 1e-12)
-    low, high = EDGES[at], EDGES[at + 1]
-    return np.ceil(low + np.clip(inside, 1e-9, 1.0) * (high - low) - 1e-9)
+    at = np.minimum(cumulative.searchsorted(levels), BINS - 1)
+    up_to = np.concatenate((_ZERO, cumulative))
+    below = up_to[at]
+    inside = (levels - below) / np.maximum(up_to[at + 1] - below, 1e-12)
+    return np.ceil(EDGES[at] + np.minimum(np.maximum(inside, 1e-9), 1.0) * _WIDTHS[at] - 1e-9)
 
 
 class LengthPrediction:

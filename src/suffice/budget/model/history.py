@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suffice.budget.model.calibration import LEVELS, adjusted
 from suffice.budget.model.distribution import BINS
 
-__all__ = ["EVERYONE", "LEVEL_NAMES", "Group", "Groups", "blended", "correction", "groups_of", "trust_in_history"]
+__all__ = ["EVERYONE", "LEVEL_NAMES", "Group", "Groups", "History", "groups_of"]
 
 _Floats = NDArray[np.float64]
 
@@ -28,6 +29,7 @@ log length in production traces, ServeGen)."""
 EVERYONE = b"everyone"
 MEMORY = 500.0
 """Answers that a histogram remembers: each weighs 1 - 1/500 of the next."""
+_KEEP = np.float32(1 - 1 / MEMORY)
 _SHORT_MEMORY = 50.0  # the same for which source to trust, and for the prompt model's bias
 _DOUBT, _EVIDENCE = 1.0, 20.0  # history must have been better before it outweighs a prompt; answers that count as proof
 _PRIOR = 12.0  # answers that a group needs to weigh as much as its parents
@@ -53,12 +55,11 @@ class Group:
     square: float = 1.0
     """Decayed mean of the squares of the standardised residuals that remain."""
 
-    def add(self, weights: _Floats) -> None:
-        """One more answer; `weights` say where on the grid, and sum to 1."""
-        keep = np.float32(1 - 1 / MEMORY)
-        self.counts *= keep
-        self.counts += weights
-        self.mass = self.mass * float(keep) + 1
+    def add(self, bin_: int | slice, weights: float | _Floats) -> None:
+        """One more answer; `weights` say how much of it is where on the grid, and sum to 1."""
+        self.counts *= _KEEP
+        self.counts[bin_] += weights
+        self.mass = self.mass * float(_KEEP) + 1
         self.answers += 1
 
     def compare(self, advantage: float, ratio: float, z: float) -> None:
@@ -129,33 +130,51 @@ class Groups:
         self._groups[key] = group
 
 
-def blended(groups: Sequence[Group]) -> _Floats | None:
-    """Probabilities on the grid: each group speaks as loud as it has answers, its parents fill up the rest."""
-    mixed: _Floats | None = None
-    for group in groups:
-        if group.mass <= 0:
-            continue
-        parents, share = (0.0, 0.0) if mixed is None else (mixed, _PRIOR)
-        mixed = (group.counts.astype(np.float64) + share * parents) / (group.mass + share)
-    return mixed
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the groups of one request say together, as long as none of them learns."""
 
-
-def trust_in_history(groups: Sequence[Group]) -> float:
+    groups: tuple[Group, ...]
+    """From everyone to the finest."""
+    probabilities: _Floats | None
+    """On the grid: each group speaks as loud as it has answers, its parents fill up the rest. None without answers."""
+    levels: _Floats
+    """What is asked for, so that `calibration.LEVELS` are kept."""
+    trust: float
     """Weight of history against the prompt (0-1), by which of both gave recent answers the higher probability.
 
-    Bayesian model averaging with forgetting (Raftery et al. 2010); the finest group with comparisons counts most.
-    """
-    advantage = _shrunk(groups, "advantage", 0.0)
-    compared = groups[-1].compared if groups else 0.0
-    return compared / (compared + _PRIOR) / (1 + math.exp(_DOUBT - _EVIDENCE * advantage))
+    Bayesian model averaging with forgetting (Raftery et al. 2010); the finest group with comparisons counts most."""
+    factor: float
+    """What the prompt model's location and scale are multiplied with for these groups: answers of another model or task
+    are longer or shorter by a factor, more than by a number of tokens."""
+    wider: float
+    """What its scale is multiplied with on top."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> History:
+        """Works it out."""
+        advantage, compared = _shrunk(groups, "advantage", 0.0), groups[-1].compared if groups else 0.0
+        return cls(
+            groups=tuple(groups),
+            probabilities=_blended([group for group in groups if group.mass > 0]),
+            levels=adjusted(groups[0].shift) if groups else LEVELS,
+            trust=compared / (compared + _PRIOR) / (1 + math.exp(_DOUBT - _EVIDENCE * advantage)),
+            factor=math.exp(_shrunk(groups, "bias", 0.0)),
+            wider=math.sqrt(max(0.05, _shrunk(groups, "square", 1.0))),
+        )
 
 
-def correction(groups: Sequence[Group]) -> tuple[float, float]:
-    """What the prompt model's location and scale are multiplied with for these groups, and what its scale is on top.
-
-    Answers of another model or task are longer or shorter by a factor, more than by a number of tokens.
-    """
-    return math.exp(_shrunk(groups, "bias", 0.0)), math.sqrt(max(0.05, _shrunk(groups, "square", 1.0)))
+def _blended(groups: Sequence[Group]) -> _Floats | None:
+    if not groups:
+        return None
+    shares: list[float] = []
+    for group in groups:
+        parents = _PRIOR if shares else 0.0
+        whole = group.mass + parents
+        shares = [share * parents / whole for share in shares]
+        shares.append(1 / whole)
+    blended: _Floats = np.array(shares) @ np.array([group.counts for group in groups])
+    return blended
 
 
 def _shrunk(groups: Sequence[Group], name: str, value: float) -> float:

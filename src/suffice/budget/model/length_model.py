@@ -12,9 +12,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from suffice.budget.model.calibration import LEVELS, adjusted, covered_if_cut, moved
-from suffice.budget.model.distribution import BINS, EDGES, LengthPrediction, bin_of, grid_quantiles
-from suffice.budget.model.history import Group, Groups, blended, correction, groups_of, trust_in_history
+from suffice.budget.model.calibration import LEVELS, covered_if_cut, moved
+from suffice.budget.model.distribution import EDGES, LengthPrediction, bin_of, grid_quantiles
+from suffice.budget.model.history import Group, Groups, History, groups_of
 from suffice.budget.model.prompt_model import LEVELS as SHAPE_LEVELS
 from suffice.budget.model.prompt_model import Outlook, PromptModel, to_scale, to_tokens
 from suffice.budget.model.state import packed, read_state, write_state
@@ -31,7 +31,8 @@ _NOBODY_KNOWS = (math.log(250), 1.2)
 """Median and spread of log length before anything is known: Qwen2.5-7B on IFEval, its spread half as much again."""
 _EDGES_SCALED = to_scale(np.maximum(EDGES[1:], 0.0))
 _REMEMBERED = 4096
-"""Prompts whose outlook is remembered, some 200 bytes each."""
+"""Prompts whose outlook is remembered, some 200 bytes each; and, between two answers, what was foreseen."""
+_HISTORIES = 256  # some 4 KB each
 _SMALL = 0.1  # so that a length of 0 has a logarithm
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
@@ -86,6 +87,8 @@ class LengthModel:
         self._groups = Groups(capacity, len(LEVELS))
         self._lock = threading.Lock()
         self._outlooks: dict[bytes, Outlook] = {}  # of the newest prompts, by their digests
+        self._histories: dict[tuple[bytes, ...], History] = {}  # since the last answer was learned
+        self._foreseen: dict[Asked, LengthPrediction] = {}  # likewise
         self.card: dict[str, Any] = {}
         """What the model was trained on and how well it did, as JSON; saved with it."""
 
@@ -153,8 +156,15 @@ class LengthModel:
     def foresee(self, asked: Asked) -> LengthPrediction:
         """The distribution of the answer's length."""
         with self._lock:
-            groups, outlook = self._groups.known(asked.groups), asked.outlook
-            return LengthPrediction(_LEVELS, self._quantiles(groups, outlook).tolist(), self._source(groups, outlook))
+            found = self._foreseen.get(asked)
+            if found is None:
+                history, outlook = self._history(asked.groups), asked.outlook
+                quantiles = self._quantiles(history, self._prompt_cumulative(history, outlook), outlook)
+                found = LengthPrediction(_LEVELS, quantiles.tolist(), self._source(history, outlook))
+                if len(self._foreseen) >= _REMEMBERED:
+                    self._foreseen.clear()
+                self._foreseen[asked] = found
+            return found
 
     def observe(self, record: Mapping[str, Any]) -> None:
         """Learn from one answer: its record with `output_tokens`. Costs as much as a prediction.
@@ -173,21 +183,20 @@ class LengthModel:
             tokens: its length.
             cut: whether something ended it, so that its own length is at least this.
         """
-        bin_ = bin_of(tokens)
         with self._lock:
-            known = self._groups.known(asked.groups)
-            history = blended(known)
-            quantiles = self._quantiles(known, asked.outlook) if asked.predicted else None
+            history = self._history(asked.groups)
+            said = self._prompt_cumulative(history, asked.outlook) if asked.predicted else None
             groups = self._groups.touch(asked.groups)
-            if quantiles is not None:
+            if asked.predicted:
+                quantiles = self._quantiles(history, said, asked.outlook)
                 covered = covered_if_cut(tokens, quantiles) if cut else (tokens <= quantiles).astype(np.float64)
                 groups[0].shift = moved(groups[0].shift, covered)
                 if not cut:
-                    said = self._prompt_cumulative(known, asked.outlook)
-                    _compare(groups, history, said, correction(known), tokens, asked.outlook)
-            weights = _spread(bin_, history if cut else None)
+                    _compare(groups, history, said, tokens, asked.outlook)
+            where = _spread(bin_of(tokens), history.probabilities if cut else None)
             for group in groups:
-                group.add(weights)
+                group.add(*where)
+            self._forget()
 
     def untaught(self) -> LengthModel:
         """A model with the same training and no traffic of its own yet. What was trained is shared, not copied."""
@@ -243,35 +252,46 @@ class LengthModel:
         """Take over, for good, what `other` has learned from traffic; what this model was trained on stays."""
         with self._lock:
             self._groups = other._groups
+            self._forget()
 
-    def _quantiles(self, groups: Sequence[Group], outlook: Outlook | None) -> _Floats:
-        """Calibrated tokens at `calibration.LEVELS`."""
-        levels = adjusted(groups[0].shift if groups else np.zeros(len(LEVELS)))
-        history = blended(groups)
-        if history is None and outlook is not None and self._prompt is not None:
-            shape = np.interp(levels, SHAPE_LEVELS, self._prompt.shape)
+    def _history(self, keys: tuple[bytes, ...]) -> History:
+        """What these groups say: many requests that come between two answers ask the same ones."""
+        found = self._histories.get(keys)
+        if found is None:
+            if len(self._histories) >= _HISTORIES:
+                self._histories.clear()
+            found = self._histories[keys] = History.of(self._groups.known(keys))
+        return found
+
+    def _forget(self) -> None:
+        """What was worked out is no longer true."""
+        self._histories.clear()
+        self._foreseen.clear()
+
+    def _quantiles(self, history: History, said: _Floats | None, outlook: Outlook | None) -> _Floats:
+        """Calibrated tokens at `calibration.LEVELS`; `said` is the prompt's word on the grid."""
+        if history.probabilities is None and outlook is not None and self._prompt is not None:
+            shape = np.interp(history.levels, SHAPE_LEVELS, self._prompt.shape)
             # An answer has a whole number of tokens: it is within x tokens exactly if it is within floor(x).
             return np.floor(to_tokens(outlook.location + outlook.scale * shape))
-        if history is None:
+        if history.probabilities is None:
             median, spread = _NOBODY_KNOWS
-            return np.ceil(np.exp(median + spread * _normal_quantiles(levels)))
-        cumulative = history.cumsum()
-        said = self._prompt_cumulative(groups, outlook)
+            return np.ceil(np.exp(median + spread * _normal_quantiles(history.levels)))
+        cumulative = history.probabilities.cumsum()
         if said is not None:
-            trust = trust_in_history(groups)
-            cumulative = trust * cumulative + (1 - trust) * said
-        return grid_quantiles(cumulative, levels)
+            cumulative = history.trust * cumulative + (1 - history.trust) * said
+        return grid_quantiles(cumulative, history.levels)
 
-    def _prompt_cumulative(self, groups: Sequence[Group], outlook: Outlook | None) -> _Floats | None:
+    def _prompt_cumulative(self, history: History, outlook: Outlook | None) -> _Floats | None:
         """The prompt's word on the grid, corrected by how it did for these groups lately."""
-        if outlook is None or self._prompt is None:
+        if outlook is None or self._prompt is None or history.probabilities is None:
             return None
-        factor, wider = correction(groups)
-        z = (_EDGES_SCALED - factor * outlook.location) / (factor * wider * outlook.scale)
+        factor = history.factor
+        z = (_EDGES_SCALED - factor * outlook.location) / (factor * history.wider * outlook.scale)
         cumulative: _Floats = np.interp(z, self._prompt.shape, SHAPE_LEVELS, left=0.0, right=1.0)
         return cumulative
 
-    def _source(self, groups: Sequence[Group], outlook: Outlook | None) -> str:
+    def _source(self, history: History, outlook: Outlook | None) -> str:
         said = []
         if outlook is not None and self._prompt is not None:
             unlike = (
@@ -280,8 +300,8 @@ class LengthModel:
                 else ""
             )
             said.append(f"{self._prompt.rows} training prompts{unlike}")
-        if groups:
-            weight = f" (weight {trust_in_history(groups):.2f})" if said else ""
+        if groups := history.groups:
+            weight = f" (weight {history.trust:.2f})" if said else ""
             whom = "this caller" if len(groups) > 1 else "everyone"
             said.append(f"{groups[-1].answers} earlier answers to {whom}{weight}")
         return " and ".join(said) or "nothing known yet"
@@ -298,36 +318,29 @@ def _length(record: Mapping[str, Any]) -> int:
     return int(tokens)
 
 
-def _spread(bin_: int, history: _Floats | None) -> _Floats:
-    """Where on the grid an answer counts; one that was cut, in the bins above its own, as history has them.
+def _spread(bin_: int, history: _Floats | None) -> tuple[int | slice, float | _Floats]:
+    """Where on the grid an answer counts, and how much of it; one that was cut, in the bins above its own, as history
+    has them.
 
     Redistribution to the right (Efron 1967), which is what Kaplan and Meier's estimate does.
     """
-    weights = np.zeros(BINS)
     above = history[bin_ + 1 :].sum() if history is not None else 0.0
-    if history is not None and above > _FLOOR:
-        weights[bin_ + 1 :] = history[bin_ + 1 :] / above
-    else:
-        weights[bin_] = 1.0
-    return weights
+    if history is None or above <= _FLOOR:
+        return bin_, 1.0
+    return slice(bin_ + 1, None), history[bin_ + 1 :] / above
 
 
 def _compare(
-    groups: Sequence[Group],
-    history: _Floats | None,
-    said: _Floats | None,
-    correction: tuple[float, float],
-    tokens: int,
-    outlook: Outlook | None,
+    groups: Sequence[Group], history: History, said: _Floats | None, tokens: int, outlook: Outlook | None
 ) -> None:
     """Tell every group how probable history and prompt had made this length, and how far the prompt model was off."""
-    if history is None or said is None or outlook is None:
+    if history.probabilities is None or said is None or outlook is None:
         return
-    bin_, length, factor = bin_of(tokens), float(to_scale(tokens)), correction[0]
-    by_prompt = said[bin_] - (said[bin_ - 1] if bin_ else 0.0)
-    advantage = math.log((history[bin_] + _FLOOR) / (by_prompt + _FLOOR))
+    bin_, length = bin_of(tokens), math.sqrt(math.sqrt(tokens))
+    by_prompt = float(said[bin_]) - (float(said[bin_ - 1]) if bin_ else 0.0)
+    advantage = math.log((float(history.probabilities[bin_]) + _FLOOR) / (by_prompt + _FLOOR))
     ratio = math.log((length + _SMALL) / (max(outlook.location, 0.0) + _SMALL))
-    z = (length - factor * outlook.location) / (factor * outlook.scale)
+    z = (length - history.factor * outlook.location) / (history.factor * outlook.scale)
     for group in groups:
         group.compare(advantage, ratio, z)
 
