@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from suffice.engines.base import GenerationRequest, Message
+from suffice.engines.wire_json import load
 from suffice.errors import UsageError
 
 __all__ = [
@@ -163,7 +164,7 @@ def estimate_tokens(
 def error_message(body: str) -> str:
     """The server's own words out of the body of an error: OpenAI's shape, FastAPI's, plain text or HTML; one line."""
     try:
-        found = json.loads(body)
+        found = load(body)
     except ValueError:
         found = _html_text(body) if "<html" in body.lower() else body
     while isinstance(found, dict):
@@ -195,7 +196,7 @@ def one_line(text: str) -> str:
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object; empty if the text is something else."""
     try:
-        found = json.loads(text)
+        found = load(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from typing import Any
 
@@ -11,6 +10,7 @@ import aiohttp
 
 from suffice.engines.base import GenerationRequest
 from suffice.engines.openai_api import addresses, api_key, error_message
+from suffice.engines.wire_json import dump
 from suffice.errors import EngineError, UsageError
 
 __all__ = ["NETWORK_ERRORS", "OpenAIClient", "drain", "read_body"]
@@ -75,7 +75,7 @@ class OpenAIClient:
         """
         return await self._http.post(
             url,
-            data=json.dumps(body).encode(),
+            data=dump(body),
             headers={**_STREAM_HEADERS, "X-Request-Id": request.id, **request.trace_context},
             timeout=self._streaming,
             allow_redirects=False,

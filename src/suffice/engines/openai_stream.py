@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -11,6 +10,7 @@ from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.openai_api import error_message, estimate_tokens, one_line, text_of
 from suffice.engines.openai_logprobs import token_logprobs
 from suffice.engines.tool_calls import ToolCalls
+from suffice.engines.wire_json import load
 from suffice.errors import EngineError
 
 __all__ = ["AnswerReader"]
@@ -87,7 +87,7 @@ class AnswerReader:
 
     def _decode(self, data: str) -> dict[str, Any]:
         try:
-            event = json.loads(data)
+            event = load(data)
         except ValueError:
             event = None
         if not isinstance(event, dict):

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Scope
 
 from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
+from suffice.engines.wire_json import dump
 from suffice.schedule import Pool
-from suffice.serve import routes, sse
+from suffice.serve import routes
 from suffice.serve.config import ServeSettings, check_exposure
 from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
@@ -161,5 +162,5 @@ def _write_access_line(scope: Scope, exchange: Exchange) -> None:
         "seconds": round(exchange.seconds, 4),
         **exchange.facts,
     }
-    sys.stdout.write(f"{sse.dump(line).decode()}\n")
+    sys.stdout.write(f"{dump(line).decode()}\n")
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from starlette.types import Receive, Scope, Send
 
 from suffice.engines.base import Usage
+from suffice.engines.wire_json import dump
 from suffice.errors import EngineError, SufficeError
 from suffice.schedule import Pool
 from suffice.serve import sse
@@ -202,7 +203,7 @@ class Generate:
             what = reply.finish.what if reply.finish else ""
             raise ticket.engine_error or EngineError(what or "the engine ended the answer")
         if not ticket.wanted.stream:
-            await send_bytes(send, sse.dump(reply.whole()))
+            await send_bytes(send, dump(reply.whole()))
             return
         if not ticket.exchange.status:
             await self._send_piece(ticket, b"", send)

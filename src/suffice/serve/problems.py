@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
+from suffice.engines.wire_json import dump
 from suffice.errors import EngineError, PromptTooLongError, SufficeError, UsageError
 from suffice.schedule.admission import QueueFullError
 
@@ -47,7 +47,7 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
         """The error object that OpenAI's clients read."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return dump({"error": error})
 
 
 def problem_of(error: SufficeError) -> Problem:

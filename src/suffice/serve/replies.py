@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from suffice.budget import Budget
 from suffice.engines.base import Finish, TokenLogprob
 from suffice.engines.openai_logprobs import chat_logprobs, completion_logprobs
+from suffice.engines.wire_json import dump
 from suffice.serve import sse
 from suffice.serve.gathered import Gathered
 from suffice.serve.wire import Wanted
@@ -83,7 +84,7 @@ class Reply:
         if answer.frame is None:  # all pieces share it
             before, after = self._event(answer, "\0").split(b'"\\u0000"')
             answer.frame = before, after
-        return answer.frame[0] + sse.dump(event.text) + answer.frame[1]
+        return answer.frame[0] + dump(event.text) + answer.frame[1]
 
     def thought(self, answer: Gathered, text: str) -> bytes:
         """The event of a stream for a piece of thinking; nothing, where the API has no place for it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from suffice.serve import sse
+from suffice.engines.wire_json import dump
 from suffice.serve.exchange import send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.openapi import document
@@ -57,7 +57,7 @@ async def list_models(service: Service, scope: Scope, receive: Receive, send: Se
         for model in service.models.values()
         if not caller.models or model.name in caller.models
     ]
-    await send_bytes(send, sse.dump({"object": "list", "data": models}))
+    await send_bytes(send, dump({"object": "list", "data": models}))
 
 
 async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,12 +73,12 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)
     tier, decided = await decide(model.session, wanted.request, tier, caller)
     said = {"object": "suffice.budget", "model": model.name, "tier": tier.name, "budget": decided.to_dict()}
-    await send_bytes(send, sse.dump(said))
+    await send_bytes(send, dump(said))
 
 
 async def health(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /health`: the process is alive."""
-    await send_bytes(send, sse.dump({"status": "ok"}))
+    await send_bytes(send, dump({"status": "ok"}))
 
 
 async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +88,7 @@ async def ready(service: Service, scope: Scope, receive: Receive, send: Send) ->
         state = await model.pool.health()
         reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]
     said = {"ready": not reasons, "reasons": reasons}
-    await send_bytes(send, sse.dump(said), status=503 if reasons else 200)
+    await send_bytes(send, dump(said), status=503 if reasons else 200)
 
 
 async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +98,7 @@ async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) 
 
 async def openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /openapi.json`."""
-    await send_bytes(send, sse.dump(document(service.tiers, remote=service.remote)))
+    await send_bytes(send, dump(document(service.tiers, remote=service.remote)))
 
 
 def static(name: str) -> Handler:

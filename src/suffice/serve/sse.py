@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-__all__ = ["DONE", "HEADERS", "dump", "event"]
+from suffice.engines.wire_json import dump
+
+__all__ = ["DONE", "HEADERS", "event"]
 
 DONE = b"data: [DONE]\n\n"
 """The end of a stream, as OpenAI's clients look for it."""
 
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 """Nothing between here and the reader may hold events back."""
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def dump(value: Any) -> bytes:
-    """Compact JSON."""
-    return _encode(value).encode()
 
 
 def event(value: Any) -> bytes:
