@@ -18,7 +18,7 @@ import uvicorn
 from suffice.engines.base import Engine
 from suffice.serve.app import build_app, open_service
 from suffice.serve.config import ServeSettings
-from suffice.serve.protocol import BoundedHead
+from suffice.serve.protocol import Connection
 from suffice.serve.service import Service
 
 LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))
@@ -93,7 +93,7 @@ def serving(engines: Engine | Sequence[Engine], **settings: Any) -> Iterator[Ser
 
     async def main() -> None:
         async with open_service(ServeSettings(port=0, **{"access_log": False} | settings), several) as service:
-            config = uvicorn.Config(build_app(service), http=BoundedHead, port=0, lifespan="off", log_level="error")
+            config = uvicorn.Config(build_app(service), http=Connection, port=0, lifespan="off", log_level="error")
             server = uvicorn.Server(config)
             box.update(service=service, server=server, loop=asyncio.get_running_loop())
             task = asyncio.create_task(server.serve())

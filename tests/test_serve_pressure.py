@@ -200,7 +200,7 @@ def test_what_does_not_end_in_time_is_told_so_and_written_down(server: FakeOpenA
         response.readline()
         running.send_signal(signal.SIGTERM)
         rest = response.read()
-        assert b'"code": "shutting_down"' in rest
+        assert b'"code":"shutting_down"' in rest
         assert rest.endswith(b"data: [DONE]\n\n")
         assert running.wait(20) == 0
         assert rows(tmp_path / "serve.db") == [("error", 2)]

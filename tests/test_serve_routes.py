@@ -304,14 +304,16 @@ def test_a_loop_is_ended_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_ends_its_generation(stream: bool) -> None:
-    engine = ScriptedEngine("x" * 900, slow=True)
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_a_client_that_goes_away_ends_its_generation(stream: bool, size: int) -> None:
+    engine = ScriptedEngine(LONG, context=5000, slow=True)
     with serving(engine) as server:
         import http.client
         import json
 
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        connection.request("POST", "/v1/chat/completions", json.dumps({"messages": USER, "stream": stream}))
+        body = {"messages": USER, "stream": stream, "user": "x" * size}  # a long body: the server pauses its reading
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
         wait_for(lambda: engine.running)
         connection.close()
         wait_for(lambda: engine.cancelled)

@@ -1,4 +1,4 @@
-"""JSON as it goes over the wire: by orjson, and by the standard library where that is too strict for what servers send."""
+"""JSON as it goes over the wire: by orjson, or by the standard library where orjson is too strict for servers."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route, Router
@@ -16,7 +15,6 @@ from starlette.types import ASGIApp, Scope
 
 from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
-from suffice.engines.wire_json import dump
 from suffice.schedule import Pool
 from suffice.serve import routes
 from suffice.serve.config import ServeSettings, check_exposure
@@ -85,6 +83,8 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             yield service
         finally:
             await _until_released(service)
+            if service.access_log is not None:
+                service.access_log.write()
 
 
 def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> Traffic | None:
@@ -123,8 +123,8 @@ def build_app(service: Service) -> ASGIApp:
 
     def ended(scope: Scope, exchange: Exchange) -> None:
         service.metrics.response(service.route(scope["path"]), exchange.status)
-        if service.settings.access_log:
-            _write_access_line(scope, exchange)
+        if service.access_log is not None:
+            service.access_log.add(scope, exchange)
 
     return Observed(router, ended, service.tickets.__contains__, lambda: service.draining)
 
@@ -150,17 +150,3 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/", routes.static("index.html")),
         *(get(f"/{name}", routes.static(name)) for name in routes.ASSETS),
     ]
-
-
-def _write_access_line(scope: Scope, exchange: Exchange) -> None:
-    line = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "id": exchange.request_id,
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": exchange.status,
-        "seconds": round(exchange.seconds, 4),
-        **exchange.facts,
-    }
-    sys.stdout.write(f"{dump(line).decode()}\n")
-    sys.stdout.flush()

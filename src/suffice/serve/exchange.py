@@ -132,30 +132,30 @@ async def send_bytes(send: Send, body: bytes, *, status: int = 200, kind: str = 
 class UntilGone:
     """Runs its block only while the client is there: when it goes, the block is cancelled at once, and `gone` is set.
 
-    The request's body must have been read.
+    Args:
+        scope: of the request, from `protocol.Connection`; its body must have been read.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, scope: Scope) -> None:
+        self._watchers: set[Callable[[], None]] = scope["extensions"]["suffice.gone"]
+        self._task: asyncio.Task[Any] | None = None
         self.gone = False
 
-    async def __aenter__(self) -> UntilGone:
+    def __enter__(self) -> UntilGone:
         self._task = asyncio.current_task()
-        self._watcher = asyncio.create_task(self._watch())
+        self._watchers.add(self._tell)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._watcher.cancel()
+        self._watchers.discard(self._tell)
         if self.gone and self._task is not None and kind is asyncio.CancelledError:
             self._task.uncancel()
             return True
         return False
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _tell(self) -> None:
         self.gone = True
         if self._task is not None:
             self._task.cancel()

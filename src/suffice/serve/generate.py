@@ -49,7 +49,8 @@ class Generate:
         tier = scope["path_params"].get("tier")  # of /infer/{tier}
         caller = service.caller(scope, tier)
         body = parse_object(await read_body(receive, service.settings.max_body_bytes))
-        wanted = self.read(body, exchange.request_id, passes_on=service.remote)
+        origin = service.origin(scope, caller, scope["path"])
+        wanted = self.read(body, origin, passes_on=service.remote)
         if tier is not None:
             if wanted.tier not in (None, tier):
                 raise Problem(400, f"this path is the tier {tier}: leave out tier, or ask /infer/{wanted.tier}")
@@ -57,10 +58,10 @@ class Generate:
         if wanted.choices > service.settings.max_choices:
             message = f"{wanted.choices} answers (n times prompts): at most {service.settings.max_choices} to a request"
             raise Problem(400, message, param="prompt" if wanted.more else "n", code="invalid_value")
-        wanted = service.named(wanted, caller, scope["path"])
-        ticket = Ticket(wanted, caller, exchange, service.route(scope["path"]))
-        service.begin(ticket, scope)
-        async with UntilGone(receive) as connection:
+        ticket = Ticket(wanted, caller, exchange, origin.route)
+        if service.spans is not None:
+            service.spans.begin(ticket, origin.trace_context)
+        with UntilGone(scope) as connection:
             try:
                 await self._answer(ticket, send)
             finally:
@@ -122,10 +123,7 @@ class Generate:
         reply, wanted = ticket.reply, ticket.wanted
         assert reply is not None
         streams = [
-            session.stream(
-                replace(request, tier=reply.tier, trace_context=ticket.trace_context), reply.budgets[index // wanted.n]
-            )
-            for index, request in enumerate(wanted.requests)
+            session.stream(request, reply.budgets[index // wanted.n]) for index, request in enumerate(wanted.requests)
         ]
         if len(streams) == 1:
             await self._one(ticket, streams[0], send)

@@ -1,10 +1,13 @@
-"""uvicorn's HTTP protocol, with an end to how long the head of a request may be: uvicorn itself sets none."""
+"""uvicorn's HTTP protocol, with two things more: an end to how long the head of a request may be, and word at once when
+a client goes, without a task for each request that waits for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["BoundedHead"]
+__all__ = ["Connection"]
 
 _MAX_HEAD = 64 << 10  # bytes, as in uvicorn's other protocol
 _TOO_LARGE = (
@@ -12,16 +15,35 @@ _TOO_LARGE = (
 )
 
 
-class BoundedHead(HttpToolsProtocol):
-    """A connection. One that sends a head without an end is answered with 431 and closed."""
+class Connection(HttpToolsProtocol):
+    """A connection. One that sends a head without an end is answered with 431 and closed.
+
+    `scope["extensions"]["suffice.gone"]` of each request is a set of functions, which are called when the client goes.
+    """
 
     _in_head = True
     _head = 0
+    _gone: set[Callable[[], None]] | None = None
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._in_head, self._head = True, 0
         super().on_message_begin()
+        if self._gone is None:
+            self._gone = set()
+        self.scope["extensions"] = {"suffice.gone": self._gone}  # type: ignore[dict-item]
+
+    def on_message_complete(self) -> None:
+        """Its body is whole; uvicorn may have stopped reading for it, and nobody would see the client go."""
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client went, or was closed."""
+        super().connection_lost(exc)
+        for tell in tuple(self._gone or ()):
+            tell()
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""

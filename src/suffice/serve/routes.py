@@ -65,10 +65,10 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     caller = service.caller(scope)
     body = parse_object(await read_body(receive, service.settings.max_body_bytes))
     read = read_completion if "prompt" in body and "messages" not in body else read_chat
-    wanted = read(body, scope["exchange"].request_id, passes_on=service.remote)
+    path = "/v1/completions" if read is read_completion else "/v1/chat/completions"
+    wanted = read(body, service.origin(scope, caller, path), passes_on=service.remote)
     if wanted.more:
         raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
-    wanted = service.named(wanted, caller, "/v1/completions" if read is read_completion else "/v1/chat/completions")
     model = service.model(wanted.model, caller)
     tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)
     tier, decided = await decide(model.session, wanted.request, tier, caller)

@@ -18,7 +18,7 @@ from suffice.engines import Engine
 from suffice.errors import UsageError
 from suffice.serve.app import build_app, engines_of, open_service
 from suffice.serve.config import ServeSettings
-from suffice.serve.protocol import BoundedHead
+from suffice.serve.protocol import Connection
 from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
@@ -110,7 +110,7 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
 
     return uvicorn.Config(
         application,
-        http=BoundedHead,
+        http=Connection,
         lifespan="off",
         log_level="warning",
         access_log=False,

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from suffice.budget.types import Tier
 from suffice.schedule import Admission, Pool
+from suffice.serve.access import AccessLog
 from suffice.serve.accounts import row_of
 from suffice.serve.callers import Caller, check_known, check_tier
 from suffice.serve.config import ServeSettings
@@ -23,7 +24,7 @@ from suffice.serve.quotas import Quotas
 from suffice.serve.spans import Spans, trace_context
 from suffice.serve.ticket import Ticket
 from suffice.serve.tiers import AUTO, find_tier, load_budgeter
-from suffice.serve.wire import Wanted
+from suffice.serve.wire import Origin
 from suffice.session import Session
 
 __all__ = ["ServedModel", "Service"]
@@ -69,6 +70,7 @@ class Service:
     ) -> None:
         self.settings, self.models, self.remote = settings, models, remote
         self.spans, self.prompts = spans, prompts
+        self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
@@ -115,14 +117,13 @@ class Service:
         known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
         return path if known else "other"
 
-    def named(self, wanted: Wanted, caller: Caller, path: str) -> Wanted:
-        """The same with who asks, and where: the length model tells them apart.
+    def origin(self, scope: Scope, caller: Caller, path: str) -> Origin:
+        """Who asks, and where.
 
         All who have no key are no client: their routes and system prompts say more than they have in common.
         """
-        client, route = caller.key_id or None, self.route(path)
-        request, *more = (replace(each, client=client, route=route) for each in wanted.prompts)
-        return replace(wanted, request=request, more=tuple(more))
+        context = trace_context(scope["headers"]) if self.remote or self.spans is not None else {}
+        return Origin(scope["exchange"].request_id, caller.key_id or None, self.route(path), context)
 
     def reload(self) -> None:
         """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.
@@ -149,13 +150,6 @@ class Service:
                 403, f"this key does not permit the model {found.name}", param="model", code="model_not_permitted"
             )
         return found
-
-    def begin(self, ticket: Ticket, scope: Scope) -> None:
-        """The request takes part in its caller's trace, and so will an upstream."""
-        if self.remote or self.spans is not None:
-            ticket.trace_context = trace_context(scope["headers"])
-        if self.spans is not None:
-            self.spans.begin(ticket)
 
     async def admit(self, ticket: Ticket, tier: Tier) -> None:
         """Take what the request needs, waiting for its turn.

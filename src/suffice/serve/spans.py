@@ -100,15 +100,15 @@ class Spans:
         self._propagator = TraceContextTextMapPropagator()
         self._ended = 0
 
-    def begin(self, ticket: Ticket) -> None:
-        """Begin the ticket's span, a child of its caller's, and make its trace context that of the span."""
+    def begin(self, ticket: Ticket, trace_context: dict[str, str]) -> None:
+        """Begin the ticket's span, a child of its caller's, and make the trace context that of the span."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        parent = self._propagator.extract(ticket.trace_context)
+        parent = self._propagator.extract(trace_context)
         began = time.time_ns() - round(ticket.exchange.seconds * 1e9)
         ticket.span = self._tracer.start_span(_operation(ticket.route), parent, SpanKind.SERVER, start_time=began)
-        ticket.trace_context = {}
-        self._propagator.inject(ticket.trace_context, set_span_in_context(ticket.span))
+        trace_context.clear()
+        self._propagator.inject(trace_context, set_span_in_context(ticket.span))
 
     def end(self, span: Span, ticket: Ticket, row: Mapping[str, Any]) -> None:
         """End a span.

@@ -38,8 +38,6 @@ class Ticket:
     reservation: Reservation | None = None
     outbox: Outbox | None = None
     """The stream, once it has begun."""
-    trace_context: dict[str, str] = field(default_factory=dict)
-    """Headers that make an upstream's spans part of the caller's trace."""
     span: Span | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from suffice.budget import Budget, Budgeter
@@ -52,11 +51,11 @@ async def decide(session: Session, request: Request, tier: Tier | None, caller: 
         PromptTooLongError, UsageError, EngineError: as `Session.decide`.
     """
     if tier is not None:
-        return tier, await session.decide(replace(request, tier=tier.name))
+        return tier, await session.decide(request, tier=tier.name)
     permitted = permitted_tiers(caller, session.budgeter.tiers)
     if not permitted:
         raise Problem(403, "this key permits none of the tiers that this server has", code="tier_not_permitted")
-    budget = await session.decide(replace(request, tier=permitted[-1].name))
+    budget = await session.decide(request, tier=permitted[-1].name)
     needed = budget.reservation if request.max_new_tokens == "auto" else budget.max_new_tokens
     return next(each for each in permitted if each.max_new_tokens >= needed), budget
 

@@ -12,7 +12,7 @@ from suffice.serve.problems import Problem
 from suffice.serve.tools import read_calls, read_tools
 from suffice.session import Request
 
-__all__ = ["Wanted", "read_chat", "read_completion", "read_infer"]
+__all__ = ["Origin", "Wanted", "read_chat", "read_completion", "read_infer"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MAX_STOP_WORDS = 16
@@ -69,6 +69,18 @@ _HARMLESS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a request has beside its JSON: its id, who asks, and where."""
+
+    id: str
+    client: str | None
+    """For the length model."""
+    route: str
+    trace_context: dict[str, str]
+    """Headers that make an upstream's spans part of the caller's trace."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """One request as it came over the wire."""
 
@@ -119,12 +131,12 @@ class Wanted:
 _MOST_PROMPTS = 2048  # as many as OpenAI takes; `max_choices` allows fewer
 
 
-def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+def read_chat(body: dict[str, Any], origin: Origin, *, passes_on: bool) -> Wanted:
     """OpenAI's chat completions.
 
     Args:
         body: the JSON object.
-        request_id: of the new request.
+        origin: of the new request.
         passes_on: whether fields that Suffice does not know go on to a server that may.
 
     Raises:
@@ -137,21 +149,21 @@ def read_chat(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Want
         raise Problem(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     logprobs = top or 0 if wanted_logprobs else None
     tools = read_tools(fields, passes_on)
-    return _wanted(fields, passes_on, messages=messages, tools=tools, logprobs=logprobs, id=request_id)
+    return _wanted(fields, origin, passes_on, messages=messages, tools=tools, logprobs=logprobs)
 
 
-def read_completion(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+def read_completion(body: dict[str, Any], origin: Origin, *, passes_on: bool) -> Wanted:
     """OpenAI's completions: raw text to go on with. Arguments as in `read_chat`."""
     fields = Fields(body)
     first, *more = _prompts(fields.take("prompt"))
     if fields.left.get("logprobs") is False:  # a number in this API
         fields.take("logprobs")
     logprobs = fields.integer("logprobs", 0, _TOP_LOGPROBS)
-    wanted = _wanted(fields, passes_on, **first, logprobs=logprobs, id=request_id)
+    wanted = _wanted(fields, origin, passes_on, **first, logprobs=logprobs)
     return replace(wanted, more=tuple(replace(wanted.request, **each) for each in more)) if more else wanted
 
 
-def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wanted:
+def read_infer(body: dict[str, Any], origin: Origin, *, passes_on: bool) -> Wanted:
     """`/infer/TIER`: `prompt` is what the user says; or `messages` as in chat. Arguments as in `read_chat`."""
     fields = Fields(body)
     system, prompt, given = fields.text("system"), fields.text("prompt"), fields.take("messages")
@@ -168,14 +180,15 @@ def read_infer(body: dict[str, Any], request_id: str, *, passes_on: bool) -> Wan
         if name in fields.left and not neutral(fields.take(name)):
             message = f"{name} is not supported on /infer: ask /v1/chat/completions"
             raise Problem(400, message, param=name, code="unsupported_parameter")
-    return _wanted(fields, passes_on, messages=messages, id=request_id)
+    return _wanted(fields, origin, passes_on, messages=messages)
 
 
-def _wanted(fields: Fields, passes_on: bool, **own: Any) -> Wanted:
+def _wanted(fields: Fields, origin: Origin, passes_on: bool, **own: Any) -> Wanted:
     """What all APIs have in common.
 
     Args:
         fields: what is left of the body.
+        origin: as for `read_chat`.
         passes_on: as for `read_chat`.
         own: fields of the session's `Request` that were read already: the prompt, and what only one API has.
     """
@@ -200,6 +213,10 @@ def _wanted(fields: Fields, passes_on: bool, **own: Any) -> Wanted:
         stop_words=stop_words,
         keep_stop_words=keep,
         extra=extra,
+        client=origin.client,
+        route=origin.route,
+        trace_context=origin.trace_context,
+        id=origin.id,
     )
     return Wanted(request, model, tier, stream, bool(options.get("include_usage")), strict, ignored, n)
 

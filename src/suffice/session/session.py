@@ -35,8 +35,8 @@ class Session:
         self._ratios: TextRatios | None = None
         self._measuring = asyncio.Lock()
 
-    async def decide(self, request: Request) -> Budget:
-        """The budget for a request, nothing generated.
+    async def decide(self, request: Request, *, tier: str | None = None) -> Budget:
+        """The budget for a request, nothing generated; `tier` in place of the request's own.
 
         Raises:
             PromptTooLongError: the prompt leaves no room for an answer.
@@ -51,7 +51,7 @@ class Session:
             request.prompt if request.prompt is not None else request.messages,
             max_new_tokens=request.max_new_tokens,
             max_length=request.max_length,
-            tier=request.tier,
+            tier=tier or request.tier,
             context=capacity.context_tokens,
             prompt_tokens=count.tokens if count.exact else None,
             model_default=capacity.default_max_new_tokens,
