@@ -22,7 +22,7 @@ __all__ = ["Ledger"]
 _LOG = logging.getLogger("suffice.serve")
 
 _WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
-_BATCH = 500
+_BATCH = 2000
 _READ_EVERY = 2.0  # seconds until a revoked key is refused
 _BACKLOG = 200_000  # rows kept while the database is away; how many more there were is said
 _JOIN_SECONDS = 5.0  # beyond the patience, for a database that hangs

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from suffice.engines.wire_json import dump, load
 from suffice.errors import UsageError
 
 __all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "prompt_rows", "request_rows"]
@@ -172,7 +173,9 @@ class Store:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
             if parsed.drivername == "postgresql+psycopg":
                 parsed = parsed.set(query={**_POSTGRESQL, **parsed.query})
-            self._engine = sa.create_engine(parsed, pool_pre_ping=True)
+            self._engine = sa.create_engine(
+                parsed, pool_pre_ping=True, json_serializer=lambda value: dump(value).decode(), json_deserializer=load
+            )
             if parsed.drivername.startswith("sqlite"):
                 sa.event.listen(self._engine, "connect", _set_up_sqlite)
             self._migrate()
@@ -281,13 +284,22 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.max(request_rows.c.row))) or 0)
 
-    def rows_after(self, row: int, most: int, missed: Collection[int] = ()) -> Sequence[Mapping[str, Any]]:
-        """The first requests whose number is above `row`, in order, and those of `missed` that are there by now."""
-        query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row)
+    def rows_after(
+        self, row: int, most: int, missed: Collection[int] = (), own: str | None = None
+    ) -> tuple[Sequence[int], Sequence[Mapping[str, Any]]]:
+        """Numbers of the first requests above `row`, in order, behind those of `missed` that are there by now; and what
+        others than the replica `own` wrote under these numbers."""
+        number = request_rows.c.row
+        there, theirs = sa.select(number).order_by(number), request_rows.c.replica.is_distinct_from(own)
+        lessons = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).where(theirs).order_by(number)
         with self._engine.connect() as connection:
-            late = connection.execute(query.where(request_rows.c.row.in_(missed))).mappings().all() if missed else ()
-            fresh = connection.execute(query.where(request_rows.c.row > row).limit(most)).mappings().all()
-            return [dict(each) for each in (*late, *fresh)]
+            late = connection.scalars(there.where(number.in_(missed))).all() if missed else []
+            fresh = connection.scalars(there.where(number > row).limit(most)).all()
+            rows = list(connection.execute(lessons.where(number.in_(late))).mappings()) if late else []
+            if fresh:  # between two numbers, because thousands of them are too many for a statement
+                rows += connection.execute(lessons.where(number.between(fresh[0], fresh[-1]))).mappings()
+            known = {*late, *fresh}
+            return [*late, *fresh], [dict(each) for each in rows if each["row"] in known]
 
     def newest_rows(self, most: int) -> Sequence[Mapping[str, Any]]:
         """The last requests, the oldest of them first."""

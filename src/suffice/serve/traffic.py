@@ -80,18 +80,17 @@ class Traffic:
         self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
         if self._behind:
             self._row = max(self._row, self._store.last_row() - _CATCH_UP)
-        found = self._store.rows_after(self._row, _LOOK, tuple(self._missing))
-        for row in found:
-            number = row["row"]
+        numbers, others = self._store.rows_after(self._row, _LOOK, tuple(self._missing), self._replica)
+        for number in numbers:
             if number > self._row:  # PostgreSQL numbers rows before they are there: those between may come later
                 if number - self._row <= _GAP:
                     self._missing |= dict.fromkeys(range(self._row + 1, number), now)
                 self._row = number
             self._missing.pop(number, None)
-            if row["replica"] != self._replica:
-                self.learn(self._lessons(row))
+        for row in others:
+            self.learn(self._lessons(row))
         self._missing = dict(list(self._missing.items())[-_GAP:])
-        self._behind = len(found) >= _LOOK
+        self._behind = len(numbers) >= _LOOK
 
     def _lessons(self, row: Mapping[str, Any]) -> list[Lesson]:
         """What a row teaches; one of a replica without a length model, or of an earlier release, who asked alone."""

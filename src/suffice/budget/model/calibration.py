@@ -29,7 +29,7 @@ def adjusted(shift: _Floats) -> _Floats:
 
 def moved(shift: _Floats, covered: _Floats) -> _Floats:
     """The shift after one more answer; `covered` says which quantiles it did not exceed: 1, 0, or how probably."""
-    return np.clip(shift + _STEP * (LEVELS - covered), -_MOST, _MOST)
+    return np.minimum(np.maximum(shift + _STEP * (LEVELS - covered), -_MOST), _MOST)  # np.clip is several times slower
 
 
 def covered_if_cut(tokens: int, quantiles: _Floats) -> _Floats:

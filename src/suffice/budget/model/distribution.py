@@ -61,6 +61,7 @@ class LengthPrediction:
             source: where the prediction comes from, in words.
         """
         self._levels, self._tokens = levels, tokens
+        self._usual: Quantiles | None = None
         self.source = source
         """Where the prediction comes from, in words."""
 
@@ -86,6 +87,8 @@ class LengthPrediction:
         total = math.fsum((above - below) * (low + high) / 2 for below, above, low, high in pairs)
         return total / (self._levels[-1] - self._levels[0])
 
-    def quantiles(self, levels: Sequence[float] = (0.5, 0.9, 0.95, 0.99)) -> Quantiles:
-        """(p, tokens) for each of `levels`, at least one token each."""
-        return tuple((p, max(1, self.quantile(p))) for p in levels)
+    def quantiles(self) -> Quantiles:
+        """(p, tokens) for each p that a budget has, at least one token each."""
+        if self._usual is None:  # many requests may share a prediction
+            self._usual = tuple([(p, max(1, self.quantile(p))) for p in (0.5, 0.9, 0.95, 0.99)])
+        return self._usual

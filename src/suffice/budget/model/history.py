@@ -153,14 +153,20 @@ class History:
     @classmethod
     def of(cls, groups: Sequence[Group]) -> History:
         """Works it out."""
-        advantage, compared = _shrunk(groups, "advantage", 0.0), groups[-1].compared if groups else 0.0
+        advantage, bias, square = 0.0, 0.0, 1.0
+        for group in groups:  # each is drawn to its parents, the less it has been compared
+            own = group.compared / (group.compared + _PRIOR)
+            advantage += own * (group.advantage - advantage)
+            bias += own * (group.bias - bias)
+            square += own * (group.square - square)
+        compared = groups[-1].compared if groups else 0.0
         return cls(
             groups=tuple(groups),
             probabilities=_blended([group for group in groups if group.mass > 0]),
             levels=adjusted(groups[0].shift) if groups else LEVELS,
             trust=compared / (compared + _PRIOR) / (1 + math.exp(_DOUBT - _EVIDENCE * advantage)),
-            factor=math.exp(_shrunk(groups, "bias", 0.0)),
-            wider=math.sqrt(max(0.05, _shrunk(groups, "square", 1.0))),
+            factor=math.exp(bias),
+            wider=math.sqrt(max(0.05, square)),
         )
 
 
@@ -175,9 +181,3 @@ def _blended(groups: Sequence[Group]) -> _Floats | None:
         shares.append(1 / whole)
     blended: _Floats = np.array(shares) @ np.array([group.counts for group in groups])
     return blended
-
-
-def _shrunk(groups: Sequence[Group], name: str, value: float) -> float:
-    for group in groups:
-        value = (group.compared * getattr(group, name) + _PRIOR * value) / (group.compared + _PRIOR)
-    return value

@@ -155,16 +155,16 @@ class LengthModel:
 
     def foresee(self, asked: Asked) -> LengthPrediction:
         """The distribution of the answer's length."""
+        if (known := self._foreseen.get(asked)) is not None:
+            return known
         with self._lock:
-            found = self._foreseen.get(asked)
-            if found is None:
-                history, outlook = self._history(asked.groups), asked.outlook
-                quantiles = self._quantiles(history, self._prompt_cumulative(history, outlook), outlook)
-                found = LengthPrediction(_LEVELS, quantiles.tolist(), self._source(history, outlook))
-                if len(self._foreseen) >= _REMEMBERED:
-                    self._foreseen.clear()
-                self._foreseen[asked] = found
-            return found
+            history, outlook = self._history(asked.groups), asked.outlook
+            quantiles = self._quantiles(history, self._prompt_cumulative(history, outlook), outlook)
+            found = LengthPrediction(_LEVELS, quantiles.tolist(), self._source(history, outlook))
+            if len(self._foreseen) >= _REMEMBERED:
+                self._foreseen.clear()
+            self._foreseen[asked] = found
+        return found
 
     def observe(self, record: Mapping[str, Any]) -> None:
         """Learn from one answer: its record with `output_tokens`. Costs as much as a prediction.
@@ -237,8 +237,7 @@ class LengthModel:
         if self._prompt is None or prompt is None:
             return None
         digest = prompt.digest
-        with self._lock:
-            known = self._outlooks.get(digest)
+        known = self._outlooks.get(digest)
         if known is not None:
             return known
         outlook = self._prompt.outlook(prompt)
