@@ -25,7 +25,7 @@ from suffice.watch.units import Kind, Unit, number_value
 __all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Counter", "Repeats"]
 
 WINDOW = 2048  # units remembered; a longer period cannot be seen
-_MASK = WINDOW - 1
+_ROOM = 256  # units that there is room for at first: most answers need no more
 _BUCKETS = 2 * WINDOW - 1
 _NUMBER = -1  # the symbol of every number
 _LARGEST = 10**15  # values are kept below it
@@ -69,11 +69,10 @@ class Repeats:
     """Follows a stream of units and scores how much of it is repetition."""
 
     def __init__(self) -> None:
-        self._symbols = array("q", bytes(8 * WINDOW))
-        self._values = array("q", bytes(8 * WINDOW))
-        self._steps = array("q", bytes(8 * WINDOW))
-        self._starts = array("q", bytes(8 * WINDOW))
-        self._turns = array("q", bytes(8 * WINDOW))
+        self._mask = _ROOM - 1  # a ring: unit `n` stands at `n & mask`
+        self._symbols, self._values, self._steps, self._starts, self._turns = (
+            array("q", bytes(8 * _ROOM)) for _ in range(5)
+        )
         self._last_after_3 = array("i", b"\xff" * (4 * (_BUCKETS + 1)))  # -1: nowhere
         self._last_after_12 = array("i", self._last_after_3)
         self._last_of_symbol = array("i", self._last_after_3)
@@ -117,7 +116,7 @@ class Repeats:
         """The number that counted last in the present turn; None where none does."""
         if self._count - self._counted > _LASTING * self._lag + 3:
             return None
-        at = self._counted & _MASK
+        at = self._counted & self._mask
         return Counter(self._values[at], self._steps[at], self._lag)
 
     def hold(self) -> None:
@@ -134,7 +133,7 @@ class Repeats:
         lag = max(1, newest - self._source + 1)
         begin, best, score = newest, 0, 0
         for at in range(newest, max(lag, self._count - WINDOW + lag) - 1, -1):
-            same = self._symbols[at & _MASK] == self._symbols[(at - lag) & _MASK]
+            same = self._symbols[at & self._mask] == self._symbols[(at - lag) & self._mask]
             score += 1 if same else -8
             if score >= best:
                 begin, best = at, score
@@ -144,7 +143,14 @@ class Repeats:
         # Where turns differ in length or order the walk ends early; what raised the score is a copy as well.
         second = max(min(begin, self._risen), oldest)
         first = max(second - lag, oldest)
-        return self._starts[first & _MASK], self._starts[second & _MASK]
+        return self._starts[first & self._mask], self._starts[second & self._mask]
+
+    def _grow(self) -> None:
+        """Twice the room. Its last place stays free before the whole window is there: -1, which is nowhere, means it."""
+        size = self._mask + 1
+        for ring in (self._symbols, self._values, self._steps, self._starts, self._turns):
+            ring.frombytes(bytes(8 * size))
+        self._mask += size
 
     def _bar(self) -> float:
         lag = min(max(self._lag, _SHORTEST_LAG), _LONGEST_LAG)
@@ -154,18 +160,21 @@ class Repeats:
     def _add(self, symbol: int, value: int, start: int) -> bool:
         """One complete unit: is it the expected one, what does that say, and remember it."""
         symbols, count, source = self._symbols, self._count, self._source
-        here = count & _MASK
+        if count == self._mask < WINDOW - 1:
+            self._grow()
+        mask = self._mask
+        here = count & mask
         bucket_3, bucket_12 = hash(self._context[:3]) & _BUCKETS, hash(self._context) & _BUCKETS
         bucket = symbol & _BUCKETS
         turns, step, score = 0, 0, self._score
         jumped = counts = False
-        expected = source >= 0 and symbols[source & _MASK] == symbol
+        expected = source >= 0 and symbols[source & mask] == symbol
         if not expected:
             place = self._find(symbol, bucket_12, bucket_3, bucket)
             if place >= 0:
                 expected, jumped, source = True, True, place
         if expected:
-            there = source & _MASK
+            there = source & mask
             turns = self._turns[there] + 1
             step = value - self._values[there]
             if step:
@@ -174,7 +183,7 @@ class Repeats:
             else:
                 score += (_GAINS[turns] if turns < 3 else _GAIN) - (_JUMP if jumped else 0.0)
                 self._lag += (count - source - self._lag) * _SMOOTHING
-        elif symbols[self._last_of_symbol[bucket] & _MASK] != symbol:
+        elif symbols[self._last_of_symbol[bucket] & mask] != symbol:
             score -= _NEW
         else:
             score -= _MISS_AGAIN if self._missed else _MISS
@@ -204,7 +213,7 @@ class Repeats:
             (self._last_after_3[bucket_3], 3),
             (self._last_of_symbol[bucket], 3),
         ):
-            if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
+            if self._symbols[place & self._mask] == symbol and self._follows(place, depth):
                 return place
         return -1
 
@@ -212,7 +221,7 @@ class Repeats:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
         if place < depth or self._count - place >= WINDOW - depth:
             return False
-        symbols, context = self._symbols, self._context
-        if symbols[(place - 1) & _MASK] != context[0]:  # most end here: before a generator is made
+        symbols, context, mask = self._symbols, self._context, self._mask
+        if symbols[(place - 1) & mask] != context[0]:  # most end here: before a generator is made
             return False
-        return all(symbols[(place - 1 - back) & _MASK] == context[back] for back in range(1, depth))
+        return all(symbols[(place - 1 - back) & mask] == context[back] for back in range(1, depth))
