@@ -17,8 +17,10 @@ import uvicorn
 
 from suffice.engines.base import Engine
 from suffice.serve.app import build_app, open_service
+from suffice.serve.callers import Caller
 from suffice.serve.config import ServeSettings
 from suffice.serve.protocol import Connection
+from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.service import Service
 
 LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))
@@ -80,6 +82,14 @@ class Server:
     def run(self, coroutine: Any) -> Any:
         """Run something in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+
+
+async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Reservation:
+    """One request and its tokens, taken from the caller's limits."""
+    reservation = Reservation(caller)
+    await quotas.take_request(reservation)
+    await quotas.take_tokens(reservation, tokens)
+    return reservation
 
 
 @contextmanager

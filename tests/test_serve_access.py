@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scripted import ScriptedEngine
-from serving import LONG, Server, serving
+from serving import LONG, Server, reserve, serving
 from suffice.cli.main import main
 from suffice.errors import UsageError
 from suffice.serve.callers import Caller, Limits
@@ -183,15 +183,79 @@ def test_a_refused_reservation_takes_nothing() -> None:
         quotas = Quotas()
         caller = Caller("k", "k", limits=Limits(requests_per_minute=10, tokens_per_minute=100))
         with pytest.raises(Problem):
-            await quotas.reserve(caller, 101)
-        held, headers = await quotas.reserve(caller, 100)
-        assert headers["x-ratelimit-remaining-requests"] == "9"
-        assert held is not None
-        await quotas.settle(held, 30)
-        _, headers = await quotas.reserve(caller, 70)
-        assert headers["x-ratelimit-remaining-tokens"] == "0"
+            await reserve(quotas, caller, 101)
+        held = await reserve(quotas, caller, 100)
+        assert held.headers["x-ratelimit-remaining-requests"] == "9"
+        quotas.settle_soon(held, 30)
+        last = await reserve(quotas, caller, 70)
+        assert last.headers["x-ratelimit-remaining-tokens"] == "0"
         with pytest.raises(Problem, match="100 tokens per minute"):
-            await quotas.reserve(caller, 1)
+            await reserve(quotas, caller, 1)
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_outgrows_its_reservation_counts_while_it_runs(cli: Cli, database: str) -> None:
+    key = cli("keys", "create", "k", "--tpm", "300")
+    engine = ScriptedEngine(LONG, context=5000, slow=True)
+    with serving(engine, database=database) as server:
+        wish = {"prompt": "Answer in one word.", "max_tokens": 2048, "stream": True}
+        connection, response = server.open("POST", "/v1/completions", wish, **bearer(key))
+        while not server.service.admission.running:
+            time.sleep(0.01)
+        [slot] = server.service.admission.running
+        assert slot.expected_tokens < 50
+        assert infer(server, "short", key, max_new_tokens=1) == (200, "")
+        while slot.generated < 300:
+            time.sleep(0.01)
+        assert infer(server, "short", key, max_new_tokens=1) == (429, "rate_limit_exceeded")
+        connection.close()
+        response.close()
+
+
+def test_a_limit_of_requests_comes_before_all_work(cli: Cli, database: str) -> None:
+    class Counting(ScriptedEngine):
+        counted = 0
+
+        async def count_tokens(self, *args: Any, **kwargs: Any) -> Any:
+            self.counted += 1
+            return await super().count_tokens(*args, **kwargs)
+
+    key = cli("keys", "create", "k", "--rpm", "2")
+    engine = Counting()
+    with serving(engine, database=database) as server:
+        assert infer(server, "short", key) == (200, "")
+        assert infer(server, "short", key, prompt="go on " * 1000)[0] == 400  # too long, which had to be counted
+        before = engine.counted
+        assert infer(server, "short", key) == (429, "rate_limit_exceeded")
+        assert engine.counted == before
+
+
+def test_what_is_counted_for_a_client_that_goes_meanwhile_is_given_back() -> None:
+    class Slow:
+        """A storage elsewhere that takes its time."""
+
+        there, count = True, 0
+
+        async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+            await asyncio.sleep(0.05)
+            self.count += amount
+            return self.count, time.time() + seconds
+
+    async def run() -> None:
+        quotas, quotas.shared = (made := Quotas()), (shared := Slow())  # type: ignore[assignment]
+        going = asyncio.create_task(reserve(made, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 60))
+        await asyncio.sleep(0.01)
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
+        await quotas.settled()
+        assert shared.count == 0
+        held = await reserve(quotas, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 60)
+        assert shared.count == 60
+        quotas.grow_soon(held, 90)
+        quotas.settle_soon(held, 70)
+        await quotas.settled()
+        assert shared.count == 70
 
     asyncio.run(run())
 
@@ -204,9 +268,9 @@ def test_limits_of_callers_who_are_gone_are_forgotten(monkeypatch: pytest.Monkey
         for number in range(3000):
             now += 1.0
             caller = Caller(f"k{number}", "k", limits=Limits(requests_per_minute=1))
-            await quotas.reserve(caller, 1)
+            await reserve(quotas, caller, 1)
             with pytest.raises(Problem):
-                await quotas.reserve(caller, 1)
+                await reserve(quotas, caller, 1)
         assert quotas._local is not None
         assert len(quotas._local._windows) <= 1000
 

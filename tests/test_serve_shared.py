@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from scripted import ScriptedEngine
-from serving import serving
+from serving import reserve, serving
 from suffice.errors import UsageError
 from suffice.serve.callers import Caller, Limits
 from suffice.serve.keys import hash_key, make_key
 from suffice.serve.problems import Problem
-from suffice.serve.quotas import Quotas
+from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.shared import SharedCounts
 from suffice.serve.store import Store
 
@@ -137,8 +137,10 @@ def test_tokens_are_settled_to_what_was_used_wherever_that_was(shared: Shared) -
         for server in (one, two):
             server.run(server.service.released())
         caller = one.service.ring.identify([(b"authorization", f"Bearer {key}".encode())])
-        _, headers = two.run(two.service.quotas.reserve(caller, 1))
-        assert int(headers["x-ratelimit-remaining-tokens"]) == 100_000 - 40 * 7 - 1  # 2 of the prompt, 5 of the answer
+        found = two.run(reserve(two.service.quotas, caller, 1))
+        assert (
+            int(found.headers["x-ratelimit-remaining-tokens"]) == 100_000 - 40 * 7 - 1
+        )  # 2 of the prompt, 5 of the answer
 
 
 @pytest.mark.slow
@@ -151,12 +153,14 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
             assert quotas.shared is not None
             await quotas.shared.check()
         found = await asyncio.gather(
-            *(both[i % 2].reserve(caller, 10) for i in range(60)), return_exceptions=True
+            *(reserve(both[i % 2], caller, 10) for i in range(60)), return_exceptions=True
         )  # fmt: skip
-        assert sum(isinstance(each, tuple) for each in found) == 10
+        assert sum(isinstance(each, Reservation) for each in found) == 10
         assert sum(isinstance(each, Problem) for each in found) == 50
-        _, headers = await both[0].reserve(Caller(caller.key_id, "k", limits=Limits(requests_per_minute=1000)), 0)
-        assert headers["x-ratelimit-remaining-requests"] == str(1000 - 11)
+        for quotas in both:
+            await quotas.settled()
+        last = await reserve(both[0], Caller(caller.key_id, "k", limits=Limits(requests_per_minute=1000)), 0)
+        assert last.headers["x-ratelimit-remaining-requests"] == str(1000 - 11)
         for quotas in both:
             await quotas.close()
 
@@ -192,13 +196,13 @@ def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, capsys
     async def run() -> None:
         quotas = Quotas(redis.url)
         caller = Caller("k", "k", limits=Limits(requests_per_minute=2))
-        await quotas.reserve(caller, 1)
+        await reserve(quotas, caller, 1)
         redis.process.send_signal(signal.SIGSTOP)
         try:
-            found = await asyncio.gather(*(quotas.reserve(caller, 1) for _ in range(3)), return_exceptions=True)
+            found = await asyncio.gather(*(reserve(quotas, caller, 1) for _ in range(3)), return_exceptions=True)
         finally:
             redis.process.send_signal(signal.SIGCONT)
-        assert sum(isinstance(each, tuple) for each in found) == 2  # this replica's own limit
+        assert sum(isinstance(each, Reservation) for each in found) == 2  # this replica's own limit
 
     asyncio.run(run())
     assert capsys.readouterr().err.count("away") == 1

@@ -96,6 +96,7 @@ class Generate:
         service, wanted = self.service, ticket.wanted
         model = service.model(wanted.model, ticket.caller)
         tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
+        await service.enter(ticket)
         tier, budgets = await decide_all(model.session, wanted.prompts, tier, ticket.caller)
         ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
         self._tell(ticket.exchange, ticket.reply)
@@ -157,19 +158,18 @@ class Generate:
     def _take(self, ticket: Ticket, reply: Reply, answer: Gathered, event: Event) -> bytes | None:
         """One event of one answer: noted, counted, and as it is sent where it is a piece of a stream."""
         answer.take(event)
-        stream = ticket.wanted.stream
-        if isinstance(event, Text):
-            ticket.slot.generated += 1
-            return reply.piece(answer, event) if stream else None
-        if isinstance(event, Thinking):
-            ticket.slot.generated += 1
-            return reply.thought(answer, event.text) if stream else None
-        if isinstance(event, ToolCallPiece):
-            ticket.slot.generated += 1
-            return reply.call(answer, event.piece) if stream else None
         if isinstance(event, Usage):
             ticket.slot.generated = sum(each.tokens for each in reply.answers)
-        return None
+        if not isinstance(event, Text | Thinking | ToolCallPiece):
+            return None
+        ticket.slot.generated += 1
+        if ticket.slot.generated > ticket.room:
+            self.service.reserve_more(ticket)
+        if not ticket.wanted.stream:
+            return None
+        if isinstance(event, Text):
+            return reply.piece(answer, event)
+        return reply.thought(answer, event.text) if isinstance(event, Thinking) else reply.call(answer, event.piece)
 
     def _tell(self, exchange: Exchange, reply: Reply) -> None:
         budget = reply.budget

@@ -1,13 +1,14 @@
-"""Rate limits and quotas per key: reserved by the prediction before an answer, settled by its real length after it."""
+"""Rate limits and quotas per key: reserved by the prediction before an answer, grown where the answer outgrows that,
+and settled by its real length after it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
@@ -18,16 +19,11 @@ from suffice.serve.shared import SharedCounts, StorageAwayError
 
 __all__ = ["Quotas", "Reservation"]
 
-_Add = Callable[[str, int, int], Awaitable[tuple[int, float]]]
-"""Adds to a count: its name, its window's seconds and the amount give the count and when the window ends."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Hold:
     """An amount taken from one limit."""
 
-    add: _Add
-    """Where it was taken."""
     item: RateLimitItem
     key: str
     """Its name in the storage."""
@@ -36,13 +32,18 @@ class _Hold:
     amount: int
     window_ends: float
     """Seconds since 1970; what was taken from a window that is over needs no settling."""
+    shared: bool
+    """Where it was taken: in the shared storage, or in this process."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
-    """What one request holds."""
+    """What one request holds of its caller's limits."""
 
-    holds: tuple[_Hold, ...]
+    caller: Caller
+    headers: dict[str, str] = field(default_factory=dict)
+    """`x-ratelimit-...`, of the limits that were looked at."""
+    holds: list[_Hold] = field(default_factory=list)
 
 
 class _Windows:
@@ -91,70 +92,98 @@ class Quotas:
             await self.shared.close()
 
     async def settled(self) -> None:
-        """Wait for what `settle_soon` does in the background."""
+        """Wait for what is done in the background."""
         await asyncio.gather(*self._settling)
 
-    async def reserve(self, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
-        """Take one request and `tokens` from the caller's limits: all of it, or nothing.
-
-        Returns:
-            What is held, and the x-ratelimit headers.
+    async def take_request(self, reservation: Reservation) -> None:
+        """Take one request from the caller's limits.
 
         Raises:
             Problem: 429, with the seconds after which it is worth trying again.
         """
-        if self.shared is not None and self.shared.there:
-            with suppress(StorageAwayError):
-                return await self._take(self.shared.add, caller, tokens)
-        return await self._take(self._add, caller, tokens)
+        await self._take(reservation, 1, tokens=False)
 
-    async def _take(self, add: _Add, caller: Caller, tokens: int) -> tuple[Reservation | None, dict[str, str]]:
-        holds: list[_Hold] = []
-        headers: dict[str, str] = {}
-        for kind, item, key in _limits_of(caller):
-            amount = 1 if kind == "requests" else tokens
-            count, window_ends = await add(key, item.get_expiry(), amount)
+    async def take_tokens(self, reservation: Reservation, tokens: int) -> None:
+        """Take `tokens` from the caller's limits; where they are too many, all is given back, the request too.
+
+        Raises:
+            Problem: 429, with the seconds after which it is worth trying again.
+        """
+        await self._take(reservation, tokens, tokens=True)
+
+    def grow_soon(self, reservation: Reservation, tokens: int) -> None:
+        """Make it `tokens`, because the answer outgrows what was taken. Never waits; refuses only who comes later."""
+        differences = []
+        for hold in reservation.holds:
+            if hold.kind != "requests" and hold.amount < tokens:
+                differences.append((hold, tokens - hold.amount))
+                hold.amount = tokens
+        self._add_soon(differences)
+
+    def settle_soon(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
+        """Put the real amounts in place of the reserved ones: at once in this process, in the background where they are
+        shared. What a storage that is away holds stays as it is."""
+        holds, reservation.holds = reservation.holds, []
+        self._add_soon([(hold, (requests if hold.kind == "requests" else tokens) - hold.amount) for hold in holds])
+
+    async def _take(self, reservation: Reservation, amount: int, *, tokens: bool) -> None:
+        headers = reservation.headers
+        for kind, item, key in _limits_of(reservation.caller):
+            if (kind != "requests") != tokens:
+                continue
+            shared, (count, window_ends) = await self._count(key, item.get_expiry(), amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            holds.append(_Hold(add, item, key, kind, amount, window_ends))
+            reservation.holds.append(_Hold(item, key, kind, amount, window_ends, shared))
             taken = count <= item.amount
-            if not taken:  # all is given back, also what was just taken
-                count -= amount
-                await self.settle(Reservation(tuple(holds)), 0, requests=0)
             if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
                 name = kind.removesuffix("-day")
                 headers[f"x-ratelimit-limit-{name}"] = str(item.amount)
-                headers[f"x-ratelimit-remaining-{name}"] = str(max(item.amount - count, 0))
+                headers[f"x-ratelimit-remaining-{name}"] = str(max(item.amount - count + (0 if taken else amount), 0))
                 headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
             if not taken:
+                self.settle_soon(reservation, 0, requests=0)
                 raise _exceeded(kind, item, amount, seconds, headers)
-        return (Reservation(tuple(holds)) if holds else None), headers
 
-    async def settle(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
-        """Put the real amounts in place of the reserved ones. What a storage that is away holds stays as it is."""
-        for hold, difference in _differences(reservation, tokens, requests):
+    async def _count(self, key: str, seconds: int, amount: int) -> tuple[bool, tuple[int, float]]:
+        """Add to a count; whether it is a shared one, the count, and when its window ends."""
+        if self.shared is None or not self.shared.there:
+            return False, self._local.add(key, seconds, amount)
+        counting = asyncio.create_task(self.shared.add(key, seconds, amount))
+        try:
+            return True, await asyncio.shield(counting)
+        except StorageAwayError:
+            return False, self._local.add(key, seconds, amount)
+        except asyncio.CancelledError:  # its client went; what was counted all the same is given back
+            self._in_background(self._give_back(counting, key, seconds, amount))
+            raise
+
+    async def _give_back(self, counting: asyncio.Task[tuple[int, float]], key: str, seconds: int, amount: int) -> None:
+        assert self.shared is not None
+        with suppress(StorageAwayError):
+            await counting
+            await self.shared.add(key, seconds, -amount)
+
+    def _add_soon(self, differences: Iterable[tuple[_Hold, int]]) -> None:
+        elsewhere = []
+        for hold, difference in differences:
+            if difference and time.time() < hold.window_ends:
+                if hold.shared:
+                    elsewhere.append((hold, difference))
+                else:
+                    self._local.add(hold.key, hold.item.get_expiry(), difference)
+        if elsewhere:
+            self._in_background(self._add_shared(elsewhere))
+
+    async def _add_shared(self, differences: Iterable[tuple[_Hold, int]]) -> None:
+        assert self.shared is not None
+        for hold, difference in differences:
             with suppress(StorageAwayError):
-                await hold.add(hold.key, hold.item.get_expiry(), difference)
+                await self.shared.add(hold.key, hold.item.get_expiry(), difference)
 
-    def settle_soon(self, reservation: Reservation, tokens: int) -> None:
-        """`settle`, for who cannot wait: at once in this process, else in the background."""
-        if self.shared is None:
-            for hold, difference in _differences(reservation, tokens, 1):
-                self._local.add(hold.key, hold.item.get_expiry(), difference)
-            return
-        settling = asyncio.create_task(self.settle(reservation, tokens))
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        settling = asyncio.create_task(work)
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
-
-    async def _add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
-        return self._local.add(key, seconds, amount)
-
-
-def _differences(reservation: Reservation, tokens: int, requests: int) -> Iterator[tuple[_Hold, int]]:
-    """What has to be added to each limit so that it holds the real amounts."""
-    for hold in reservation.holds:
-        difference = (requests if hold.kind == "requests" else tokens) - hold.amount
-        if difference and time.time() < hold.window_ends:
-            yield hold, difference
 
 
 @lru_cache(maxsize=10_000)

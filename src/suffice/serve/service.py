@@ -151,6 +151,20 @@ class Service:
             )
         return found
 
+    async def enter(self, ticket: Ticket) -> None:
+        """Take one request from the caller's limits, before anything is done for it.
+
+        Raises:
+            Problem: 429, when there are none left; 400, when a request of the same id is running.
+        """
+        request_id = ticket.wanted.request.id
+        if request_id in self.tickets:
+            raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
+        self.tickets[request_id] = ticket
+        self.idle.clear()
+        await self.quotas.take_request(ticket.reservation)
+        ticket.exchange.headers |= ticket.reservation.headers
+
     async def admit(self, ticket: Ticket, tier: Tier) -> None:
         """Take what the request needs, waiting for its turn.
 
@@ -158,22 +172,22 @@ class Service:
             Problem: 429, when the key has used up a limit.
             QueueFullError: there is no room to wait, or no turn came in time.
         """
-        reply, request_id = ticket.reply, ticket.wanted.request.id
+        reply = ticket.reply
         assert reply is not None
-        assert reply.budget is not None
-        if request_id in self.tickets:
-            raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
-        self.tickets[request_id] = ticket
-        self.idle.clear()
         n, slot = ticket.wanted.n, ticket.slot
         slot.prompt_tokens = sum([each.prompt_tokens or 0 for each in reply.budgets])
         slot.expected_tokens = n * sum([each.expected_tokens for each in reply.budgets])
         likely_most = [dict(each.quantiles).get(0.9, each.expected_tokens) for each in reply.budgets]
-        tokens = slot.prompt_tokens + n * sum(likely_most)
-        ticket.reservation, headers = await self.quotas.reserve(ticket.caller, tokens)
-        ticket.exchange.headers |= headers
+        ticket.room = n * sum(likely_most)
+        await self.quotas.take_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
+        ticket.exchange.headers |= ticket.reservation.headers
         ticket.traces = tuple(map(self.models[reply.model].pool.follow, ticket.request_ids))
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
+
+    def reserve_more(self, ticket: Ticket) -> None:
+        """The answers have outgrown what is reserved for them: what they take counts before they have ended."""
+        ticket.room = 2 * ticket.slot.generated
+        self.quotas.grow_soon(ticket.reservation, ticket.slot.prompt_tokens + ticket.room)
 
     async def released(self) -> None:
         """Wait until no request holds anything, here or in a storage of limits that replicas share."""
@@ -198,9 +212,8 @@ class Service:
         if ticket.traces and ticket.reply is not None:
             for each in ticket.request_ids:
                 self.models[ticket.reply.model].pool.forget(each)
-        if ticket.reservation is not None:
-            usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
-            self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
+        usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
+        self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
         self.metrics.request(ticket)
         row = row_of(ticket, gone=gone)
         self.ledger.add(row, lessons_of(ticket))

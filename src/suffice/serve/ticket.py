@@ -35,12 +35,18 @@ class Ticket:
     traces: tuple[Trace, ...] = ()
     """What became of each answer, once the request has been let in."""
     problem: Problem | None = None
-    reservation: Reservation | None = None
+    reservation: Reservation = field(init=False)
+    """What it has taken of its caller's limits."""
+    room: int = 0
+    """Tokens of all answers that are reserved in these limits."""
     outbox: Outbox | None = None
     """The stream, once it has begun."""
     span: Span | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
+
+    def __post_init__(self) -> None:
+        self.reservation = Reservation(self.caller)
 
     @property
     def request_ids(self) -> list[str]:

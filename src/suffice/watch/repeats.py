@@ -146,7 +146,7 @@ class Repeats:
         return self._starts[first & self._mask], self._starts[second & self._mask]
 
     def _grow(self) -> None:
-        """Twice the room. Its last place stays free before the whole window is there: -1, which is nowhere, means it."""
+        """Twice the room. Its last place stays free until the whole window is there: -1, nowhere, means it."""
         size = self._mask + 1
         for ring in (self._symbols, self._values, self._steps, self._starts, self._turns):
             ring.frombytes(bytes(8 * size))
