@@ -215,6 +215,30 @@ def test_surrogates_cut_between_pieces_arrive_whole() -> None:
     assert text_of(answer(Reply(raw=[sse("a\ud83d")]))) == "a\ufffd"
 
 
+def test_surrogates_anywhere_else_are_joined_or_replaced_too() -> None:
+    def event(**delta: Any) -> dict[str, Any]:
+        return {"choices": [{"delta": delta}]}
+
+    def call(name: str, arguments: str) -> dict[str, Any]:
+        return event(tool_calls=[{"index": 0, "id": "c", "function": {"name": name, "arguments": arguments}}])
+
+    likely = event(content="x")
+    likely["choices"][0]["logprobs"] = {
+        "content": [{"token": "\ud83d", "logprob": value} for value in (float("nan"), -float("inf"), float("inf"), -1)]
+    }
+    events = [event(reasoning_content="a\ud83d"), event(reasoning_content="\ude42"), call("f\ud83d", '{"a":"\ud83d')]
+    events += [call("", '\ude42"}'), likely, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+    request = ask(logprobs=0)
+    body = "".join(f"data: {json.dumps(each)}\n\n" for each in events).encode() + b"data: [DONE]\n\n"
+    chunks = answer(Reply(raw=[body]), request=request)
+    assert "".join(chunk.reasoning for chunk in chunks) == "a🙂"
+    functions = [piece["function"] for chunk in chunks for piece in chunk.tool_calls]
+    assert functions[0]["name"] == "f\ufffd"
+    assert json.loads("".join(each["arguments"] for each in functions)) == {"a": "🙂"}
+    found = [each for chunk in chunks for each in chunk.logprobs]
+    assert [(each.token, each.logprob) for each in found] == [("\ufffd", -9999.0)] * 3 + [("\ufffd", -1.0)]
+
+
 def test_comments_crlf_and_a_missing_last_blank_line() -> None:
     body = b": ping\r\n\r\nevent: message\r\nid: 1\r\n" + sse("x", end="\r\n\r\n").rstrip()
     assert text_of(answer(Reply(raw=[body]))) == "x"

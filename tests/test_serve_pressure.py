@@ -26,6 +26,8 @@ from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
 from serving import serving
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
+from suffice.engines.remote import RemoteEngine
+from suffice.errors import EngineError
 from suffice.serve.config import ServeSettings
 from suffice.serve.server import allow_connections
 
@@ -205,6 +207,49 @@ def test_what_does_not_end_in_time_is_told_so_and_written_down(server: FakeOpenA
         assert running.wait(20) == 0
         assert rows(tmp_path / "serve.db") == [("error", 2)]
         assert server.abandoned.wait
+
+
+def test_clients_do_not_learn_which_machine_failed_and_the_log_says_it(
+    server: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host = server.url.removeprefix("http://").removesuffix("/v1")
+    moved = Scripted(status=301, body="", headers={"Location": "http://10.0.0.7/v1"})
+    with serving(RemoteEngine(server.url), upstreams=(server.url,), access_log=True) as gateway:
+        for broken in (Scripted.refusal(500, "no luck"), Scripted(pieces=["a "] * 3, drop_after=2), moved):
+            for stream in (False, True):
+                server.script(broken)
+                reply = gateway.chat(stream=stream)
+                assert b"error" in reply.body
+                assert host.encode() not in reply.body
+                assert b"10.0.0.7" not in reply.body
+                gateway.service.models["fake-model"].pool.upstreams[0].failures = 0
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(lines) == 6
+    assert all(host in line["engine_error"] for line in lines)
+
+
+def test_without_a_healthy_upstream_it_is_worth_trying_again() -> None:
+    with serving(ScriptedEngine()) as server:
+        server.service.models["scripted"].pool.upstreams[0].healthy = False
+        for stream in (False, True):
+            reply = server.chat(stream=stream)
+            assert (reply.status, reply.json["error"]["code"]) == (503, "upstream_busy")
+            assert int(reply.headers["retry-after"]) > 0
+
+
+def test_an_error_is_that_of_the_answer_that_failed() -> None:
+    class Second(ScriptedEngine):
+        """The first answer is refused elsewhere and mended here, the second fails."""
+
+        async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+            if request.id.endswith("/1"):
+                raise EngineError("this one is wrong", status=400)
+            async for chunk in super().submit(request):
+                yield chunk
+
+    with serving([ScriptedEngine(fail_after=0), Second(slow=True)]) as server:
+        reply = server.chat(n=2)
+        assert (reply.status, reply.json["error"]["message"]) == (400, "this one is wrong")
 
 
 def test_sigkill_loses_at_most_the_last_second(server: FakeOpenAI, tmp_path: Path) -> None:

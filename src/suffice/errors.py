@@ -67,11 +67,12 @@ class CannotContinueError(SufficeError):
 class EngineError(SufficeError):
     """Generation failed on the engine's side: a server error, a time-out, a dropped connection, a device error."""
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, where: str = "") -> None:
         """
         Args:
-            message: one line for a person.
+            message: one line for a person, who may be a stranger: it names no machine.
             status: the HTTP status, where a server answered with one.
+            where: the machine; it stands before the message for whoever runs the engine.
         """
-        super().__init__(message)
-        self.status = status
+        super().__init__(f"{where}: {message}" if where else message)
+        self.message, self.status, self.where = message, status, where

@@ -93,19 +93,19 @@ class OpenAIClient:
             async with self._http.request(method, url, json=body, timeout=timeout, allow_redirects=False) as response:
                 return response.status, await read_body(response)
         except NETWORK_ERRORS as error:
-            raise EngineError(f"{self.host}: {self.explain(error, silence=silence)}") from error
+            raise EngineError(self.explain(error, silence=silence), where=self.host) from error
 
     def refusal(self, status: int, text: str, response: aiohttp.ClientResponse | None = None) -> EngineError:
         """The error for an answer that is not 200."""
-        message = self.without_key(f"{self.host}: HTTP {status}: {error_message(text)}")
+        message, where = self.without_key(f"HTTP {status}: {error_message(text)}"), self.host
         headers = response.headers if response is not None else {}
         if 300 <= status < 400 and "Location" in headers:
-            message += f"; it moved to {headers['Location']}: use that address"
+            where += f" (it moved to {headers['Location']}: use that address)"
         if status == 401 and not self._key:
             message += "; no key was sent: set SUFFICE_API_KEY"
         if "Retry-After" in headers:
             message += f"; Retry-After: {headers['Retry-After']}"
-        return EngineError(message, status=status)
+        return EngineError(message, status=status, where=where)
 
     def explain(self, error: Exception, after: str = "", silence: float | None = None) -> str:
         """What went wrong on the network.
@@ -155,7 +155,7 @@ async def read_body(response: aiohttp.ClientResponse) -> str:
     async for block in response.content.iter_any():
         body += block
         if len(body) > _MAX_BODY:
-            raise EngineError(f"{response.url.host}: the server sent more than {_MAX_BODY >> 20} MiB at once")
+            raise EngineError(f"the server sent more than {_MAX_BODY >> 20} MiB at once", where=str(response.url.host))
     return body.decode("utf-8", "replace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,4 +65,4 @@ def _write(each: TokenLogprob) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float:
-    return _NEVER if value is None else max(float(value), _NEVER)
+    return max(float(value), _NEVER) if value is not None and math.isfinite(value) else _NEVER

@@ -19,6 +19,7 @@ _END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is
 _LENGTH = frozenset({"length", "max_tokens"})
 _FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CUT_ANYWHERE = ("content", "text", "reasoning_content", "reasoning", "arguments")  # by servers that count in UTF-16
 
 
 class AnswerReader:
@@ -39,7 +40,7 @@ class AnswerReader:
         self._finish_reason: str | None = None
         self._stop_reason: Any = None
         self._usage: Usage | None = None
-        self._held = ""
+        self._held: dict[object, str] = {}  # halves of characters: of the text, the reasoning, the arguments of a call
         self._calls: ToolCalls | None = None
 
     @property
@@ -76,8 +77,8 @@ class AnswerReader:
             EngineError: the server stopped sending before the answer's end, or gave the request up.
         """
         finish = finish or self._finish()
-        tail = "\ufffd" if self._held else ""
-        return Chunk(text=tail, finish=finish, usage=self._usage or self._counted())
+        tails = ["\ufffd" if where in self._held else "" for where in ("text", "reasoning")]
+        return Chunk(text=tails[0], reasoning=tails[1], finish=finish, usage=self._usage or self._counted())
 
     def after(self) -> str:
         """How far the answer had come, for the end of an error message."""
@@ -87,7 +88,7 @@ class AnswerReader:
 
     def _decode(self, data: str) -> dict[str, Any]:
         try:
-            event = load(data)
+            event = load(data, halves=_CUT_ANYWHERE)
         except ValueError:
             event = None
         if not isinstance(event, dict):
@@ -101,8 +102,8 @@ class AnswerReader:
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
         message = choice.get("delta") or choice.get("message") or {}
-        reasoning = text_of(message.get("reasoning_content") or message.get("reasoning"))
-        text = self._whole(text_of(message.get("content") or choice.get("text") or ""))
+        reasoning = self._whole("reasoning", text_of(message.get("reasoning_content") or message.get("reasoning")))
+        text = self._whole("text", text_of(message.get("content") or choice.get("text") or ""))
         calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
         self.pieces += bool(text) or bool(calls)
         prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
@@ -119,15 +120,23 @@ class AnswerReader:
     def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         if self._calls is None:
             self._calls = ToolCalls()
-        return tuple(map(self._calls.add, pieces))
+        return tuple(self._calls.add(self._whole_call(piece)) for piece in pieces)
 
-    def _whole(self, text: str) -> str:
+    def _whole_call(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
+        function = piece.get("function") or {}
+        if not isinstance(given := function.get("arguments"), str):
+            return piece
+        arguments = self._whole(piece.get("index"), given)
+        return piece if arguments == given else {**piece, "function": {**function, "arguments": arguments}}
+
+    def _whole(self, where: object, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
-        text, self._held = self._held + text, ""
+        if text and self._held:
+            text = self._held.pop(where, "") + text
         if not _SURROGATE.search(text):
             return text
         if "\ud800" <= text[-1] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
+            text, self._held[where] = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def _finish(self) -> Finish:
@@ -161,7 +170,7 @@ class AnswerReader:
         return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:
-        return EngineError(f"{self._host}: {text}")
+        return EngineError(text, where=self._host)
 
 
 def _usage(usage: Any) -> Usage | None:

@@ -213,9 +213,9 @@ class RemoteEngine:
         except NETWORK_ERRORS as error:
             if not run.reader.complete:
                 reason = self._client.explain(error, run.reader.after())
-                raise EngineError(f"{self._client.host}: {reason}") from error
+                raise EngineError(reason, where=self._client.host) from error
         except EngineError as error:
-            raise EngineError(self._client.without_key(str(error)), status=error.status) from None
+            raise EngineError(self._client.without_key(error.message), status=error.status, where=error.where) from None
         return run.reader.last()
 
     async def _open(self, request: GenerationRequest) -> ClientResponse:
@@ -250,7 +250,7 @@ class RemoteEngine:
             try:
                 events = parser.feed(block)
             except ValueError as error:
-                raise EngineError(f"{self._client.host}: {error}, {run.reader.after()}") from None
+                raise EngineError(f"{error}, {run.reader.after()}", where=self._client.host) from None
             for data in events:
                 run.read(data)
             if run.reader.done:
@@ -268,8 +268,9 @@ class RemoteEngine:
         text = await read_body(response)
         if not json_object(text):
             raise EngineError(
-                f"{self._client.host}: the server answers with {response.content_type} instead of a stream of events: "
-                f"{error_message(text)}; is {self._client.api} the address of its API?"
+                f"the server answers with {response.content_type} instead of a stream of events: "
+                f"{error_message(text)}; is this the address of its API?",
+                where=f"{self._client.host} ({self._client.api})",
             )
         return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -23,8 +24,13 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def load(text: str | bytes) -> Any:
-    """What JSON says; also with NaN, halves of characters and numbers without bounds, which some servers send.
+def load(text: str | bytes, halves: Collection[str] = ()) -> Any:
+    """What JSON says; also with NaN, numbers without bounds, and halves of characters, which some servers send.
+
+    Args:
+        text: the JSON.
+        halves: names of fields in which half a character (a lone surrogate) stays, because the other half may be in the
+            next event; elsewhere it is replaced.
 
     Raises:
         ValueError: it is no JSON.
@@ -32,4 +38,14 @@ def load(text: str | bytes) -> Any:
     try:
         return orjson.loads(text)
     except ValueError:
-        return json.loads(text)
+        return _whole(json.loads(text), halves)
+
+
+def _whole(value: Any, halves: Collection[str], name: str = "") -> Any:
+    if isinstance(value, str) and name not in halves:
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_whole(each, halves, name) for each in value]
+    if isinstance(value, dict):
+        return {_whole(key, ()): _whole(each, halves, key) for key, each in value.items()}
+    return value

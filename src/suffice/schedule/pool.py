@@ -127,7 +127,8 @@ class Pool:
         while True:
             upstream = self._pick(trace.failed_on)
             if upstream is None:
-                raise trace.error or EngineError("no upstream is healthy: try again later", status=503)
+                trace.error = trace.error or EngineError("no upstream is healthy: try again later", status=503)
+                raise trace.error
             trace.upstream, trace.attempts = upstream.name, trace.attempts + 1
             begun, well = False, False
             self._begin(upstream)

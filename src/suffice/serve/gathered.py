@@ -94,7 +94,8 @@ class Gathered:
         """What ended it, beyond OpenAI's words."""
         said: dict[str, Any] = {}
         if self.finish is not None:
-            said = {"finish_detail": self.finish.by or self.finish.reason, "finish_what": self.finish.what}
+            what = "" if self.failed else self.finish.what  # why it failed is an error's to say, to whom it may
+            said = {"finish_detail": self.finish.by or self.finish.reason, "finish_what": what}
             said["usage_exact"] = self.usage is not None and self.usage.exact
         if self.repetition is not None:
             said["repetition"] = asdict(self.repetition)

@@ -198,8 +198,7 @@ class Generate:
         reply = ticket.reply
         assert reply is not None
         if reply.failed:
-            what = reply.finish.what if reply.finish else ""
-            raise ticket.engine_error or EngineError(what or "the engine ended the answer")
+            raise ticket.engine_error or EngineError("the engine ended the answer")
         if not ticket.wanted.stream:
             await send_bytes(send, dump(reply.whole()))
             return

@@ -29,6 +29,7 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        log: str = "",
     ) -> None:
         """
         Args:
@@ -37,10 +38,11 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
             param: the field of the request that it is about.
             code: a word for programs.
             headers: to go with the response.
+            log: what the operator should know beside; never sent.
         """
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
-        self.headers = dict(headers or {})
+        self.headers, self.log = dict(headers or {}), log
 
     @property
     def body(self) -> bytes:
@@ -61,15 +63,19 @@ def problem_of(error: SufficeError) -> Problem:
             return Problem(429, str(error), code="queue_full", headers={"retry-after": str(seconds)})
         case UsageError():
             return Problem(400, str(error))
-        case EngineError(status=status) if status is not None:
-            return _upstream_problem(status, str(error))
+        case EngineError():
+            return _engine_problem(error)
     return Problem(502, str(error), code="engine_error")
 
 
-def _upstream_problem(status: int, message: str) -> Problem:
-    """A refusal of the request is the caller's to see; a refusal of our key, or a failure, is the server's trouble."""
+def _engine_problem(error: EngineError) -> Problem:
+    """A refusal of the request is the caller's to see; a refusal of our key, or a failure, is the server's trouble. On
+    which machine that was is for the operator alone."""
+    status, message, log = error.status, error.message, str(error)
+    if status is None:
+        return Problem(502, message, code="engine_error", log=log)
     if status in (400, 404, 413, 422):
-        return Problem(400, message, code="upstream_refused")
+        return Problem(400, message, code="upstream_refused", log=log)
     if status in (429, 503):
-        return Problem(503, message, code="upstream_busy", headers={"retry-after": "5"})
-    return Problem(502, message, code="upstream_error")
+        return Problem(503, message, code="upstream_busy", headers={"retry-after": "5"}, log=log)
+    return Problem(502, message, code="upstream_error", log=log)

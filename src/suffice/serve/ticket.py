@@ -65,8 +65,11 @@ class Ticket:
 
     @property
     def engine_error(self) -> EngineError | None:
-        """Why the engine failed, with the status that a server gave."""
-        return next((trace.error for trace in self.traces if trace.error), None)
+        """Why the answer that failed did so, with the status that a server gave; an error that was mended by asking
+        elsewhere is none."""
+        answers = self.reply.answers if self.reply else ()
+        failed = (trace.error for answer, trace in zip(answers, self.traces, strict=False) if answer.failed)
+        return next((error for error in failed if error), None)
 
     @property
     def upstream(self) -> str:
