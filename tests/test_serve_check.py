@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from fake_openai import FakeOpenAI
 from suffice.cli.main import main
 from suffice.errors import UsageError
 from suffice.serve.config import load_serve_settings
+from suffice.serve.store import Store
 
 
 def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -43,7 +45,46 @@ def test_every_setting_is_shown_with_where_it_comes_from(
     assert (settings["max_waiting"], settings["queue_timeout"], settings["max_running"]) == (3, 7, 9)
     assert f"# ok      upstream {server.url}: fake-model, context 4096" in said
     assert "# ok      tiers: short, standard, long, unlimited" in said
-    assert "0 keys; no key is configured, so only this machine is served" in said
+    assert "made at start; no key is configured, so only this machine is served" in said
+    assert not (tmp_path / "serve.db").exists()
+
+
+def test_a_check_changes_no_database_and_says_what_a_start_would(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "serve.db"
+    arguments = ["--upstream", server.url, "--database", f"sqlite:///{file}"]
+    Store(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM migrations WHERE name = 'create_prompts'")
+        connection.execute("DROP TABLE prompts")
+    code, said = check(capsys, *arguments)
+    assert (code, "0 keys; no key is configured" in said, "changed at start: create_prompts" in said) == (0, True, True)
+    with sqlite3.connect(file) as connection:
+        assert not connection.execute("SELECT * FROM sqlite_master WHERE name = 'prompts'").fetchall()
+    Store(f"sqlite:///{file}").close()
+    assert "changed at start" not in check(capsys, *arguments)[1]
+    file.write_text("no database at all")
+    code, said = check(capsys, *arguments)
+    assert (code, "# error   database: the database cannot be opened: " in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://anna:hidden1@127.0.0.1:notaport/x?password=hidden2",
+        "postgresql://127.0.0.1:1/x?user=a&password=hidden3&connect_timeout=1",
+        "nonsense://anna:hidden1@127.0.0.1/x?sslkey=hidden2&api_key=hidden3",
+    ],
+)
+def test_no_secret_of_a_url_is_shown(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    code, said = check(capsys, "--upstream", f"{server.url}?key=hidden4", "--database", url, "--quota-storage", url)
+    assert code == 1
+    assert "hidden" not in said
+    assert said.count("# error") == 3
+    assert "Traceback" not in said
 
 
 def test_what_is_wrong_is_said_all_at_once_and_fails(

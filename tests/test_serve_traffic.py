@@ -305,6 +305,14 @@ def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_position_that_is_nonsense_is_none(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/serve.db")
+    for row_ in (float("inf"), float("nan"), "x", None, []):
+        (model := LengthModel()).card = {"traffic": {"database": store.identity(), "row": row_, "missing": []}}
+        assert Traffic(model, store, "me", None)._row == 0
+    store.close()
+
+
 def test_a_fresh_replica_reads_the_newest_rows_only(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/serve.db")
     store.add_requests([row(number) for number in range(21_000)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -60,6 +61,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"the budget file {path} is not valid TOML: {error}") from None
 
 
+_TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, table by table; a list replaces a list."""
     merged = dict(base)
@@ -76,6 +80,11 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     settings = reader.table(document, "settings", "default_max_new_tokens")
     tiers = {}
     for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority"):
+        if name == "auto" or not _TIER_NAME.fullmatch(name):
+            raise UsageError(
+                f"{source}: {name!r} cannot name a tier, because paths and headers carry it: take letters, digits, "
+                "'.', '_' and '-', and not auto"
+            )
         needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
         priority = reader.typed(entry, f"tiers.{name}", "priority", int, 0)
         tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key, priority)

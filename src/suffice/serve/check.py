@@ -19,7 +19,7 @@ from suffice.serve.keys import KeyRing
 from suffice.serve.server import listening_socket
 from suffice.serve.shared import SharedCounts
 from suffice.serve.spans import spans_endpoint
-from suffice.serve.store import Store
+from suffice.serve.store import Store, StoreError, cannot_be_opened, sqlite_file
 from suffice.serve.tiers import load_budgeter
 
 __all__ = ["show_check"]
@@ -41,7 +41,7 @@ def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
             said = asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
         except SufficeError as error:
             wrong += 1
-            print(f"# error   {name}: {error}")
+            print(f"# error   {name}: {without_password(str(error))}")
         else:
             print(f"# ok      {name}: {said}")
     return 1 if wrong else 0
@@ -92,13 +92,22 @@ def _address(settings: ServeSettings) -> str:
 
 
 def _database(settings: ServeSettings) -> str:
-    store = Store(settings.database_url)
+    url = settings.database_url
+    if (file := sqlite_file(url)) is not None and not file.exists():
+        _folder(file.parent)
+        exposure = check_exposure(settings, has_keys=False)
+        return f"{without_password(url)}, made at start; {exposure or 'keys guard the server'}"
+    store = Store(url, migrate=False)
     try:
-        keys = store.keys()
+        pending = store.pending()
+        keys = [] if pending and pending[0] == "create_keys_and_requests" else store.keys()
+    except StoreError as error:
+        raise cannot_be_opened(error) from None
     finally:
         store.close()
     exposure = check_exposure(settings, has_keys=KeyRing(keys).configured)
-    return f"{without_password(settings.database_url)}, {len(keys)} keys; {exposure or 'keys guard the server'}"
+    changes = f"; changed at start: {', '.join(pending)}" if pending else ""
+    return f"{without_password(url)}, {len(keys)} keys; {exposure or 'keys guard the server'}{changes}"
 
 
 def _engine(settings: ServeSettings) -> str:

@@ -15,7 +15,17 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModul
 from suffice.engines.wire_json import dump, load
 from suffice.errors import UsageError
 
-__all__ = ["LESSON_COLUMNS", "RowError", "Store", "StoreError", "key_rows", "prompt_rows", "request_rows"]
+__all__ = [
+    "LESSON_COLUMNS",
+    "RowError",
+    "Store",
+    "StoreError",
+    "cannot_be_opened",
+    "key_rows",
+    "prompt_rows",
+    "request_rows",
+    "sqlite_file",
+]
 
 _METADATA = sa.MetaData()
 _SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
@@ -155,22 +165,19 @@ class Store:
     Args:
         url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
         must_exist: whether a SQLite file that is not there is an error; else it is made.
+        migrate: bring the schema up to date; without, `pending` says what that would do.
 
     Raises:
         UsageError: the URL cannot be used, or the database cannot be opened.
     """
 
-    def __init__(self, url: str, *, must_exist: bool = False) -> None:
+    def __init__(self, url: str, *, must_exist: bool = False, migrate: bool = True) -> None:
+        parsed = _parsed(url)
+        if must_exist and (file := sqlite_file(url)) is not None and not file.is_file():
+            raise UsageError(f"there is no database at {parsed.database}: `suffice serve --check` shows the server's")
         try:
-            parsed = make_url(url)
-            if parsed.drivername == "postgresql":
-                parsed = parsed.set(drivername="postgresql+psycopg")
-            if parsed.drivername.startswith("sqlite") and parsed.database:
-                if must_exist and not Path(parsed.database).expanduser().is_file():
-                    raise UsageError(
-                        f"there is no database at {parsed.database}: `suffice serve --check` shows the server's"
-                    )
-                Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            if (file := sqlite_file(url)) is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
             if parsed.drivername == "postgresql+psycopg":
                 parsed = parsed.set(query={**_POSTGRESQL, **parsed.query})
             self._engine = sa.create_engine(
@@ -178,16 +185,16 @@ class Store:
             )
             if parsed.drivername.startswith("sqlite"):
                 sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            self._migrate()
+            if migrate:
+                self._migrate()
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
             ) from None
         except (ArgumentError, NoSuchModuleError):
-            raise UsageError("the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+            raise UsageError(_NO_URL) from None
         except (SQLAlchemyError, OSError) as error:
-            first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-            raise UsageError(f"the database cannot be opened: {first}") from None
+            raise cannot_be_opened(error) from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -307,6 +314,13 @@ class Store:
         with self._engine.connect() as connection:
             return [dict(each) for each in connection.execute(query.limit(most)).mappings()][::-1]
 
+    def pending(self) -> list[str]:
+        """Names of the migrations that a start would apply."""
+        with self._engine.connect() as connection:
+            there = sa.inspect(connection).has_table(_migration_rows.name)
+            applied = set(connection.scalars(sa.select(_migration_rows.c.name))) if there else set()
+        return [each.__name__ for each in _MIGRATIONS if each.__name__ not in applied]
+
     def _migrate(self) -> None:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # replicas that start together take turns
@@ -320,6 +334,35 @@ class Store:
                     migration(connection)
                     values = {"name": migration.__name__, "applied": time.time()}
                     connection.execute(sa.insert(_migration_rows).values(**values))
+
+
+_NO_URL = "the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME"
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the second: a port that is no number
+        raise UsageError(_NO_URL) from None
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for other databases, and for one in memory.
+
+    Raises:
+        UsageError: it is no URL.
+    """
+    parsed = _parsed(url)
+    if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parsed.database)).expanduser()
+
+
+def cannot_be_opened(error: Exception) -> UsageError:
+    """What is wrong with the database, in a line."""
+    first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+    return UsageError(f"the database cannot be opened: {first}")
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

@@ -165,5 +165,5 @@ def _position(said: Any) -> tuple[float, int, list[int]] | None:
     """Database, row, and missing rows that a state has learned up to; None where it does not say."""
     try:
         return float(said["database"]), int(said["row"]), [int(row) for row in said["missing"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # int(inf) is the last
         return None
