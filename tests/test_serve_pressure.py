@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from random import Random
@@ -315,6 +315,26 @@ def test_a_reader_that_does_not_read_holds_its_answer_up_and_not_in_memory() -> 
             received += block
         assert len(received) > 10_000_000
         assert b"data: [DONE]" in received[-100:]
+
+
+def test_a_reader_who_never_reads_is_dropped_without_a_word_of_mistakes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("suffice.serve.generate._LAST_WORDS", 0.2)
+    with serving(Talkative(), request_timeout=5) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        body = json.dumps({"prompt": "go on", "stream": True})
+        client.sendall(f"POST /infer/long HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        wait_for(lambda: server.service.tickets)
+        wait_for(lambda: not server.service.tickets)
+        assert server.ask("GET", "/health").status == 200
+        received = b""
+        with suppress(ConnectionResetError):
+            while block := client.recv(1 << 20):
+                received += block
+        assert b"[DONE]" not in received
+    assert "ASGI" not in capfd.readouterr().err
 
 
 def test_a_head_without_an_end_is_refused() -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fake_openai import FakeOpenAI
+from fake_openai import Reply as Scripted
 from scripted import ScriptedEngine
 from serving import serving
+from suffice.engines.remote import RemoteEngine
 from suffice.serve.store import Store
 
 
@@ -44,11 +47,25 @@ def test_texts_are_kept_where_that_is_wanted_and_the_server_says_so(
     assert list(store.prompts(since=time.time())) == []
 
 
+def test_token_ids_and_tool_calls_are_kept_too(server: FakeOpenAI, database: str) -> None:
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    server.script(Scripted(pieces=(), tool_calls=[{"index": 0, "id": "c1", "function": function}]))
+    settings = {"upstreams": (server.url,), "database": database, "log_prompts": True}
+    with serving(RemoteEngine(server.url), **settings) as gateway:
+        gateway.chat(tools=[{"type": "function", "function": {"name": "f"}}])
+        server.script(Scripted())
+        gateway.post("/v1/completions", {"prompt": [[1, 2, 3], [4]]})
+    called, first, second = Store(database).prompts()
+    assert called["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+    assert [(each["prompt_ids"], each["tool_calls"]) for each in (first, second)] == [([1, 2, 3], None), ([4], None)]
+
+
 def test_old_texts_are_forgotten(database: str) -> None:
     store = Store(database)
     row = {"request_id": "r", "key_id": None, "model": "m", "messages": None, "prompt": "p", "answer": "a"}
     days = 86400.0
-    store.add_prompts([{**row, "time": time.time() - age * days, "thinking": None} for age in (5, 2.1, 1.9, 0)])
+    row |= dict.fromkeys(("thinking", "prompt_ids", "tool_calls"))
+    store.add_prompts([{**row, "time": time.time() - age * days} for age in (5, 2.1, 1.9, 0)])
     with serving(ScriptedEngine(), database=database, log_prompts=True, log_prompts_days=2):
         pass
     assert len(list(store.prompts())) == 2

@@ -17,7 +17,7 @@ from scripted import ScriptedEngine
 from serving import serving
 from suffice.serve.keys import KeyRing, hash_key, make_key
 from suffice.serve.ledger import Ledger
-from suffice.serve.store import Store, request_rows
+from suffice.serve.store import Store, prompt_rows, request_rows
 from suffice.serve.usage import totals
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")
@@ -126,9 +126,14 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "serve.db") as connection:
         connection.execute("ALTER TABLE requests DROP COLUMN replica")
         connection.execute("ALTER TABLE requests DROP COLUMN lessons")
-        connection.execute("DELETE FROM migrations WHERE name = 'add_replica_and_lessons'")
+        connection.execute("ALTER TABLE prompts DROP COLUMN tool_calls")
+        connection.execute("DELETE FROM migrations WHERE name LIKE 'add_%'")
     store = Store(url)
     store.add_requests([row(1)])
+    store.add_prompts(
+        [{column.name: "x" for column in prompt_rows.columns if column.name not in ("row", "time")} | {"time": 1.0}]
+    )
+    assert [each["tool_calls"] for each in store.prompts()] == ["x"]
     numbers, rows = store.rows_after(0, 9, own="a")
     assert numbers == [1]
     assert [(each["row"], each["replica"]) for each in rows] == [(1, None)]

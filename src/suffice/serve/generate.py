@@ -66,6 +66,9 @@ class Generate:
                 await self._answer(ticket, send)
             finally:
                 service.release(ticket, gone=connection.gone)
+        if ticket.outbox is not None and not ticket.outbox.ended:  # whoever does not read waits for nothing more
+            scope["extensions"]["suffice.drop"]()
+            await receive()  # until the connection is gone: else the server takes this for a mistake
 
     async def _answer(self, ticket: Ticket, send: Send) -> None:
         """Answers, and says what went wrong in the way that is still open: a status, or an event of the stream."""

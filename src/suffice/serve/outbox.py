@@ -23,6 +23,8 @@ class Outbox:
         self._parts: list[bytes] = []
         self._size = 0
         self._writing: asyncio.Task[None] | None = None
+        self.ended = False
+        """The response is whole."""
 
     async def put(self, data: bytes) -> None:
         """Send a piece soon; waits only while the reader is far behind."""
@@ -38,6 +40,7 @@ class Outbox:
         if self._writing is not None:
             await self._writing
         await self._send({"type": "http.response.body", "body": data})
+        self.ended = True
 
     def abandon(self) -> None:
         """Send nothing more: the client has gone, or the response has ended."""

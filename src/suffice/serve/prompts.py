@@ -38,8 +38,10 @@ def prompt_rows_of(ticket: Ticket) -> list[dict[str, Any]]:
             **same,
             "messages": [dict(message) for message in request.messages] or None,
             "prompt": request.prompt and _storable(request.prompt),
+            "prompt_ids": list(request.prompt_ids) or None,
             "answer": _storable(answer.text),
             "thinking": _storable("".join(answer.thoughts)) or None,
+            "tool_calls": answer.calls.to_list() if answer.calls is not None else None,
         }
         for request, answer in zip(ticket.wanted.requests, reply.answers, strict=True)
     ]

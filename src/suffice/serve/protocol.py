@@ -18,7 +18,8 @@ _TOO_LARGE = (
 class Connection(HttpToolsProtocol):
     """A connection. One that sends a head without an end is answered with 431 and closed.
 
-    `scope["extensions"]["suffice.gone"]` of each request is a set of functions, which are called when the client goes.
+    `scope["extensions"]` of each request has "suffice.gone", a set of functions, which are called when the client goes,
+    and "suffice.drop", a function that ends the connection whether or not the client has read what was sent.
     """
 
     _in_head = True
@@ -31,13 +32,16 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         if self._gone is None:
             self._gone = set()
-        self.scope["extensions"] = {"suffice.gone": self._gone}  # type: ignore[dict-item]
+        self.scope["extensions"] = {"suffice.gone": self._gone, "suffice.drop": self._drop}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
         """Its body is whole; uvicorn may have stopped reading for it, and nobody would see the client go."""
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()
+
+    def _drop(self) -> None:
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went, or was closed."""

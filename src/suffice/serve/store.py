@@ -104,6 +104,8 @@ prompt_rows = sa.Table(
     sa.Column("prompt", sa.Text),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("thinking", sa.Text),
+    sa.Column("prompt_ids", sa.JSON(none_as_null=True)),
+    sa.Column("tool_calls", sa.JSON(none_as_null=True)),
 )
 """Texts, where `log_prompts` is on; in a table of their own, so that they can be kept for less long, or not at all."""
 
@@ -134,10 +136,7 @@ def create_keys_and_requests(connection: sa.Connection) -> None:
 
 def add_replica_and_lessons(connection: sa.Connection) -> None:
     """Who wrote a row, and what it teaches; unknown for those that are there."""
-    there = {column["name"] for column in sa.inspect(connection).get_columns("requests")}
-    for name, kind in (("replica", "VARCHAR(32)"), ("lessons", "JSON")):
-        if name not in there:
-            connection.execute(sa.text(f"ALTER TABLE requests ADD COLUMN {name} {kind}"))
+    _add_columns(connection, "requests", {"replica": "VARCHAR(32)", "lessons": "JSON"})
 
 
 def create_counts(connection: sa.Connection) -> None:
@@ -150,11 +149,24 @@ def create_prompts(connection: sa.Connection) -> None:
     prompt_rows.create(connection, checkfirst=True)
 
 
+def add_prompt_ids_and_tool_calls(connection: sa.Connection) -> None:
+    """What of a request is no text."""
+    _add_columns(connection, "prompts", {"prompt_ids": "JSON", "tool_calls": "JSON"})
+
+
+def _add_columns(connection: sa.Connection, table: str, columns: Mapping[str, str]) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+    for name, kind in columns.items():
+        if name not in there:
+            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+
+
 _MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (
     create_keys_and_requests,
     add_replica_and_lessons,
     create_counts,
     create_prompts,
+    add_prompt_ids_and_tool_calls,
 )
 """In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
 
