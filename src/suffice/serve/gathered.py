@@ -82,6 +82,11 @@ class Gathered:
         return self.finish is not None and self.finish.reason in ("error", "cancelled")
 
     @property
+    def end(self) -> tuple[str, str]:
+        """Why it ended and what ended it; one without an end counts as cancelled."""
+        return (self.finish.reason, self.finish.by) if self.finish is not None else ("cancelled", "")
+
+    @property
     def finish_reason(self) -> str:
         """Why it ended, in the words that OpenAI's clients know. A call that a cap or a loop has cut is no call."""
         reason = _OPENAI_REASONS.get(self.finish.reason if self.finish else "", _CUT)

@@ -127,7 +127,8 @@ class Generate:
         reply, wanted = ticket.reply, ticket.wanted
         assert reply is not None
         streams = [
-            session.stream(request, reply.budgets[index // wanted.n]) for index, request in enumerate(wanted.requests)
+            session.stream(request, reply.budget_of(answer))
+            for request, answer in zip(wanted.requests, reply.answers, strict=True)
         ]
         if len(streams) == 1:
             await self._one(ticket, streams[0], send)

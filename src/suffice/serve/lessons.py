@@ -38,9 +38,7 @@ def lessons_of(ticket: Ticket) -> tuple[Lesson, ...]:
     if (reply := ticket.reply) is None:
         return ()
     for answer in reply.answers:
-        asked = reply.budgets[answer.index // ticket.wanted.n].asked
-        finish, by = (answer.finish.reason, answer.finish.by) if answer.finish is not None else ("cancelled", "")
-        cut = _cut(finish, by, answer.tokens)
+        asked, cut = reply.budget_of(answer).asked, _cut(*answer.end, answer.tokens)
         if asked is not None and cut is not None:
             found.append(Lesson(asked, answer.tokens, cut))
     return tuple(found)

@@ -70,10 +70,9 @@ class Metrics:
             return
         usage, of = reply.usage_object(), self._of_tier(reply.tier)
         for answer in reply.answers:
-            reason, detail = (answer.finish.reason, answer.finish.by) if answer.finish else ("cancelled", "")
-            self._finish_of(reply.tier, reason, detail).inc()
+            self._finish_of(reply.tier, *answer.end).inc()
             of.answer_tokens.observe(answer.tokens)
-            of.budget_tokens.observe(reply.budgets[answer.index // reply.wanted.n].max_new_tokens)
+            of.budget_tokens.observe(reply.budget_of(answer).max_new_tokens)
         of.prompt.inc(usage["prompt_tokens"])
         of.answer.inc(usage["completion_tokens"])
         of.duration.observe(ticket.exchange.seconds)

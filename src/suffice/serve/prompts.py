@@ -7,12 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suffice.serve.store import RowError, Store, StoreError
-
-if TYPE_CHECKING:
-    from suffice.serve.ticket import Ticket
+from suffice.serve.ticket import Ticket
 
 __all__ = ["PromptLog", "prompt_rows_of"]
 

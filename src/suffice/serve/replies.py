@@ -48,6 +48,10 @@ class Reply:
         """Of the first prompt."""
         return self.budgets[0] if self.budgets else None
 
+    def budget_of(self, answer: Gathered) -> Budget:
+        """Of the prompt that it answers."""
+        return self.budgets[answer.index // self.wanted.n]
+
     @property
     def finish(self) -> Finish | None:
         """Why the request ended: one answer that failed or was cut counts for all; None while one is under way."""
