@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -272,7 +273,8 @@ def test_a_run_leaves_checkpoints_that_can_be_used_and_gone_on_with(tmp_path: Pa
 
 
 def test_time_that_is_over_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
-    outcome = run(plan_of(tmp_path, max_minutes=1e-4, output_dir=str(tmp_path), split_dataset_ratio=0))
+    plan = plan_of(tmp_path, max_minutes=0.5, output_dir=str(tmp_path), split_dataset_ratio=0)
+    outcome = run(plan, started=time.monotonic() - 30)
     assert outcome.step < outcome.steps
     assert "max_minutes" in outcome.reason
     assert (outcome.checkpoint / "adapter_model.safetensors").is_file()
