@@ -254,6 +254,34 @@ def test_a_file_of_another_release(trained: LengthModel, tmp_path: Path) -> None
     assert LengthModel.load(rewritten(unknown_key=1)).predict({"prompt": "x"}).quantile(0.5) > 0
 
 
+def test_numbers_that_no_traffic_gives_are_refused(tmp_path: Path) -> None:
+    model = LengthModel()
+    for tokens in range(1, 50):
+        model.observe({"client": "anna", "output_tokens": tokens})
+    path = model.save(tmp_path / "m.npz")
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    meta = json.loads(arrays["meta"].tobytes())
+    for name in ("group_counts", "group_shifts", "group_numbers"):
+        for value in (np.nan, np.inf, -np.inf, 1e30):
+            for column in range(arrays[name].shape[1]):
+                wrong = arrays[name].copy()
+                wrong[-1, column] = value
+                np.savez(path, **{**arrays, name: wrong})
+                with pytest.raises(DataError, match="damaged"):
+                    LengthModel.load(path)
+                if name != "group_numbers":
+                    break
+    without_room = np.frombuffer(json.dumps({**meta, "capacity": 0}).encode(), np.uint8)
+    np.savez(path, **{**arrays, "meta": without_room})
+    with pytest.raises(DataError, match="damaged"):
+        LengthModel.load(path)
+    np.savez(path, **arrays)
+    assert LengthModel.load(path).predict({"client": "anna"}).quantile(0.5) == model.predict(
+        {"client": "anna"}
+    ).quantile(0.5)
+
+
 def test_pickles_are_never_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", meta=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="damaged"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVELS", "adjusted", "covered_if_cut", "moved"]
+__all__ = ["LEVELS", "MOST", "adjusted", "covered_if_cut", "moved"]
 
 _Floats = NDArray[np.float64]
 
@@ -19,7 +19,8 @@ LEVELS = np.array([0.001, 0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95,
 _LOGITS = np.log(LEVELS / (1 - LEVELS))
 _RATE = 0.02
 _STEP = _RATE / np.sqrt(LEVELS * (1 - LEVELS))
-_MOST = 3.0  # logits
+MOST = 3.0
+"""Logits by which a level is moved at most."""
 
 
 def adjusted(shift: _Floats) -> _Floats:
@@ -29,7 +30,7 @@ def adjusted(shift: _Floats) -> _Floats:
 
 def moved(shift: _Floats, covered: _Floats) -> _Floats:
     """The shift after one more answer; `covered` says which quantiles it did not exceed: 1, 0, or how probably."""
-    return np.minimum(np.maximum(shift + _STEP * (LEVELS - covered), -_MOST), _MOST)  # np.clip is several times slower
+    return np.minimum(np.maximum(shift + _STEP * (LEVELS - covered), -MOST), MOST)  # np.clip is several times slower
 
 
 def covered_if_cut(tokens: int, quantiles: _Floats) -> _Floats:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from suffice.budget.model.calibration import LEVELS, adjusted
 from suffice.budget.model.distribution import BINS
 
-__all__ = ["EVERYONE", "LEVEL_NAMES", "Group", "Groups", "History", "groups_of"]
+__all__ = ["EVERYONE", "LEVEL_NAMES", "MEMORY", "Group", "Groups", "History", "groups_of"]
 
 _Floats = NDArray[np.float64]
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suffice.budget.model.calibration import LEVELS as CALIBRATED
+from suffice.budget.model.calibration import MOST
 from suffice.budget.model.distribution import BINS
-from suffice.budget.model.history import Group, Groups
+from suffice.budget.model.history import MEMORY, Group, Groups
 from suffice.budget.model.prompt_model import LEVELS, PromptModel
 from suffice.budget.model.text import BITS, FORM_NAMES, SEEN_BITS
 from suffice.budget.model.trees import Forest
@@ -27,7 +28,16 @@ __all__ = ["FILE_NAME", "State", "packed", "read_card", "read_state", "write_sta
 
 FILE_NAME = "length_model.npz"
 _FORMAT, _VERSION = "suffice length model", 1
-_NUMBERS = ("mass", "answers", "compared", "advantage", "bias", "square")
+_RANGES = {
+    "mass": (0.0, 2 * MEMORY),
+    "answers": (0.0, 2.0**53),
+    "compared": (0.0, MEMORY),
+    "advantage": (-3.0, 3.0),
+    "bias": (-1.0, 1.0),
+    "square": (0.0, 16.0),
+}
+_NUMBERS = tuple(_RANGES)
+"""Of a group, with what `Group` keeps them within."""
 _DAMAGE = (
     OSError,
     EOFError,
@@ -159,11 +169,21 @@ def packed(groups: Groups) -> dict[str, NDArray[Any]]:
 
 
 def _groups(arrays: Mapping[str, NDArray[Any]], capacity: int) -> Groups:
+    if capacity < 1:
+        raise ValueError(f"a capacity of {capacity} groups")
     groups = Groups(capacity, len(CALIBRATED))
-    keys, counts, shifts = (arrays[f"group_{name}"] for name in ("keys", "counts", "shifts"))
+    keys, counts, shifts, table = (arrays[f"group_{name}"] for name in ("keys", "counts", "shifts", "numbers"))
     _check("group_counts", counts, (len(keys), BINS))
     _check("group_shifts", shifts, (len(keys), len(CALIBRATED)))
-    for key, count, shift, numbers in zip(keys, counts, shifts, arrays["group_numbers"], strict=True):
+    _check("group_numbers", table, (len(keys), len(_NUMBERS)))
+    for name, values, low, high in (
+        ("group_counts", counts, 0.0, 2 * MEMORY),
+        ("group_shifts", shifts, -MOST, MOST),
+        *((f"group_numbers, {name}", table[:, at], *_RANGES[name]) for at, name in enumerate(_NUMBERS)),
+    ):
+        if not np.all((values >= low) & (values <= high)):  # NaN is neither
+            raise ValueError(f"{name} outside {low:g} to {high:g}")
+    for key, count, shift, numbers in zip(keys, counts, shifts, table, strict=True):
         mass, answers, *rest = (float(number) for number in numbers)
         groups.put(key.tobytes(), Group(count.copy(), shift.copy(), mass, int(answers), *rest))
     return groups
