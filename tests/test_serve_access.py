@@ -182,8 +182,10 @@ def test_a_refused_reservation_takes_nothing() -> None:
     async def run() -> None:
         quotas = Quotas()
         caller = Caller("k", "k", limits=Limits(requests_per_minute=10, tokens_per_minute=100))
-        with pytest.raises(Problem):
+        with pytest.raises(Problem) as refused:
             await reserve(quotas, caller, 101)
+        assert refused.value.headers["x-ratelimit-remaining-requests"] == "10"
+        assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
         held = await reserve(quotas, caller, 100)
         assert held.headers["x-ratelimit-remaining-requests"] == "9"
         quotas.settle_soon(held, 30)

@@ -141,6 +141,8 @@ class Quotas:
                 headers[f"x-ratelimit-remaining-{name}"] = str(max(item.amount - count + (0 if taken else amount), 0))
                 headers[f"x-ratelimit-reset-{name}"] = f"{seconds}s"
             if not taken:
+                if tokens and (left := headers.get("x-ratelimit-remaining-requests")) is not None:
+                    headers["x-ratelimit-remaining-requests"] = str(int(left) + 1)
                 self.settle_soon(reservation, 0, requests=0)
                 raise _exceeded(kind, item, amount, seconds, headers)
 
