@@ -215,6 +215,12 @@ def test_surrogates_cut_between_pieces_arrive_whole() -> None:
     assert text_of(answer(Reply(raw=[sse("a\ud83d")]))) == "a\ufffd"
 
 
+def test_an_event_that_is_nested_without_end_is_an_error() -> None:
+    deep = b'data: {"choices": ' + b"[" * 100_000 + b"\n\n"
+    with pytest.raises(EngineError, match="malformed JSON from the server before the first piece"):
+        answer(Reply(raw=[deep]))
+
+
 def test_surrogates_anywhere_else_are_joined_or_replaced_too() -> None:
     def event(**delta: Any) -> dict[str, Any]:
         return {"choices": [{"delta": delta}]}

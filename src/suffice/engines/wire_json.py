@@ -38,7 +38,11 @@ def load(text: str | bytes, halves: Collection[str] = ()) -> Any:
     try:
         return orjson.loads(text)
     except ValueError:
+        pass
+    try:
         return _whole(json.loads(text), halves)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _whole(value: Any, halves: Collection[str], name: str = "") -> Any:

@@ -119,8 +119,8 @@ def _no_route(scope: Scope, error: HTTPException) -> Problem:
 async def _refuse(problem: Problem, exchange: Exchange, send: Send) -> None:
     exchange.headers |= problem.headers
     exchange.facts["error"] = problem.code or problem.status
-    if problem.log:
-        exchange.facts["engine_error"] = problem.log
+    if problem.where:  # not what it said, which may repeat what it was asked
+        exchange.facts["failed_at"] = problem.where
     await send_bytes(send, problem.body, status=problem.status)
 
 

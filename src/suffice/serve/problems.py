@@ -29,7 +29,7 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
-        log: str = "",
+        where: str = "",
     ) -> None:
         """
         Args:
@@ -38,11 +38,11 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
             param: the field of the request that it is about.
             code: a word for programs.
             headers: to go with the response.
-            log: what the operator should know beside; never sent.
+            where: the machine that failed, for the operator; never sent.
         """
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
-        self.headers, self.log = dict(headers or {}), log
+        self.headers, self.where = dict(headers or {}), where
 
     @property
     def body(self) -> bytes:
@@ -71,11 +71,12 @@ def problem_of(error: SufficeError) -> Problem:
 def _engine_problem(error: EngineError) -> Problem:
     """A refusal of the request is the caller's to see; a refusal of our key, or a failure, is the server's trouble. On
     which machine that was is for the operator alone."""
-    status, message, log = error.status, error.message, str(error)
+    status, message = error.status, error.message
     if status is None:
-        return Problem(502, message, code="engine_error", log=log)
+        return Problem(502, message, code="engine_error", where=error.where)
+    where = f"{error.where}: HTTP {status}" if error.where else ""
     if status in (400, 404, 413, 422):
-        return Problem(400, message, code="upstream_refused", log=log)
+        return Problem(400, message, code="upstream_refused", where=where)
     if status in (429, 503):
-        return Problem(503, message, code="upstream_busy", headers={"retry-after": "5"}, log=log)
-    return Problem(502, message, code="upstream_error", log=log)
+        return Problem(503, message, code="upstream_busy", headers={"retry-after": "5"}, where=where)
+    return Problem(502, message, code="upstream_error", where=where)

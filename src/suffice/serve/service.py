@@ -241,8 +241,8 @@ def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
         }
     if ticket.traces:
         facts["upstream"] = ticket.upstream
-    if ticket.problem is not None and ticket.problem.log:
-        facts["engine_error"] = ticket.problem.log
+    if ticket.problem is not None and ticket.problem.where:
+        facts["failed_at"] = ticket.problem.where
     if gone:
         facts["gone"] = True
     return facts
