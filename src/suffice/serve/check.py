@@ -107,7 +107,8 @@ def _database(settings: ServeSettings) -> str:
         store.close()
     exposure = check_exposure(settings, has_keys=KeyRing(keys).configured)
     changes = f"; changed at start: {', '.join(pending)}" if pending else ""
-    return f"{without_password(url)}, {len(keys)} keys; {exposure or 'keys guard the server'}{changes}"
+    count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+    return f"{without_password(url)}, {count}; {exposure or 'keys guard the server'}{changes}"
 
 
 def _engine(settings: ServeSettings) -> str:

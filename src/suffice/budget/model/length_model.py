@@ -302,7 +302,8 @@ class LengthModel:
         if groups := history.groups:
             weight = f" (weight {history.trust:.2f})" if said else ""
             whom = "this caller" if len(groups) > 1 else "everyone"
-            said.append(f"{groups[-1].answers} earlier answers to {whom}{weight}")
+            answers = groups[-1].answers
+            said.append(f"{answers} earlier answer{'' if answers == 1 else 's'} to {whom}{weight}")
         return " and ".join(said) or "nothing known yet"
 
 
