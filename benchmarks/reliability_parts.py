@@ -154,7 +154,8 @@ def rows(database: str, prefix: str) -> list[dict[str, Any]]:
     """The rows of requests whose id begins so, as the store has them."""
     import sqlalchemy as sa
 
-    from suffice.serve.store import Store, request_rows
+    from suffice.serve.store import Store
+    from suffice.serve.tables import request_rows
 
     store = Store(database)
     try:

@@ -17,7 +17,8 @@ from scripted import ScriptedEngine
 from serving import serving
 from suffice.serve.keys import KeyRing, hash_key, make_key
 from suffice.serve.ledger import Ledger
-from suffice.serve.store import Store, prompt_rows, request_rows
+from suffice.serve.store import Store
+from suffice.serve.tables import prompt_rows, request_rows
 from suffice.serve.usage import totals
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")

@@ -18,7 +18,8 @@ from suffice.budget import LengthModel
 from suffice.cli.main import main
 from suffice.serve.keys import hash_key, make_key
 from suffice.serve.lessons import records_of
-from suffice.serve.store import Store, request_rows
+from suffice.serve.store import Store
+from suffice.serve.tables import request_rows
 from suffice.serve.traffic import Traffic
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")
