@@ -254,6 +254,14 @@ def test_an_error_is_that_of_the_answer_that_failed() -> None:
         assert (reply.status, reply.json["error"]["message"]) == (400, "this one is wrong")
 
 
+def test_a_request_for_several_answers_that_fails_is_one_failure_of_its_upstream() -> None:
+    with serving(ScriptedEngine(fail_after=0)) as server:
+        [upstream] = server.service.models["scripted"].pool.upstreams
+        for failures in (1, 2):
+            assert server.chat(n=3).status == 502
+            assert upstream.failures == failures
+
+
 def test_sigkill_loses_at_most_the_last_second(server: FakeOpenAI, tmp_path: Path) -> None:
     with process(tmp_path / "serve.db", "--upstream", server.url) as (running, port):
         for _ in range(5):
