@@ -245,6 +245,27 @@ def test_surrogates_anywhere_else_are_joined_or_replaced_too() -> None:
     assert [(each.token, each.logprob) for each in found] == [("\ufffd", -9999.0)] * 3 + [("\ufffd", -1.0)]
 
 
+def test_the_half_of_a_character_at_the_end_of_a_call_is_replaced() -> None:
+    piece = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a":"\ud83d'}}
+    event = {"choices": [{"delta": {"tool_calls": [piece]}, "finish_reason": "tool_calls"}]}
+    chunks = answer(Reply(raw=[f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()]))
+    pieces = [(each["index"], each["function"]["arguments"]) for chunk in chunks for each in chunk.tool_calls]
+    assert pieces == [(0, '{"a":"'), (0, "\ufffd")]
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), None, 10**400, -(10**400)], ids=lambda value: str(value)[:5]
+)
+def test_log_probabilities_that_are_no_numbers_say_nothing(value: Any) -> None:
+    columns = {"tokens": ["a"], "token_logprobs": [value], "top_logprobs": [{"a": -1.0, "b": value}]}
+    objects = {"content": [{"token": "a", "logprob": value, "top_logprobs": [{"token": "b", "logprob": value}]}]}
+    for logprobs in (columns, objects):
+        event = {"choices": [{"text": "a", "logprobs": logprobs, "finish_reason": "stop"}]}
+        body = f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()
+        [found] = [each for chunk in answer(Reply(raw=[body]), request=ask(logprobs=1)) for each in chunk.logprobs]
+        assert (found.logprob, found.others[-1].logprob) == (-9999.0, -9999.0)
+
+
 def test_comments_crlf_and_a_missing_last_blank_line() -> None:
     body = b": ping\r\n\r\nevent: message\r\nid: 1\r\n" + sse("x", end="\r\n\r\n").rstrip()
     assert text_of(answer(Reply(raw=[body]))) == "x"
