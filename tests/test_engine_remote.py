@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -625,11 +626,18 @@ def test_addresses(given: str, root: str, api: str) -> None:
     assert addresses(given) == (root, api)
 
 
-@pytest.mark.parametrize(
-    "given", ["localhost:8000", "", "ftp://h", "http://", "http://h:99999", "http://u:secret@h/v1"]
-)
+@pytest.mark.parametrize("given", ["localhost:8000", "", "ftp://h", "http://", "http://h:99999"])
 def test_bad_addresses(given: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=re.escape(repr(given))):
+        RemoteEngine(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["http://u:secret@h/v1", "htp://u:secret@h", "http://u:secret@h:99999", "http://[u:secret@h", "h?key=secret"],
+)
+def test_addresses_with_more_than_an_address_are_not_shown(given: str) -> None:
+    with pytest.raises(UsageError, match="must hold no user, password, query or fragment") as caught:
         RemoteEngine(given)
     assert "secret" not in str(caught.value)
 
