@@ -180,6 +180,7 @@ def test_an_unknown_server_is_not_asked_to_do_what_it_may_not_know() -> None:
     answer, bodies = over_http("me", [reply], first_reservation=2, max_new_tokens=50)
     assert (answer.finish.reason, answer.finish.by, len(bodies)) == ("length", "reservation", 1)
     assert "--tokenizer" in answer.finish.what
+    assert "127.0.0.1" not in answer.finish.what  # a gateway's clients read it
 
 
 def test_vllm_goes_on_from_its_own_tokens_behind_the_last_whole_character() -> None:

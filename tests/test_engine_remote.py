@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -243,6 +244,27 @@ def test_surrogates_anywhere_else_are_joined_or_replaced_too() -> None:
     assert json.loads("".join(each["arguments"] for each in functions)) == {"a": "🙂"}
     found = [each for chunk in chunks for each in chunk.logprobs]
     assert [(each.token, each.logprob) for each in found] == [("\ufffd", -9999.0)] * 3 + [("\ufffd", -1.0)]
+
+
+def test_the_half_of_a_character_at_the_end_of_a_call_is_replaced() -> None:
+    piece = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a":"\ud83d'}}
+    event = {"choices": [{"delta": {"tool_calls": [piece]}, "finish_reason": "tool_calls"}]}
+    chunks = answer(Reply(raw=[f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()]))
+    pieces = [(each["index"], each["function"]["arguments"]) for chunk in chunks for each in chunk.tool_calls]
+    assert pieces == [(0, '{"a":"'), (0, "\ufffd")]
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), None, 10**400, -(10**400)], ids=lambda value: str(value)[:5]
+)
+def test_log_probabilities_that_are_no_numbers_say_nothing(value: Any) -> None:
+    columns = {"tokens": ["a"], "token_logprobs": [value], "top_logprobs": [{"a": -1.0, "b": value}]}
+    objects = {"content": [{"token": "a", "logprob": value, "top_logprobs": [{"token": "b", "logprob": value}]}]}
+    for logprobs in (columns, objects):
+        event = {"choices": [{"text": "a", "logprobs": logprobs, "finish_reason": "stop"}]}
+        body = f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()
+        [found] = [each for chunk in answer(Reply(raw=[body]), request=ask(logprobs=1)) for each in chunk.logprobs]
+        assert (found.logprob, found.others[-1].logprob) == (-9999.0, -9999.0)
 
 
 def test_comments_crlf_and_a_missing_last_blank_line() -> None:
@@ -604,11 +626,18 @@ def test_addresses(given: str, root: str, api: str) -> None:
     assert addresses(given) == (root, api)
 
 
-@pytest.mark.parametrize(
-    "given", ["localhost:8000", "", "ftp://h", "http://", "http://h:99999", "http://u:secret@h/v1"]
-)
+@pytest.mark.parametrize("given", ["localhost:8000", "", "ftp://h", "http://", "http://h:99999"])
 def test_bad_addresses(given: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=re.escape(repr(given))):
+        RemoteEngine(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["http://u:secret@h/v1", "htp://u:secret@h", "http://u:secret@h:99999", "http://[u:secret@h", "h?key=secret"],
+)
+def test_addresses_with_more_than_an_address_are_not_shown(given: str) -> None:
+    with pytest.raises(UsageError, match="must hold no user, password, query or fragment") as caught:
         RemoteEngine(given)
     assert "secret" not in str(caught.value)
 

@@ -150,7 +150,7 @@ class Flaky(ScriptedEngine):
 
 async def ask(pool: Pool, number: int = 0) -> str:
     request = GenerationRequest(str(number), 10, prompt="x")
-    trace = pool.follow(request.id)
+    [trace] = pool.follow(request.id)
     text = ""
     try:
         async with aclosing(pool.submit(request)) as chunks:
@@ -211,6 +211,23 @@ def test_a_circuit_opens_after_failures_and_one_request_tries_it_again() -> None
     asyncio.run(main())
 
 
+def test_several_answers_to_one_request_are_one_failure() -> None:
+    async def main() -> None:
+        a = Flaky("a")
+        a.broken = True
+        async with Pool.of([a]) as pool:
+            for failures, ids in enumerate((("x/0", "x/1", "x/2"), ("y/0", "y/1"), ("z",)), 1):
+                pool.follow(*ids)
+                for each in ids:
+                    with pytest.raises(EngineError, match="broken"):
+                        await anext(pool.submit(GenerationRequest(each, 10, prompt="x")))
+                    pool.forget(each)
+                assert pool.upstreams[0].failures == failures
+            assert not (await pool.health()).ok
+
+    asyncio.run(main())
+
+
 def test_failures_that_are_not_in_a_row_open_no_circuit() -> None:
     async def main() -> None:
         a = Flaky("a")
@@ -251,10 +268,10 @@ def test_a_failed_request_may_be_tried_again_where_it_has_not_failed() -> None:
     async def main() -> None:
         a, b = Flaky("a"), Flaky("b", status=400)
         async with Pool.of([a, b]) as pool:
-            pool.follow("0")
+            [trace] = pool.follow("0")
             assert not pool.may_retry("0")  # it has not failed
-            pool.follow("0").error = EngineError("dropped after 3 pieces")
-            pool.follow("0").failed_on.append(pool.upstreams[0])
+            trace.error = EngineError("dropped after 3 pieces")
+            trace.failed_on.append(pool.upstreams[0])
             assert pool.may_retry("0")
             b.broken = True
             with pytest.raises(EngineError, match="b is broken"):

@@ -20,6 +20,7 @@ from suffice.serve.config import ServeSettings, check_exposure, load_serve_setti
 from suffice.serve.keys import KeyRing, hash_key, make_key
 from suffice.serve.problems import Problem
 from suffice.serve.quotas import Quotas
+from suffice.serve.shared import StorageAwayError
 from suffice.serve.store import Store
 
 Cli = Callable[..., str]
@@ -233,31 +234,59 @@ def test_a_limit_of_requests_comes_before_all_work(cli: Cli, database: str) -> N
         assert engine.counted == before
 
 
+class Elsewhere:
+    """A storage that takes its time, and may be away."""
+
+    there, away, count, window = True, False, 0, 60.0
+
+    async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        await asyncio.sleep(0.05)
+        if self.away:
+            raise StorageAwayError("away")
+        self.count += amount
+        return self.count, time.time() + self.window
+
+
 def test_what_is_counted_for_a_client_that_goes_meanwhile_is_given_back() -> None:
-    class Slow:
-        """A storage elsewhere that takes its time."""
+    caller = Caller("k", "k", limits=Limits(tokens_per_minute=100))
 
-        there, count = True, 0
-
-        async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
-            await asyncio.sleep(0.05)
-            self.count += amount
-            return self.count, time.time() + seconds
-
-    async def run() -> None:
-        quotas, quotas.shared = (made := Quotas()), (shared := Slow())  # type: ignore[assignment]
-        going = asyncio.create_task(reserve(made, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 60))
+    async def leave(quotas: Quotas) -> None:
+        going = asyncio.create_task(reserve(quotas, caller, 60))
         await asyncio.sleep(0.01)
         going.cancel()
         await asyncio.gather(going, return_exceptions=True)
         await quotas.settled()
+
+    async def run() -> None:
+        quotas, shared = Quotas(), Elsewhere()
+        quotas.shared = shared  # type: ignore[assignment]
+        await leave(quotas)
         assert shared.count == 0
-        held = await reserve(quotas, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 60)
+        held = await reserve(quotas, caller, 60)
         assert shared.count == 60
         quotas.grow_soon(held, 90)
         quotas.settle_soon(held, 70)
         await quotas.settled()
         assert shared.count == 70
+        shared.window = -1.0  # over meanwhile: to give back now would be a present
+        await leave(quotas)
+        assert shared.count == 130
+
+    asyncio.run(run())
+
+
+def test_what_a_storage_that_is_away_did_not_take_is_not_given_back() -> None:
+    async def run() -> None:
+        quotas, shared = Quotas(), Elsewhere()
+        quotas.shared = shared  # type: ignore[assignment]
+        held = await reserve(quotas, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 10)
+        shared.away = True
+        quotas.grow_soon(held, 60)
+        await quotas.settled()
+        shared.away = False
+        quotas.settle_soon(held, 50)
+        await quotas.settled()
+        assert shared.count == 50
 
     asyncio.run(run())
 

@@ -75,6 +75,7 @@ def test_a_check_changes_no_database_and_says_what_a_start_would(
         "postgresql://anna:hidden1@127.0.0.1:notaport/x?password=hidden2",
         "postgresql://127.0.0.1:1/x?user=a&password=hidden3&connect_timeout=1",
         "nonsense://anna:hidden1@127.0.0.1/x?sslkey=hidden2&api_key=hidden3",
+        "nonsense://127.0.0.1/x?Authorization=hidden1&sig=hidden2&credential=hidden3",
     ],
 )
 def test_no_secret_of_a_url_is_shown(

@@ -28,6 +28,7 @@ from serving import serving
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.remote import RemoteEngine
 from suffice.errors import EngineError
+from suffice.schedule import Slot
 from suffice.serve.config import ServeSettings
 from suffice.serve.server import allow_connections
 
@@ -239,6 +240,25 @@ def test_without_a_healthy_upstream_it_is_worth_trying_again() -> None:
             assert int(reply.headers["retry-after"]) > 0
 
 
+def test_an_upstream_that_is_lost_while_a_request_waits_for_its_turn_is_worth_trying_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(ScriptedEngine()) as server:
+        [upstream] = server.service.models["scripted"].pool.upstreams
+        enter = server.service.admission.enter
+
+        async def enter_and_lose(slot: Slot, *, priority: int, patience: float) -> None:
+            await enter(slot, priority=priority, patience=patience)
+            upstream.healthy = False
+
+        monkeypatch.setattr(server.service.admission, "enter", enter_and_lose)
+        for stream, n in ((False, 1), (True, 1), (False, 2)):
+            upstream.healthy = True
+            reply = server.chat(stream=stream, n=n)
+            assert (reply.status, reply.json["error"]["code"]) == (503, "upstream_busy")
+            assert int(reply.headers["retry-after"]) > 0
+
+
 def test_an_error_is_that_of_the_answer_that_failed() -> None:
     class Second(ScriptedEngine):
         """The first answer is refused elsewhere and mended here, the second fails."""
@@ -252,6 +272,14 @@ def test_an_error_is_that_of_the_answer_that_failed() -> None:
     with serving([ScriptedEngine(fail_after=0), Second(slow=True)]) as server:
         reply = server.chat(n=2)
         assert (reply.status, reply.json["error"]["message"]) == (400, "this one is wrong")
+
+
+def test_a_request_for_several_answers_that_fails_is_one_failure_of_its_upstream() -> None:
+    with serving(ScriptedEngine(fail_after=0)) as server:
+        [upstream] = server.service.models["scripted"].pool.upstreams
+        for failures in (1, 2):
+            assert server.chat(n=3).status == 502
+            assert upstream.failures == failures
 
 
 def test_sigkill_loses_at_most_the_last_second(server: FakeOpenAI, tmp_path: Path) -> None:

@@ -306,11 +306,18 @@ def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_position_that_is_nonsense_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [*({"row": row_} for row_ in (float("inf"), float("nan"), "x", None, [])), {}, 7])
+def test_a_position_that_is_nonsense_is_said_and_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], said: Any
+) -> None:
     store = Store(f"sqlite:///{tmp_path}/serve.db")
-    for row_ in (float("inf"), float("nan"), "x", None, []):
-        (model := LengthModel()).card = {"traffic": {"database": store.identity(), "row": row_, "missing": []}}
-        assert Traffic(model, store, "me", None)._row == 0
+    if said:
+        said = {"database": store.identity(), "missing": [], **said} if isinstance(said, dict) else said
+    kept = LengthModel()
+    kept.card = {"traffic": said}
+    kept.save(tmp_path / "state")
+    assert Traffic(LengthModel(), store, "me", tmp_path / "state")._row == 0
+    assert capsys.readouterr().err.count("warning: the length state learned up to ") == 1
     store.close()
 
 

@@ -123,9 +123,9 @@ def addresses(base_url: str) -> tuple[str, str]:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable:
+    if not usable and not any(mark in base_url for mark in "@?#"):  # behind which secrets stand: those are not shown
         raise UsageError(f"{base_url!r} is not a server's address: give one like http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if not usable or parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(
             "the server's address must hold no user, password, query or fragment; set keys as SUFFICE_API_KEY"
         )

@@ -72,7 +72,7 @@ class GoingOn:
             prompt_ids = tuple(self._tokenizer.prompt_ids(request.messages, None))
             return Prefix(text + then, self._tokenizer.text_ids(text + then), prompt_ids)
         raise CannotContinueError(
-            f"{self._client.host} is not known to go on with a message (vLLM, SGLang and llama.cpp are); "
+            "the server is not known to go on with a message (vLLM, SGLang and llama.cpp are); "
             "--tokenizer with the model's name makes it possible on any server that has /v1/completions"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from suffice.engines.base import TokenLogprob
@@ -23,7 +23,7 @@ def token_logprobs(found: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
         tops = found.get("top_logprobs") or [None] * len(found["tokens"])
         rows = zip(found["tokens"], found["token_logprobs"], tops, strict=False)
         return tuple(
-            TokenLogprob(token, _number(value), None, tuple(TokenLogprob(*each) for each in (top or {}).items()))
+            TokenLogprob(token, _number(value), None, tuple(TokenLogprob(*each) for each in _numbers(top)))
             for token, value, top in rows
         )
     return tuple(map(_read, found.get("content") or ()))
@@ -64,5 +64,13 @@ def _write(each: TokenLogprob) -> dict[str, Any]:
     return {"token": each.token, "logprob": each.logprob, "bytes": data}
 
 
+def _numbers(top: Mapping[str, float | None] | None) -> Iterator[tuple[str, float]]:
+    return ((token, _number(value)) for token, value in (top or {}).items())
+
+
 def _number(value: float | None) -> float:
-    return max(float(value), _NEVER) if value is not None and math.isfinite(value) else _NEVER
+    """One that JSON can hold: what is none (NaN, infinity, beyond all floats) says as little as none at all."""
+    try:
+        return max(float(value), _NEVER) if value is not None and math.isfinite(value) else _NEVER
+    except OverflowError:
+        return _NEVER

@@ -78,7 +78,8 @@ class AnswerReader:
         """
         finish = finish or self._finish()
         tails = ["\ufffd" if where in self._held else "" for where in ("text", "reasoning")]
-        return Chunk(text=tails[0], reasoning=tails[1], finish=finish, usage=self._usage or self._counted())
+        usage = self._usage or self._counted()
+        return Chunk(tails[0], reasoning=tails[1], tool_calls=self._last_halves(), finish=finish, usage=usage)
 
     def after(self) -> str:
         """How far the answer had come, for the end of an error message."""
@@ -121,6 +122,12 @@ class AnswerReader:
         if self._calls is None:
             self._calls = ToolCalls()
         return tuple(self._calls.add(self._whole_call(piece)) for piece in pieces)
+
+    def _last_halves(self) -> tuple[Mapping[str, Any], ...]:
+        if self._calls is None:
+            return ()
+        calls = [where for where in self._held if where not in ("text", "reasoning")]
+        return tuple(self._calls.add({"index": where, "function": {"arguments": "\ufffd"}}) for where in calls)
 
     def _whole_call(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
         function = piece.get("function") or {}

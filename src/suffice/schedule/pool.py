@@ -56,6 +56,8 @@ class Trace:
     """Why it failed, if it did."""
     failed_on: list[Upstream] = field(default_factory=list)
     """Who is not asked again for this request."""
+    blamed: list[Upstream] = field(default_factory=list)
+    """Whose failure has been counted; several answers to one request share it, so that they are one failure."""
 
 
 @dataclass(slots=True)
@@ -109,9 +111,10 @@ class Pool:
                 each.entered = False
                 await each.engine.__aexit__(*error)
 
-    def follow(self, request_id: str) -> Trace:
-        """Note what becomes of a request; `forget` it afterwards."""
-        return self._traces.setdefault(request_id, Trace())
+    def follow(self, *request_ids: str) -> tuple[Trace, ...]:
+        """Note what becomes of answers that belong together; `forget` each afterwards."""
+        blamed: list[Upstream] = []
+        return tuple(self._traces.setdefault(each, Trace(blamed=blamed)) for each in request_ids)
 
     def forget(self, request_id: str) -> None:
         """The request is over."""
@@ -146,7 +149,7 @@ class Pool:
                 trace.error = error
                 trace.failed_on.append(upstream)
                 well = self._is_refusal(error)  # the server is well: it is the request that it does not like
-                self._failed(upstream, error)
+                self._failed(upstream, error, trace.blamed)
                 if begun or well:
                     raise
             finally:
@@ -209,7 +212,7 @@ class Pool:
             try:
                 return await upstream.engine.count_tokens(messages, prompt, tools)
             except EngineError as error:
-                self._failed(upstream, error)
+                self._failed(upstream, error, [])
                 tried.append(upstream)
         raise EngineError("no upstream is healthy: try again later", status=503)
 
@@ -251,9 +254,10 @@ class Pool:
         if upstream.failures >= self.failure_limit:
             upstream.failures, upstream.trying = self.failure_limit - 1, False
 
-    def _failed(self, upstream: Upstream, error: EngineError) -> None:
+    def _failed(self, upstream: Upstream, error: EngineError, blamed: list[Upstream]) -> None:
         upstream.detail = str(error)
-        if error.status is None or error.status >= 500:
+        if upstream not in blamed and (error.status is None or error.status >= 500):
+            blamed.append(upstream)
             upstream.failures += 1
             if upstream.failures >= self.failure_limit:
                 upstream.open_until = self.clock() + self.pause

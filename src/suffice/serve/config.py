@@ -195,7 +195,7 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
 def without_password(url: str) -> str:
     """A URL, or a sentence with one, that can be shown."""
     shown = re.sub(r"(?<=://)([^:/@\s]*):\S*(?=@)", r"\1:***", url)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&#\s]*", r"\1***", shown)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=&\s]*=)[^&#\s]*", r"\1***", shown)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Reservation:
     headers: dict[str, str] = field(default_factory=dict)
     """`x-ratelimit-...`, of the limits that were looked at."""
     holds: list[_Hold] = field(default_factory=list)
+    setting: asyncio.Task[None] | None = None
+    """The last change of what a shared storage holds, which the next one follows."""
 
 
 class _Windows:
@@ -113,18 +115,13 @@ class Quotas:
 
     def grow_soon(self, reservation: Reservation, tokens: int) -> None:
         """Make it `tokens`, because the answer outgrows what was taken. Never waits; refuses only who comes later."""
-        differences = []
-        for hold in reservation.holds:
-            if hold.kind != "requests" and hold.amount < tokens:
-                differences.append((hold, tokens - hold.amount))
-                hold.amount = tokens
-        self._add_soon(differences)
+        self._set_soon(reservation, [(hold, tokens) for hold in reservation.holds if hold.kind != "requests"])
 
     def settle_soon(self, reservation: Reservation, tokens: int, *, requests: int = 1) -> None:
         """Put the real amounts in place of the reserved ones: at once in this process, in the background where they are
         shared. What a storage that is away holds stays as it is."""
         holds, reservation.holds = reservation.holds, []
-        self._add_soon([(hold, (requests if hold.kind == "requests" else tokens) - hold.amount) for hold in holds])
+        self._set_soon(reservation, [(hold, requests if hold.kind == "requests" else tokens) for hold in holds])
 
     async def _take(self, reservation: Reservation, amount: int, *, tokens: bool) -> None:
         headers = reservation.headers
@@ -162,30 +159,37 @@ class Quotas:
     async def _give_back(self, counting: asyncio.Task[tuple[int, float]], key: str, seconds: int, amount: int) -> None:
         assert self.shared is not None
         with suppress(StorageAwayError):
-            await counting
-            await self.shared.add(key, seconds, -amount)
+            _, window_ends = await counting
+            if time.time() < window_ends:
+                await self.shared.add(key, seconds, -amount)
 
-    def _add_soon(self, differences: Iterable[tuple[_Hold, int]]) -> None:
+    def _set_soon(self, reservation: Reservation, amounts: Iterable[tuple[_Hold, int]]) -> None:
         elsewhere = []
-        for hold, difference in differences:
-            if difference and time.time() < hold.window_ends:
-                if hold.shared:
-                    elsewhere.append((hold, difference))
-                else:
-                    self._local.add(hold.key, hold.item.get_expiry(), difference)
-        if elsewhere:
-            self._in_background(self._add_shared(elsewhere))
+        for hold, amount in amounts:
+            if hold.shared:
+                elsewhere.append((hold, amount))
+            elif amount != hold.amount and time.time() < hold.window_ends:
+                self._local.add(hold.key, hold.item.get_expiry(), amount - hold.amount)
+                hold.amount = amount
+        if reservation.setting is not None or any(amount != hold.amount for hold, amount in elsewhere):
+            reservation.setting = self._in_background(self._set_shared(reservation.setting, elsewhere))
 
-    async def _add_shared(self, differences: Iterable[tuple[_Hold, int]]) -> None:
+    async def _set_shared(self, before: asyncio.Task[None] | None, amounts: Iterable[tuple[_Hold, int]]) -> None:
+        """One after the other, because only what the storage has taken may be subtracted from what follows."""
         assert self.shared is not None
-        for hold, difference in differences:
-            with suppress(StorageAwayError):
-                await self.shared.add(hold.key, hold.item.get_expiry(), difference)
+        if before is not None:
+            await asyncio.wait([before])
+        for hold, amount in amounts:
+            if amount != hold.amount and time.time() < hold.window_ends:
+                with suppress(StorageAwayError):
+                    await self.shared.add(hold.key, hold.item.get_expiry(), amount - hold.amount)
+                    hold.amount = amount
 
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        settling = asyncio.create_task(work)
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+    def _in_background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
 
 
 @lru_cache(maxsize=10_000)

@@ -181,7 +181,7 @@ class Service:
         ticket.room = n * sum(likely_most)
         await self.quotas.take_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
         ticket.exchange.headers |= ticket.reservation.headers
-        ticket.traces = tuple(map(self.models[reply.model].pool.follow, ticket.request_ids))
+        ticket.traces = self.models[reply.model].pool.follow(*ticket.request_ids)
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
     def reserve_more(self, ticket: Ticket) -> None:

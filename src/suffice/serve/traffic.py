@@ -155,7 +155,13 @@ class Traffic:
 
     def _go_on_after(self, card: Mapping[str, Any]) -> None:
         """Begin behind the rows that a model has learned already, from this database."""
-        learned = _position(card.get("traffic"))
+        learned = _position(said := card.get("traffic"))
+        if said is not None and learned is None:
+            print(
+                f"warning: the length state learned up to {said!r:.100}, which is no place in any database: the "
+                f"newest {_CATCH_UP} requests are learned as if they were new",
+                file=sys.stderr,
+            )
         if learned is not None and learned[0] == self._identity:
             self._row = min(learned[1], self._newest)  # fewer rows: somebody has deleted some
             self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
