@@ -213,6 +213,8 @@ def test_fields_that_ask_for_nothing_are_taken_and_unknown_ones_reported(hello: 
         (b'{"a":' * 100_000, 400),
         (b'{"messages": ' + b"[" * 40 + b"]" * 40 + b"}", 400),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+        (b'{"messages": [{"role": "user", "content": "hi"}], "seed": -9223372036854775809}', 400),
+        (b'{"messages": [{"role": "user", "content": "hi"}], "seed": 9223372036854775808}', 400),
         (b'{"seed": ' + b"9" * 5000 + b"}", 400),
         (b" " * ((4 << 20) + 1), 413),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from suffice.serve.problems import Problem
 
 __all__ = ["Fields", "parse_object", "read_body"]
 
+_LONG_NUMBER = re.compile(rb"\d{19}")  # orjson rounds whole numbers beyond 64 bits, and they must be seen as they are
 _MAX_DEPTH = 32  # response_format's JSON schemas are the deepest thing that clients send
 
 
@@ -40,7 +42,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         Problem: it is no JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
     """
     try:
-        found = orjson.loads(body)
+        found = _read_slowly(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
     except ValueError:
         found = _read_slowly(body)
     if not isinstance(found, dict):
@@ -51,7 +53,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _read_slowly(body: bytes) -> Any:
-    """What orjson does not read: UTF-16 and UTF-32, a byte order mark; else what is wrong, in words.
+    """What orjson does not read: UTF-16 and UTF-32, a byte order mark, long numbers; else what is wrong, in words.
 
     Raises:
         Problem: as `parse_object`.
