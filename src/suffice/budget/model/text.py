@@ -126,24 +126,28 @@ def _lower(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return codes + (capital.astype(np.uint32) << 5)
 
 
+_TRUE = np.ones(1, bool)
+
+
 def _ngrams(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Rolling multiplicative hashes of 3 codes or more (Knuth's 2654435761; mixers of MurmurHash3 and xxHash).
 
     Returns:
         The cells of all n-grams, and the hashes of the 3-grams in order.
     """
-    found = np.zeros(1 << BITS, bool)
     rolling = codes * np.uint32(2654435761)
-    found[rolling >> np.uint32(32 - BITS)] = True
+    ones = rolling >> np.uint32(32 - BITS)
     added, longer = codes * np.uint32(0x85EBCA6B), []
     for order in range(1, min(_ORDERS, len(codes))):
         rolling = (rolling[:-1] ^ (rolling[:-1] >> np.uint32(13))) * np.uint32(0x9E3779B1) + added[order:]
         longer.append(rolling)
     hashes = np.concatenate(longer)
     hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
-    found[hashes >> np.uint32(32 - BITS)] = True
+    cells = np.concatenate((ones, hashes >> np.uint32(32 - BITS)))
+    cells.sort()
+    first = np.concatenate((_TRUE, cells[1:] != cells[:-1]))  # as np.unique, several times faster
     threes = slice(len(longer[0]), len(longer[0]) + len(longer[1]))
-    return np.flatnonzero(found), hashes[threes] >> np.uint32(32 - SEEN_BITS)
+    return cells[first].astype(np.int64), hashes[threes] >> np.uint32(32 - SEEN_BITS)
 
 
 @cache
