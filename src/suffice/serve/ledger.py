@@ -67,6 +67,11 @@ class Ledger:
         ring.replace(store.keys())
         self._thread.start()
 
+    @property
+    def left_out(self) -> int:
+        """Answers that taught the length model nothing, because so many of their kind came at once."""
+        return self._traffic.left_out if self._traffic is not None else 0
+
     def add(self, row: Mapping[str, Any], lessons: tuple[Lesson, ...] = ()) -> None:
         """Note one row, to be written within half a second, and what it teaches then."""
         if len(self._rows) >= _BACKLOG:

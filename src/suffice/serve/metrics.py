@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from suffice.memory.meter import Metered
@@ -111,10 +112,10 @@ class _Gauges(Collector):
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         admission = self._service.admission
         rate = admission.throughput.tokens_per_second
         name = next(iter(self._service.models))
@@ -125,6 +126,8 @@ class _Gauges(Collector):
         yield self._labelled("vllm:num_requests_waiting", "Requests in the queue.", name, admission.waiting)
         if (usage := self._cache_usage()) is not None:
             yield self._labelled("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", name, usage)
+        untaught = self._service.ledger.left_out
+        yield CounterMetricFamily("suffice_answers_not_learned", "Too many of their kind at once.", untaught)
         up = GaugeMetricFamily("suffice_upstream_up", "Whether it can take requests.", labels=("upstream",))
         running = GaugeMetricFamily("suffice_upstream_requests_running", "Answers there.", labels=("upstream",))
         for model in self._service.models.values():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from suffice.budget import LengthModel
 from suffice.budget.model import Asked
+from suffice.budget.model.history import MEMORY
 from suffice.budget.model.state import FILE_NAME
 from suffice.errors import DataError
 from suffice.serve.lessons import Lesson, records_of
@@ -26,6 +28,8 @@ _CATCH_UP = 20_000  # the newest rows: what older ones taught has faded, so whoe
 _GAP_SECONDS = 60.0  # a number that is missing so long was never written
 _GAP = 1000  # numbers that may be missing at once; more were made by somebody who deleted rows
 _SAVE_EVERY = 300.0  # seconds
+_AT_ONCE = MEMORY  # answers of one kind that are learned in one go: what a histogram remembers
+_PER_SECOND = 100.0  # and from then on: what it remembers are then some seconds, where all would be the last moment
 
 
 class Traffic:
@@ -55,6 +59,9 @@ class Traffic:
         self._behind = True
         self._saved = clock()
         self._complained = False
+        self._learned, self._room = clock(), _AT_ONCE
+        self.left_out = 0
+        """Answers of this replica that taught nothing, because so many of their kind came at once."""
         self._go_on_after(model.card)
         if path is not None:
             self._restore(path)
@@ -64,8 +71,19 @@ class Traffic:
         """Whether there were more rows than one look reads."""
         return self._behind
 
-    def learn(self, lessons: Iterable[Lesson]) -> None:
-        """Answers of this replica, whose rows have just been written."""
+    def learn(self, lessons: Sequence[Lesson]) -> None:
+        """Answers of this replica, whose rows have just been written. Where one kind (of one client, route, system
+        prompt and model) comes by the hundred each second, some of it, evenly: `left_out` counts the others."""
+        now, before = self._clock(), self._learned
+        self._learned, self._room = now, min(_AT_ONCE, self._room + _PER_SECOND * (now - before))
+        kinds = Counter(each.asked.groups for each in lessons)
+        most = max(1, int(self._room))
+        taught = _thinned(lessons, kinds, most)
+        self._room -= min(most, max(kinds.values(), default=0))
+        self.left_out += len(lessons) - len(taught)
+        self._learn_all(taught)
+
+    def _learn_all(self, lessons: Iterable[Lesson]) -> None:
         for each in lessons:
             self._model.learn(each.asked, each.tokens, cut=each.cut)
             self._changed = True
@@ -88,7 +106,7 @@ class Traffic:
                 self._row = number
             self._missing.pop(number, None)
         for row in others:
-            self.learn(self._lessons(row))
+            self._learn_all(self._lessons(row))
         self._missing = dict(list(self._missing.items())[-_GAP:])
         self._behind = len(numbers) >= _LOOK
 
@@ -165,6 +183,19 @@ class Traffic:
         if learned is not None and learned[0] == self._identity:
             self._row = min(learned[1], self._newest)  # fewer rows: somebody has deleted some
             self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
+
+
+def _thinned(lessons: Iterable[Lesson], kinds: Mapping[tuple[bytes, ...], int], most: int) -> list[Lesson]:
+    """At most so many of each kind, spread evenly over those that there are; `kinds` counts them."""
+    seen: Counter[tuple[bytes, ...]] = Counter()
+    kept = []
+    for each in lessons:
+        kind = each.asked.groups
+        at, there = seen[kind], kinds[kind]
+        seen[kind] += 1
+        if there <= most or at * most // there < (at + 1) * most // there:
+            kept.append(each)
+    return kept
 
 
 def _position(said: Any) -> tuple[float, int, list[int]] | None:
