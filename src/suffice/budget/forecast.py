@@ -6,13 +6,13 @@ Knows where models lie (a given path, SUFFICE_LENGTH_MODEL, the package) and doe
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.budget.types import Quantiles, Question
+from suffice.immutable import immutable
 
 if TYPE_CHECKING:
     from suffice.budget.model import Asked, LengthModel
@@ -23,7 +23,7 @@ ENVIRONMENT_VARIABLE = "SUFFICE_LENGTH_MODEL"
 _PACKAGED = Path(__file__).with_name("model") / "default" / "length_model.npz"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Forecast:
     """What a length model expects of one answer."""
 

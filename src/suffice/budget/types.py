@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from suffice.immutable import immutable
+
 if TYPE_CHECKING:
     from suffice.budget.model import Asked
     from suffice.budget.ratios import TextRatios
@@ -124,7 +126,7 @@ class Budget:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Question:
     """What an estimator may look at."""
 
@@ -173,7 +175,7 @@ class Wish:
         return f"{prefix}{self.amount:g} {name} ({' '.join(self.text.split())})"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LengthEstimate:
     """One estimator's answer."""
 

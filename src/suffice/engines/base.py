@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
+from suffice.immutable import immutable
+
 __all__ = [
     "Capacity",
     "Chunk",
@@ -29,7 +31,7 @@ class Message(TypedDict):
     content: Any
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Sampling:
     """How the next token is drawn. `None` means: as the model's `generation_config.json` (or the server) says."""
 
@@ -58,7 +60,7 @@ class Prefix:
     """Whether a server has taken thinking out of `text`."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class GenerationRequest:
     """One answer to generate. Exactly one of `messages` and `prompt` is given."""
 
@@ -98,7 +100,7 @@ class GenerationRequest:
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Finish:
     """Why an answer ended."""
 
@@ -115,7 +117,7 @@ class Finish:
         return self.by
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Usage:
     """Tokens that one answer took."""
 
@@ -128,7 +130,7 @@ class Usage:
     """How many of `answer_tokens` were thinking."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TokenLogprob:
     """One token of an answer, and how likely the model thought it."""
 
@@ -142,7 +144,7 @@ class TokenLogprob:
     """The likeliest tokens in its place."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Chunk:
     """A piece of an answer, as the engine produces it. `text` never holds half a character."""
 
@@ -186,7 +188,7 @@ class Capacity:
     """Tool calls stand in the text as the model writes them; servers take them out."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TokenCount:
     """Length of a prompt after the chat template, in tokens."""
 

@@ -7,8 +7,9 @@ detector stopped it, and a refusal has none: they teach nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from suffice.immutable import immutable
 
 if TYPE_CHECKING:
     from suffice.budget.model import Asked
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Lesson", "lessons_of", "read_log", "records_of"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lesson:
     """One answer's length, and what was asked; without any text."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from suffice.engines.base import Message, Sampling
+from suffice.immutable import immutable
 from suffice.serve.fields import Fields, wrong
 from suffice.serve.problems import Problem
 from suffice.serve.tools import read_calls, read_tools
@@ -68,7 +69,7 @@ _HARMLESS = (
 """Fields that do not change the answer; the local engine has no use for them."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Origin:
     """What a request has beside its JSON: its id, who asks, and where."""
 
@@ -80,7 +81,7 @@ class Origin:
     """Headers that make an upstream's spans part of the caller's trace."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wanted:
     """One request as it came over the wire."""
 

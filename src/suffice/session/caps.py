@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from suffice.budget import Budget
 from suffice.engines.base import Finish
+from suffice.immutable import immutable
 from suffice.session.request import Request
 
 __all__ = ["Caps"]
@@ -13,7 +12,7 @@ __all__ = ["Caps"]
 _ANSWER_SHARE = 4  # without a budget of its own, thinking leaves the answer at least one part in this many of the cap
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caps:
     """The caps of one answer, in tokens."""
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from suffice.budget import Budget
 from suffice.engines.base import Finish, TokenLogprob, Usage
 from suffice.engines.tool_calls import ToolCalls
+from suffice.immutable import immutable
 
 __all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking", "ToolCallPiece"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Text:
     """A piece of the answer: whole characters, and never the beginning of a stop word."""
 
@@ -23,14 +24,14 @@ class Text:
     """Of the tokens that begin in this piece, where the request wants them."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ToolCallPiece:
     """A piece of a tool call, in the shape of OpenAI's streams; `engines.tool_calls.ToolCalls` joins them."""
 
     piece: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Thinking:
     """A piece of the model's thinking, which is not part of the answer."""
 
@@ -56,7 +57,7 @@ class Repetition:
     """Entries at the end of the `Text.logprobs` so far that are void with the text."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Progress:
     """How far a running answer is."""
 

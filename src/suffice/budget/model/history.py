@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from suffice.budget.model.calibration import LEVELS, adjusted
 from suffice.budget.model.distribution import BINS
+from suffice.immutable import immutable
 
 __all__ = ["EVERYONE", "LEVEL_NAMES", "MEMORY", "Group", "Groups", "History", "groups_of"]
 
@@ -130,7 +131,7 @@ class Groups:
         self._groups[key] = group
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class History:
     """What the groups of one request say together, as long as none of them learns."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from suffice.budget.model.prompt_model import Outlook, PromptModel, to_scale, to
 from suffice.budget.model.state import packed, read_state, write_state
 from suffice.budget.model.text import Prompt, features, model_key
 from suffice.errors import DataError
+from suffice.immutable import immutable
 
 __all__ = ["MIN_ROWS", "Asked", "LengthModel"]
 
@@ -37,7 +37,7 @@ _SMALL = 0.1  # so that a length of 0 has a logarithm
 _FLOOR = 1e-4  # probability that nothing is denied, so that one surprise does not decide between two sources
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Asked:
     """What a request was, as far as learning from its answer needs it: hashes and numbers, no text and no names."""
 

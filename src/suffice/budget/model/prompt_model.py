@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from suffice.budget.model.linear import SparseRows, cell_weights, ridge
 from suffice.budget.model.text import BITS, FORM_NAMES, SEEN_BITS, Prompt, TextFeatures
 from suffice.budget.model.trees import Forest, Growth, Trees
+from suffice.immutable import immutable
 
 __all__ = ["FOLDS", "LEVELS", "Outlook", "PromptModel", "to_scale", "to_tokens"]
 
@@ -45,7 +46,7 @@ def to_tokens(value: Any) -> Any:
     return np.square(np.square(np.maximum(value, 0.0)))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outlook:
     """What a prompt says: location and scale of the length, on the model's scale."""
 

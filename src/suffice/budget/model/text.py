@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -20,6 +19,7 @@ from suffice.budget.estimators import wish_tokens
 from suffice.budget.prompt import instructions, split_prompt
 from suffice.budget.ratios import TextRatios
 from suffice.budget.wishes import find_wishes
+from suffice.immutable import immutable
 
 __all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
 
@@ -39,7 +39,7 @@ FORM_NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TextFeatures:
     """One record, as numbers."""
 
@@ -51,7 +51,7 @@ class TextFeatures:
     """The numbers that `FORM_NAMES` names, shape (len(FORM_NAMES),)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Prompt:
     """All of a record that features are made of."""
 
