@@ -6,9 +6,8 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 
-from starlette.types import Scope
-
 from suffice.engines.wire_json import dump
+from suffice.serve.asgi import Scope
 from suffice.serve.exchange import Exchange
 
 __all__ = ["AccessLog"]

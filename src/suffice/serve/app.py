@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp, Scope
-
 from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
 from suffice.schedule import Pool
 from suffice.serve import routes
+from suffice.serve.asgi import Application, Router, Scope
 from suffice.serve.config import ServeSettings, check_exposure
 from suffice.serve.exchange import Exchange, Observed
 from suffice.serve.generate import Generate
@@ -117,36 +115,32 @@ async def _until_released(service: Service) -> None:
         print(f"warning: {len(service.tickets)} requests did not end at shutdown", file=sys.stderr)
 
 
-def build_app(service: Service) -> ASGIApp:
+def build_app(service: Service) -> Application:
     """The ASGI application over an open service."""
-    router = Router(_routes(service), redirect_slashes=False)  # the bare router: Starlette's error pages are not ours
 
     def ended(scope: Scope, exchange: Exchange) -> None:
         service.metrics.response(service.route(scope["path"]), exchange.status)
         if service.access_log is not None:
             service.access_log.add(scope, exchange)
 
-    return Observed(router, ended, service.tickets.__contains__, lambda: service.draining)
+    return Observed(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.draining)
 
 
-def _routes(service: Service) -> list[BaseRoute]:
-    def get(path: str, handler: routes.Handler) -> Route:
-        return Route(path, routes.Endpoint(service, handler), methods=["GET"])
+def _routes(service: Service) -> dict[str, dict[str, Application]]:
+    def get(handler: routes.Handler) -> dict[str, Application]:
+        return {"GET": routes.Endpoint(service, handler)}
 
-    def post(path: str, endpoint: ASGIApp) -> Route:
-        return Route(path, endpoint, methods=["POST"])
-
-    return [
-        post("/v1/chat/completions", Generate(service, read_chat, ChatReply)),
-        post("/v1/completions", Generate(service, read_completion, CompletionReply)),
-        post("/infer/{tier}", Generate(service, read_infer, InferReply)),
-        post("/v1/budget", routes.Endpoint(service, routes.budget)),
-        get("/v1/models", routes.list_models),
-        get("/health", routes.health),
-        get("/ready", routes.ready),
-        get("/metrics", routes.metrics),
-        get("/openapi.json", routes.openapi),
-        get("/docs", routes.static("docs.html")),
-        get("/", routes.static("index.html")),
-        *(get(f"/{name}", routes.static(name)) for name in routes.ASSETS),
-    ]
+    return {
+        "/v1/chat/completions": {"POST": Generate(service, read_chat, ChatReply)},
+        "/v1/completions": {"POST": Generate(service, read_completion, CompletionReply)},
+        "/infer/*": {"POST": Generate(service, read_infer, InferReply)},
+        "/v1/budget": {"POST": routes.Endpoint(service, routes.budget)},
+        "/v1/models": get(routes.list_models),
+        "/health": get(routes.health),
+        "/ready": get(routes.ready),
+        "/metrics": get(routes.metrics),
+        "/openapi.json": get(routes.openapi),
+        "/docs": get(routes.static("docs.html")),
+        "/": get(routes.static("index.html")),
+        **{f"/{name}": get(routes.static(name)) for name in routes.ASSETS},
+    }

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from suffice.errors import SufficeError
+from suffice.serve.asgi import Application, Message, Receive, Scope, Send
 from suffice.serve.problems import Problem, problem_of
 
 __all__ = ["Exchange", "Observed", "UntilGone", "send_bytes"]
@@ -55,7 +53,7 @@ class Observed:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Application,
         ended: Callable[[Scope, Exchange], None],
         taken: Callable[[str], bool] = lambda _: False,
         closing: Callable[[], bool] = lambda: False,
@@ -63,10 +61,6 @@ class Observed:
         self.app, self.ended, self.taken, self.closing = app, ended, taken, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        scope["app"] = self  # which makes Starlette's router raise what it refuses, so that all refusals look alike
         exchange = scope["exchange"] = Exchange(self._request_id(scope))
 
         async def send_with_headers(message: Message) -> None:
@@ -81,8 +75,6 @@ class Observed:
             await self.app(scope, receive, send_with_headers)
         except SufficeError as error:
             await _refuse(problem_of(error), exchange, send_with_headers)
-        except HTTPException as error:
-            await _refuse(_no_route(scope, error), exchange, send_with_headers)
         except Exception:
             _LOG.exception("request %s failed", exchange.request_id)
             if exchange.status:
@@ -107,13 +99,6 @@ def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
         **exchange.headers,
     }
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-
-
-def _no_route(scope: Scope, error: HTTPException) -> Problem:
-    """Starlette's 404 and 405."""
-    message = f"no {scope['method']} {scope['path']} here; GET /openapi.json lists the routes"
-    code = "not_found" if error.status_code == 404 else "method_not_allowed"
-    return Problem(error.status_code, message, code=code, headers=error.headers)
 
 
 async def _refuse(problem: Problem, exchange: Exchange, send: Send) -> None:

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from starlette.types import Receive, Scope, Send
-
 from suffice.engines.base import Usage
 from suffice.engines.wire_json import dump
 from suffice.errors import EngineError, SufficeError
 from suffice.schedule import Pool
 from suffice.serve import sse
+from suffice.serve.asgi import Receive, Scope, Send
 from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.gathered import Gathered
@@ -46,7 +45,7 @@ class Generate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, exchange = self.service, scope["exchange"]
         service.check_open()
-        tier = scope["path_params"].get("tier")  # of /infer/{tier}
+        tier = scope.get("part")  # of /infer/TIER
         caller = service.caller(scope, tier)
         body = parse_object(await read_body(receive, service.settings.max_body_bytes))
         origin = service.origin(scope, caller, scope["path"])

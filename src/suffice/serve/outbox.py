@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import Send
+from suffice.serve.asgi import Send
 
 __all__ = ["Outbox"]
 

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.types import Receive, Scope, Send
-
 from suffice.engines.wire_json import dump
+from suffice.serve.asgi import Receive, Scope, Send
 from suffice.serve.exchange import send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.openapi import document

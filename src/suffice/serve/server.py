@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
 
 from suffice.engines import Engine
 from suffice.errors import UsageError
 from suffice.serve.app import build_app, engines_of, open_service
+from suffice.serve.asgi import Receive, Scope, Send
 from suffice.serve.config import ServeSettings
 from suffice.serve.protocol import Connection
 from suffice.serve.service import Service
@@ -111,6 +111,7 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         http=Connection,
+        ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from starlette.types import Scope
-
 from suffice.budget.types import Tier
 from suffice.schedule import Admission, Pool
 from suffice.serve.access import AccessLog
 from suffice.serve.accounts import row_of
+from suffice.serve.asgi import Scope
 from suffice.serve.callers import Caller, check_known, check_tier
 from suffice.serve.config import ServeSettings
 from suffice.serve.keys import KeyRing
