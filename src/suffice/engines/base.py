@@ -186,6 +186,8 @@ class Capacity:
     going on costs another request."""
     calls_in_text: bool = False
     """Tool calls stand in the text as the model writes them; servers take them out."""
+    counts_tokens: bool = True
+    """Whether `count_tokens` may be exact; where it cannot, it need not be asked."""
 
 
 @immutable

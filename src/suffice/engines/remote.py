@@ -139,7 +139,10 @@ class RemoteEngine:
     def capacity(self) -> Capacity:
         """The context length where the server tells it; servers do not tell their KV cache."""
         return Capacity(
-            self._context_tokens, kv_tokens=None, charges="cap" if self._owner in CHARGES_CAP else "nothing"
+            self._context_tokens,
+            kv_tokens=None,
+            charges="cap" if self._owner in CHARGES_CAP else "nothing",
+            counts_tokens=self._tokenizer is not None or self._can_tokenize,
         )
 
     async def count_tokens(

@@ -197,6 +197,7 @@ class Pool:
             min(defaults, default=None),
             found[0].charges if found else "nothing",
             any(each.calls_in_text for each in found),
+            any(each.counts_tokens for each in found),
         )
 
     async def count_tokens(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -64,18 +64,18 @@ class Metrics:
         """A response was sent (or, with status 0, none)."""
         self._response_of(route, status).inc()
 
-    def request(self, ticket: Ticket) -> None:
-        """A request for an answer has ended, in whatever way."""
+    def request(self, ticket: Ticket, row: Mapping[str, Any]) -> None:
+        """A request for an answer has ended, in whatever way; `row` is what is written down of it."""
         reply = ticket.reply
         if reply is None or reply.budget is None or not ticket.generated:
             return
-        usage, of = reply.usage_object(), self._of_tier(reply.tier)
+        of = self._of_tier(reply.tier)
         for answer in reply.answers:
             self._finish_of(reply.tier, *answer.end).inc()
             of.answer_tokens.observe(answer.tokens)
             of.budget_tokens.observe(reply.budget_of(answer).max_new_tokens)
-        of.prompt.inc(usage["prompt_tokens"])
-        of.answer.inc(usage["completion_tokens"])
+        of.prompt.inc(row["prompt_tokens"])
+        of.answer.inc(row["answer_tokens"])
         of.duration.observe(ticket.exchange.seconds)
         of.queue.observe(ticket.slot.waited)
         if (first := reply.first_text) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from suffice.budget.types import Tier
 from suffice.schedule import Admission, Pool
@@ -211,33 +212,26 @@ class Service:
         if ticket.traces and ticket.reply is not None:
             for each in ticket.request_ids:
                 self.models[ticket.reply.model].pool.forget(each)
-        usage = ticket.reply.usage_object() if ticket.reply and ticket.generated else {}
-        self.quotas.settle_soon(ticket.reservation, usage.get("total_tokens", 0))
-        self.metrics.request(ticket)
         row = row_of(ticket, gone=gone)
+        self.quotas.settle_soon(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
+        self.metrics.request(ticket, row)
         self.ledger.add(row, lessons_of(ticket))
         if self.prompts is not None:
             self.prompts.add(prompt_rows_of(ticket))
         if self.spans is not None and ticket.span is not None:
             self.spans.end(ticket.span, ticket, row)
-        ticket.exchange.facts |= _facts(ticket, gone)
+        ticket.exchange.facts |= _facts(ticket, row, gone)
 
 
-def _facts(ticket: Ticket, gone: bool) -> dict[str, object]:
+_FACTS = ("model", "tier", "prompt_tokens", "answer_tokens", "max_new_tokens", "finish", "finish_detail")
+
+
+def _facts(ticket: Ticket, row: Mapping[str, Any], gone: bool) -> dict[str, object]:
     """For the access log: what happened, in numbers and names."""
-    facts: dict[str, object] = {"key": ticket.caller.key_id or None}
-    if (reply := ticket.reply) is not None:
-        usage = reply.usage_object()
-        facts |= {
-            "model": reply.model,
-            "tier": reply.tier,
-            "prompt_tokens": usage["prompt_tokens"],
-            "answer_tokens": usage["completion_tokens"],
-            "max_new_tokens": reply.budget.max_new_tokens if reply.budget else None,
-            "finish": reply.finish.reason if reply.finish else "cancelled",
-            "finish_detail": reply.finish.by if reply.finish else "",
-            "waited": round(ticket.slot.waited, 4),
-        }
+    facts: dict[str, object] = {"key": row["key_id"]}
+    if ticket.reply is not None:
+        facts |= {name: row[name] for name in _FACTS}
+        facts["waited"] = round(ticket.slot.waited, 4)
     if ticket.traces:
         facts["upstream"] = ticket.upstream
     if ticket.problem is not None and ticket.problem.where:

@@ -57,6 +57,8 @@ class Store:
             self._engine = sa.create_engine(
                 parsed, pool_pre_ping=True, json_serializer=lambda value: dump(value).decode(), json_deserializer=load
             )
+            names = [column.name for column in request_rows.columns if column.name != "row"]
+            self._insert = sa.insert(request_rows).compile(dialect=self._engine.dialect, column_keys=names)
             if parsed.drivername.startswith("sqlite"):
                 sa.event.listen(self._engine, "connect", _set_up_sqlite)
             if migrate:
@@ -116,7 +118,14 @@ class Store:
         """
         with self._engine.begin() as connection:
             if not (again and self._has(connection, rows[0])):
-                connection.execute(sa.insert(request_rows), list(rows))
+                connection.exec_driver_sql(str(self._insert), [self._bound(row) for row in rows])
+
+    def _bound(self, row: Mapping[str, Any]) -> Any:
+        """A row as the driver takes it. SQLAlchemy's own way through its types takes as long as the database."""
+        lessons = row["lessons"]
+        values = {**row, "lessons": None if lessons is None else dump(lessons).decode()}
+        names = self._insert.positiontup
+        return values if names is None else tuple([values[name] for name in names])
 
     @staticmethod
     def _has(connection: sa.Connection, row: Mapping[str, Any]) -> bool:

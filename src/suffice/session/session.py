@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, TextRatios
 from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
-from suffice.engines.base import Engine, GenerationRequest, TokenCount
+from suffice.engines.base import Capacity, Engine, GenerationRequest, TokenCount
 from suffice.errors import EngineError
 from suffice.session.caps import Caps
 from suffice.session.events import Answer, AnswerBuilder, Event
@@ -43,10 +43,13 @@ class Session:
             UsageError: a field of the request is wrong.
         """
         request.check()
-        count = TokenCount(len(request.prompt_ids))
-        if not request.prompt_ids:
-            count = await self.engine.count_tokens(request.messages, request.prompt, request.tools)
         capacity = self.engine.capacity()
+        if request.prompt_ids:
+            count = TokenCount(len(request.prompt_ids))
+        elif capacity.counts_tokens:
+            count = await self.engine.count_tokens(request.messages, request.prompt, request.tools)
+        else:
+            count = TokenCount(0, exact=False)
         return self.budgeter.decide(
             request.prompt if request.prompt is not None else request.messages,
             max_new_tokens=request.max_new_tokens,
@@ -93,7 +96,7 @@ class Session:
         yield budget
         capacity = self.engine.capacity()
         caps = Caps.plan(request, budget, capacity.context_tokens)
-        legs = Legs(self.engine, self._generation(request, budget, caps), budget.prompt_tokens or 0)
+        legs = Legs(self.engine, self._generation(request, budget, caps, capacity), budget.prompt_tokens or 0)
         reader = Reader(
             request,
             budget,
@@ -127,7 +130,7 @@ class Session:
                 builder.add(event)
         return builder.answer()
 
-    def _generation(self, request: Request, budget: Budget, caps: Caps) -> GenerationRequest:
+    def _generation(self, request: Request, budget: Budget, caps: Caps, capacity: Capacity) -> GenerationRequest:
         """What the engine is asked for."""
         generation = GenerationRequest(
             id=request.id,
@@ -147,5 +150,4 @@ class Session:
         if request.first_reservation != "auto":
             return replace(generation, reservation=request.first_reservation)
         # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
-        charged = self.engine.capacity().charges != "nothing"
-        return replace(generation, reservation=budget.reservation) if charged else generation
+        return generation if capacity.charges == "nothing" else replace(generation, reservation=budget.reservation)
