@@ -204,7 +204,7 @@ class RemoteEngine:
                 self._owner = str(entry.get("owned_by") or "").lower()
         self._dialect = replace(self._dialect, token_ids=self._owner == "vllm")
 
-    async def _generate(self, request: GenerationRequest, run: _Run) -> Chunk:
+    async def _generate(self, request: GenerationRequest, run: _Run) -> None:
         """Reads one answer from the server into `run`, apart from the caller's pace.
 
         A task of its own, because aiohttp drops what it has buffered when a connection breaks: somebody must be
@@ -219,7 +219,7 @@ class RemoteEngine:
                 raise EngineError(reason, where=self._client.host) from error
         except EngineError as error:
             raise EngineError(self._client.without_key(error.message), status=error.status, where=error.where) from None
-        return run.reader.last()
+        run.pass_on(run.reader.last())
 
     async def _open(self, request: GenerationRequest) -> ClientResponse:
         """Sends the request, once more for each thing that the server turns out not to know, and remembers those."""
@@ -288,7 +288,7 @@ class _Run:
     """What the caller waits for: the next piece."""
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the caller has taken every piece and wants more."""
-    task: asyncio.Task[Chunk] | None = None
+    task: asyncio.Task[None] | None = None
 
     async def next(self) -> Chunk | BaseException:
         """Waits for the next piece."""
@@ -308,12 +308,12 @@ class _Run:
         if (chunk := self.reader.read(data)) is not None:
             self.pass_on(chunk)
 
-    def end(self, task: asyncio.Task[Chunk]) -> None:
-        """Passes on how the task ended, which may be before it took its first step."""
+    def end(self, task: asyncio.Task[None]) -> None:
+        """Passes on what ended the task, where that was not the answer's end; it may never have taken a step."""
         if task.cancelled():
             self.pass_on(self.reader.last(Finish("cancelled")))
-        else:
-            self.pass_on(task.exception() or task.result())
+        elif (error := task.exception()) is not None:
+            self.pass_on(error)
 
     def pass_on(self, piece: Chunk | BaseException) -> None:
         """A piece, or why there are no more."""

@@ -119,6 +119,8 @@ async def send_bytes(send: Send, body: bytes, *, status: int = 200, kind: str = 
 class UntilGone:
     """Runs its block only while the client is there: when it goes, the block is cancelled at once, and `gone` is set.
 
+    `limit` also cancels it after some seconds. (`asyncio.timeout` beside this would be a second of the same.)
+
     Args:
         scope: of the request, from `protocol.Connection`; its body must have been read.
     """
@@ -126,7 +128,16 @@ class UntilGone:
     def __init__(self, scope: Scope) -> None:
         self._watchers: set[Callable[[], None]] = scope["extensions"]["suffice.gone"]
         self._task: asyncio.Task[Any] | None = None
+        self._late = False
         self.gone = False
+
+    def limit(self, seconds: float) -> asyncio.TimerHandle:
+        """Cancels the block in so many seconds, unless this is cancelled before; whoever catches that asks `late`."""
+        return asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def late(self) -> bool:
+        """Whether a `CancelledError` that was caught is this limit's, and nobody else's."""
+        return self._late and not self.gone and self._task is not None and self._task.uncancel() == 0
 
     def __enter__(self) -> UntilGone:
         self._task = asyncio.current_task()
@@ -141,6 +152,11 @@ class UntilGone:
             self._task.uncancel()
             return True
         return False
+
+    def _expire(self) -> None:
+        self._late = True
+        if self._task is not None:
+            self._task.cancel()
 
     def _tell(self) -> None:
         self.gone = True

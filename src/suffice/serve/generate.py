@@ -62,24 +62,25 @@ class Generate:
             service.spans.begin(ticket, origin.trace_context)
         with UntilGone(scope) as connection:
             try:
-                await self._answer(ticket, send)
+                await self._answer(ticket, connection, send)
             finally:
                 service.release(ticket, gone=connection.gone)
         if ticket.outbox is not None and not ticket.outbox.ended:  # whoever does not read waits for nothing more
             scope["extensions"]["suffice.drop"]()
             await receive()  # until the connection is gone: else the server takes this for a mistake
 
-    async def _answer(self, ticket: Ticket, send: Send) -> None:
+    async def _answer(self, ticket: Ticket, connection: UntilGone, send: Send) -> None:
         """Answers, and says what went wrong in the way that is still open: a status, or an event of the stream."""
         try:
-            await self._admitted(ticket, send)
-        except TimeoutError:
-            seconds = self.service.settings.request_timeout
-            problem = Problem(504, f"no whole answer within {seconds:g} s", code="timeout")
+            await self._admitted(ticket, connection, send)
         except asyncio.CancelledError:
-            if not self.service.draining or ticket.outbox is None:
+            if connection.late():
+                seconds = self.service.settings.request_timeout
+                problem = Problem(504, f"no whole answer within {seconds:g} s", code="timeout")
+            elif self.service.draining and ticket.outbox is not None:
+                problem = Problem(503, "the server is shutting down", code="shutting_down")
+            else:
                 raise
-            problem = Problem(503, "the server is shutting down", code="shutting_down")
         except SufficeError as error:
             problem = problem_of(error)
         except Exception:  # a mistake of ours: what is written down says so
@@ -94,7 +95,7 @@ class Generate:
             async with asyncio.timeout(_LAST_WORDS):
                 await ticket.outbox.close(ticket.reply.failure(problem.body))
 
-    async def _admitted(self, ticket: Ticket, send: Send) -> None:
+    async def _admitted(self, ticket: Ticket, connection: UntilGone, send: Send) -> None:
         service, wanted = self.service, ticket.wanted
         model = service.model(wanted.model, ticket.caller)
         tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
@@ -106,13 +107,16 @@ class Generate:
             if wanted.strict and budget.clamped_from is not None:
                 raise Problem(400, f"strict: {'; '.join(budget.reasons)}", param="max_tokens", code="clamped")
         await service.admit(ticket, tier)
-        async with asyncio.timeout(service.settings.request_timeout):
+        limit = connection.limit(service.settings.request_timeout)
+        try:
             await self._generate(ticket, model.session, send)
             while self._may_begin_again(ticket, model.pool):
                 ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
                 ticket.slot.generated = 0
                 await self._generate(ticket, model.session, send)
             await self._finish(ticket, send)
+        finally:
+            limit.cancel()
 
     @staticmethod
     def _may_begin_again(ticket: Ticket, pool: Pool) -> bool:
