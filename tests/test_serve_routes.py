@@ -230,7 +230,11 @@ def test_a_prompt_that_does_not_fit_and_models_and_routes_that_are_not_there(hel
     assert (reply.status, reply.json["error"]["code"]) == (400, "context_length_exceeded")
     assert hello.chat(model="gpt-9").json["error"]["code"] == "model_not_found"
     assert hello.ask("GET", "/nowhere").json["error"]["code"] == "not_found"
-    assert hello.ask("GET", "/v1/chat/completions").status == 405
+    wrong = hello.ask("GET", "/v1/chat/completions")
+    assert (wrong.status, wrong.headers["allow"], wrong.json["error"]["code"]) == (405, "POST", "method_not_allowed")
+    for path in ("/infer", "/infer/", "/infer/short/more", "/health/"):
+        assert hello.post(path, {"prompt": "hi"}).status == 404
+    assert hello.ask("HEAD", "/health").status == 200
 
 
 def test_budget_decides_and_generates_nothing(hello: Server, engine: ScriptedEngine) -> None:

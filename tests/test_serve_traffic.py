@@ -17,7 +17,7 @@ from serving import LONG, Server, serving
 from suffice.budget import LengthModel
 from suffice.cli.main import main
 from suffice.serve.keys import hash_key, make_key
-from suffice.serve.lessons import records_of
+from suffice.serve.lessons import Lesson, records_of
 from suffice.serve.store import Store
 from suffice.serve.tables import request_rows
 from suffice.serve.traffic import Traffic
@@ -318,6 +318,26 @@ def test_a_position_that_is_nonsense_is_said_and_is_none(
     kept.save(tmp_path / "state")
     assert Traffic(LengthModel(), store, "me", tmp_path / "state")._row == 0
     assert capsys.readouterr().err.count("warning: the length state learned up to ") == 1
+    store.close()
+
+
+def test_of_many_answers_of_one_kind_some_teach_and_of_a_rare_kind_all(tmp_path: Path) -> None:
+    def lessons(client: str, lengths: range) -> list[Lesson]:
+        asked = LengthModel().look({"client": client}, predicted=False)
+        return [Lesson(asked, tokens, cut=False) for tokens in lengths]
+
+    store = Store(f"sqlite:///{tmp_path}/serve.db")
+    now, model = [100.0], LengthModel()
+    traffic = Traffic(model, store, "me", None, lambda: now[0])
+    traffic.learn(lessons("busy", range(1, 501)))  # as many at once as are remembered
+    assert (counted(model, {"client": "busy"}), traffic.left_out) == (500, 0)
+    now[0] += 0.5
+    traffic.learn([*lessons("busy", range(1, 1001)), *lessons("quiet", range(40))])
+    assert (counted(model, {"client": "busy"}), counted(model, {"client": "quiet"})) == (550, 40)
+    assert traffic.left_out == 950
+    now[0] += 60
+    traffic.learn(lessons("busy", range(1, 401)))
+    assert counted(model, {"client": "busy"}) == 950
     store.close()
 
 
