@@ -78,18 +78,20 @@ def test_every_module_imports_and_exports_what_it_says() -> None:
     assert all(getattr(suffice, name) is not None for name in suffice.__all__)
 
 
+BASE = {"errors", "immutable"}
 LAYERS = {
     "errors": set(),
-    "budget": {"errors"},
-    "watch": {"errors"},
-    "memory": {"errors"},
-    "data": {"errors"},
-    "models": {"errors"},
-    "engines": {"errors", "budget", "watch", "memory", "data", "models"},
-    "session": {"errors", "budget", "watch", "memory", "data", "engines"},
-    "batch": {"errors", "budget", "data", "engines", "session"},
-    "api": {"errors", "budget", "engines", "session"},
-    "train": {"errors", "budget", "watch", "memory", "data", "engines", "models", "session"},
+    "immutable": set(),
+    "budget": BASE,
+    "watch": BASE,
+    "memory": BASE,
+    "data": BASE,
+    "models": BASE,
+    "engines": BASE | {"budget", "watch", "memory", "data", "models"},
+    "session": BASE | {"budget", "watch", "memory", "data", "engines"},
+    "batch": BASE | {"budget", "data", "engines", "session"},
+    "api": BASE | {"budget", "engines", "session"},
+    "train": BASE | {"budget", "watch", "memory", "data", "engines", "models", "session"},
 }
 
 

@@ -54,6 +54,12 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
     return {**empty, **counts, **times, **said, **fields}
 
 
+def add_numbered(store: Store, *rows: dict[str, Any]) -> None:
+    """Rows with numbers (`row`) as PostgreSQL gives them: with gaps, and seen in another order."""
+    with store._engine.begin() as connection:
+        connection.execute(sa.insert(request_rows), list(rows))
+
+
 def test_every_finished_answer_teaches_and_nothing_else_does(tmp_path: Path) -> None:
     with serving(ScriptedEngine("hello"), database=f"sqlite:///{tmp_path}/serve.db") as server:
         for prompt in ("hi", "say it in one sentence"):  # predicted by the length model, and not
@@ -274,20 +280,20 @@ class Clock:
 
 def test_a_look_is_bounded_and_a_late_row_is_learned_once(tmp_path: Path) -> None:
     store, clock = Store(f"sqlite:///{tmp_path}/serve.db"), Clock()
-    store.add_requests([row(number, row=number) for number in range(1, 2501) if number != 2400])
+    add_numbered(store, *(row(number, row=number) for number in range(1, 2501) if number != 2400))
     traffic, model = Traffic((model := LengthModel()), store, "me", None, clock), model
     for learned, behind in ((1000, True), (2000, True), (2499, False)):
         traffic.look()
         assert (counted(model), traffic.behind) == (learned, behind)
-    store.add_requests([row(2400, row=2400), row(2501, row=2501, replica="me")])  # numbered before, there only now
+    add_numbered(store, row(2400, row=2400), row(2501, row=2501, replica="me"))  # numbered before, there only now
     for _ in range(3):
         traffic.look()
         assert counted(model) == 2500
-    store.add_requests([row(2503, row=2503)])
+    add_numbered(store, row(2503, row=2503))
     traffic.look()
     clock.now = 100.0
     traffic.look()
-    store.add_requests([row(2502, row=2502)])  # nobody waits a minute for it
+    add_numbered(store, row(2502, row=2502))  # nobody waits a minute for it
     traffic.look()
     assert counted(model) == 2501
     store.close()
@@ -295,12 +301,12 @@ def test_a_look_is_bounded_and_a_late_row_is_learned_once(tmp_path: Path) -> Non
 
 def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
     store, model = Store(f"sqlite:///{tmp_path}/serve.db"), LengthModel()
-    store.add_requests([row(number, row=900 * number) for number in range(1, 11)])
+    add_numbered(store, *(row(number, row=900 * number) for number in range(1, 11)))
     traffic = Traffic(model, store, "me", None)
     traffic.look()
     assert counted(model) == 10
     assert len(traffic._missing) == 1000
-    store.add_requests([row(2, row=8999), row(3, row=901)])  # the newest are still waited for
+    add_numbered(store, row(2, row=8999), row(3, row=901))  # the newest are still waited for
     traffic.look()
     assert counted(model) == 11
     store.close()
