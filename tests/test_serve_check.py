@@ -76,15 +76,19 @@ def test_a_check_changes_no_database_and_says_what_a_start_would(
         "postgresql://127.0.0.1:1/x?user=a&password=hidden3&connect_timeout=1",
         "nonsense://anna:hidden1@127.0.0.1/x?sslkey=hidden2&api_key=hidden3",
         "nonsense://127.0.0.1/x?Authorization=hidden1&sig=hidden2&credential=hidden3",
+        "postgresql:/anna:hidden1@127.0.0.1/x",
+        "anna:hidden1/hidden2@127.0.0.1:1",
     ],
 )
 def test_no_secret_of_a_url_is_shown(
     server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
-    code, said = check(capsys, "--upstream", f"{server.url}?key=hidden4", "--database", url, "--quota-storage", url)
+    code, said = check(
+        capsys, "--upstream", f"{server.url}?key=hidden4", "--upstream", url, "--database", url, "--quota-storage", url
+    )
     assert code == 1
     assert "hidden" not in said
-    assert said.count("# error") == 3
+    assert said.count("# error") == 4
     assert "Traceback" not in said
 
 

@@ -194,7 +194,8 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
 
 def without_password(url: str) -> str:
     """A URL, or a sentence with one, that can be shown."""
-    shown = re.sub(r"(?<=://)([^:/@\s]*):\S*(?=@)", r"\1:***", url)
+    # also in what is no URL because somebody mistyped it: `user:password@host`, `scheme:/user:password@host`
+    shown = re.sub(r"""(?<![^\s/"'])([^:/@\s]*):(?!//)\S*(?=@)""", r"\1:***", url)
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=&\s]*=)[^&#\s]*", r"\1***", shown)
 
 
