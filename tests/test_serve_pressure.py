@@ -93,7 +93,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
 
 def test_draining_refuses_new_requests_and_is_not_ready() -> None:
     with serving(ScriptedEngine()) as server:
-        server.service.draining = True
+        server.service.leaving = server.service.draining = True
         assert server.ask("GET", "/ready").status == 503
         assert server.ask("GET", "/health").status == 200
         refused = server.chat()
@@ -105,7 +105,7 @@ def test_what_is_sent_while_draining_ends_its_connection() -> None:
         connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
         connection.request("POST", "/infer/long", json.dumps({"prompt": "go on"}))
         wait_for(lambda: server.service.admission.running)
-        server.service.draining = True
+        server.service.leaving = True
         response = connection.getresponse()
         assert (response.status, response.headers["connection"]) == (200, "close")
         connection.close()
@@ -207,7 +207,67 @@ def test_what_does_not_end_in_time_is_told_so_and_written_down(server: FakeOpenA
         assert rest.endswith(b"data: [DONE]\n\n")
         assert running.wait(20) == 0
         assert rows(tmp_path / "serve.db") == [("error", 2)]
-        assert server.abandoned.wait
+        wait_for(server.abandoned.is_set)
+
+
+def test_an_answer_without_a_stream_that_does_not_end_in_time_is_told_so_too(
+    server: FakeOpenAI, tmp_path: Path
+) -> None:
+    server.script(Scripted(pieces=["a "] * 3, hang_after=2))
+    with process(tmp_path / "serve.db", "--upstream", server.url, "--drain-timeout", "1") as (running, port):
+        begun = HTTPConnection("127.0.0.1", port, timeout=20)
+        begun.request("POST", "/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": "hi"}]}))
+        half = HTTPConnection("127.0.0.1", port, timeout=20)  # its body never comes whole
+        half.putrequest("POST", "/v1/chat/completions")
+        half.putheader("content-length", "100")
+        half.endheaders(b"{")
+        wait_for(lambda: server.generations)
+        running.send_signal(signal.SIGTERM)
+        for connection in (begun, half):
+            response = connection.getresponse()
+            assert (response.status, response.headers["content-type"]) == (503, "application/json")
+            assert json.load(response)["error"]["code"] == "shutting_down"
+        assert running.wait(20) == 0
+        assert rows(tmp_path / "serve.db") == [("error", 2)]
+    log = (tmp_path / "serve.log").read_text()
+    assert "1 answer is running: waiting up to 1 s" in log
+    assert "Traceback" not in log
+
+
+def test_a_second_ctrl_c_ends_what_runs_and_tells_it_so(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.script(Scripted(pieces=["a "] * 3, hang_after=2))
+    with process(tmp_path / "serve.db", "--upstream", server.url) as (running, port):
+        _, response = ask(port, stream=True)
+        response.readline()
+        running.send_signal(signal.SIGINT)
+        wait_for(lambda: "Ctrl-C ends at once" in (tmp_path / "serve.log").read_text())
+        running.send_signal(signal.SIGINT)
+        assert b'"code":"shutting_down"' in response.read()
+        assert running.wait(20) == 0
+        assert rows(tmp_path / "serve.db") == [("error", 2)]
+
+
+def test_with_a_drain_delay_balancers_are_told_before_requests_are_refused(
+    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script(Scripted(pieces=["a "] * 3, usage=(7, 3)))
+    monkeypatch.setenv("SUFFICE_SERVE_DRAIN_DELAY", "600")
+    with process(tmp_path / "serve.db", "--upstream", server.url) as (running, port):
+        running.send_signal(signal.SIGTERM)
+
+        def ready() -> int:
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/ready")
+            with suppress(OSError):
+                return connection.getresponse().status
+            return 0
+
+        wait_for(lambda: ready() == 503)
+        _, response = ask(port)
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+        assert rows(tmp_path / "serve.db") == [("stop", 3)]
 
 
 def test_clients_do_not_learn_which_machine_failed_and_the_log_says_it(

@@ -123,7 +123,7 @@ def build_app(service: Service) -> Application:
         if service.access_log is not None:
             service.access_log.add(scope, exchange)
 
-    return Observed(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.draining)
+    return Observed(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.leaving)
 
 
 def _routes(service: Service) -> dict[str, dict[str, Application]]:

@@ -74,8 +74,10 @@ class ServeSettings:
     """Longest time from a request's turn to its answer's end, in seconds."""
     upstream_timeout: float = 300.0
     """Longest silence of an upstream, before an answer's first piece and between two, in seconds."""
+    drain_delay: float = 0.0
+    """Seconds after SIGTERM in which `/ready` says 503 and requests are still taken, for balancers that ask it."""
     drain_timeout: float = 30.0
-    """Seconds that running answers get to end in after SIGTERM."""
+    """Seconds that running answers then get to end in."""
     max_body_bytes: int = 4 << 20
     log_prompts: bool = False
     """Keep the texts of prompts and answers in the database. They may hold anything that people tell a model."""
@@ -124,8 +126,9 @@ class ServeSettings:
                 raise UsageError(f"{name} is {value}: it must be a number above 0")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"port is {self.port}: it must be from 0 to 65535")
-        if self.max_waiting < 0:
-            raise UsageError(f"max_waiting is {self.max_waiting}: it must be 0 or more")
+        for name in ("max_waiting", "drain_delay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be 0 or more")
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise UsageError(f"otlp_endpoint is {self.otlp_endpoint!r}: give a URL such as http://127.0.0.1:4318")
         if self.upstreams and self.adapters:

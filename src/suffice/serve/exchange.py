@@ -14,7 +14,7 @@ from typing import Any
 
 from suffice.errors import SufficeError
 from suffice.serve.asgi import Application, Message, Receive, Scope, Send
-from suffice.serve.problems import Problem, problem_of
+from suffice.serve.problems import Problem, problem_of, shutting_down
 
 __all__ = ["Exchange", "Observed", "UntilGone", "send_bytes"]
 
@@ -75,6 +75,10 @@ class Observed:
             await self.app(scope, receive, send_with_headers)
         except SufficeError as error:
             await _refuse(problem_of(error), exchange, send_with_headers)
+        except asyncio.CancelledError:
+            if exchange.status or not self.closing():
+                raise
+            await _refuse(shutting_down(), exchange, send_with_headers)  # a request whose body was not whole in time
         except Exception:
             _LOG.exception("request %s failed", exchange.request_id)
             if exchange.status:

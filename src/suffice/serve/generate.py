@@ -18,7 +18,7 @@ from suffice.serve.exchange import Exchange, UntilGone, send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.gathered import Gathered
 from suffice.serve.outbox import Outbox
-from suffice.serve.problems import Problem, problem_of
+from suffice.serve.problems import Problem, problem_of, shutting_down
 from suffice.serve.replies import Reply
 from suffice.serve.service import Service
 from suffice.serve.ticket import Ticket
@@ -77,8 +77,8 @@ class Generate:
             if connection.late():
                 seconds = self.service.settings.request_timeout
                 problem = Problem(504, f"no whole answer within {seconds:g} s", code="timeout")
-            elif self.service.draining and ticket.outbox is not None:
-                problem = Problem(503, "the server is shutting down", code="shutting_down")
+            elif self.service.draining and not connection.gone:
+                problem = shutting_down()
             else:
                 raise
         except SufficeError as error:

@@ -8,7 +8,7 @@ from suffice.engines.wire_json import dump
 from suffice.errors import EngineError, PromptTooLongError, SufficeError, UsageError
 from suffice.schedule.admission import QueueFullError
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["Problem", "problem_of", "shutting_down"]
 
 _TYPES = {
     401: "authentication_error",
@@ -50,6 +50,11 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return dump({"error": error})
+
+
+def shutting_down() -> Problem:
+    """The server ends, and will not answer this."""
+    return Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
 
 
 def problem_of(error: SufficeError) -> Problem:

@@ -81,8 +81,8 @@ async def health(service: Service, scope: Scope, receive: Receive, send: Send) -
 
 
 async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /ready`: requests can be taken now; 503 while draining, or while no engine can take any."""
-    reasons = ["the server is shutting down"] if service.draining else []
+    """`GET /ready`: requests can be taken now; 503 once the server was told to end, or while no engine can take any."""
+    reasons = ["the server is shutting down"] if service.leaving else []
     for model in service.models.values():
         state = await model.pool.health()
         reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]

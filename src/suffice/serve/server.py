@@ -7,6 +7,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,11 +25,12 @@ from suffice.serve.service import Service
 __all__ = ["run", "serve"]
 
 _OTHER_FILES = 128  # the database, pages, the terminal, health checks
+_LOOK_EVERY = 0.1  # seconds between two looks for a second Ctrl-C, as in uvicorn
 _COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Python's 700 are a few requests
 
 
 class _Server(uvicorn.Server):
-    """Tells the service that it drains before uvicorn closes its sockets."""
+    """Lets balancers and running answers know of the end before uvicorn closes what is open."""
 
     service: Service | None = None
 
@@ -44,8 +46,29 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service is not None:
-            self.service.draining = True
+            self.service.leaving = True
+            if not self.service.settings.drain_delay:
+                self.service.draining = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """No new requests, after `drain_delay`; then what runs may end, until `drain_timeout` or a second Ctrl-C."""
+        if self.service is not None:
+            await self._until_balancers_know(self.service.settings.drain_delay)
+            self.service.draining = True
+            if running := len(self.service.tickets):
+                what = "1 answer is" if running == 1 else f"{running} answers are"
+                seconds = self.service.settings.drain_timeout
+                print(f"notice: {what} running: waiting up to {seconds:g} s; Ctrl-C ends at once", file=sys.stderr)
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+
+    async def _until_balancers_know(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not self.force_exit:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(_LOOK_EVERY)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

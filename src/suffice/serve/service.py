@@ -18,7 +18,7 @@ from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
 from suffice.serve.lessons import lessons_of
 from suffice.serve.metrics import Metrics
-from suffice.serve.problems import Problem
+from suffice.serve.problems import Problem, shutting_down
 from suffice.serve.prompts import PromptLog, prompt_rows_of
 from suffice.serve.quotas import Quotas
 from suffice.serve.spans import Spans, trace_context
@@ -74,7 +74,10 @@ class Service:
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas = ring, ledger, quotas
         self.metrics = Metrics(self)
+        self.leaving = False
+        """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
+        """No new request is taken."""
         self.tickets: dict[str, Ticket] = {}
         self.idle = asyncio.Event()
         self.idle.set()
@@ -91,7 +94,7 @@ class Service:
             Problem: 503.
         """
         if self.draining:
-            raise Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
+            raise shutting_down()
 
     def caller(self, scope: Scope, tier: str | None = None) -> Caller:
         """Who asks, if they may ask at all.
