@@ -8,7 +8,9 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Message, Sampling  # noqa: E402
+from suffice.engines.hub import find_on_hub  # noqa: E402
 from suffice.engines.loading import load_model, resolve_model  # noqa: E402
 from suffice.engines.local import LocalEngine  # noqa: E402
 from suffice.engines.sampling import BatchSampler, SamplingParams  # noqa: E402
@@ -607,3 +610,34 @@ def test_adapters_are_merged_and_name_their_base(
     assert not any("lora" in name for name, _ in merged.model.named_parameters())
     with pytest.raises(ModelError, match="use --adapters"):
         resolve_model(tmp_path / "run" / "adapter")
+
+
+@pytest.mark.parametrize(("answers", "asked"), [(True, 1), (False, 0)])
+def test_a_hub_is_asked_once_whether_it_is_there(
+    answers: bool, asked: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    paths: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        if not answers:
+            server.shutdown()
+            server.server_close()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        found = find_on_hub(resolve_model("Qwen2.5-0.5B-Instruct"))
+        assert (found.only_here, found.local, found.location) == (not answers, False, "Qwen/Qwen2.5-0.5B-Instruct")
+        paths = [path for path in paths if path.startswith("/api/models/")]  # the library also asks for its own sake
+        assert paths == ["/api/models/Qwen/Qwen2.5-0.5B-Instruct"] * asked
+        server.shutdown()

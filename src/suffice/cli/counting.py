@@ -6,10 +6,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suffice.data import Turn
 from suffice.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from suffice.engines.loading import ModelSource
 
 __all__ = ["TemplateCounter", "load_counter", "model_config"]
 
@@ -60,7 +63,7 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
         ModelError: the tokenizer cannot be found or loaded.
         UsageError: transformers is not installed.
     """
-    location, local = _located(model, hub)
+    source = _located(model, hub)
     if model is None:
         notice = (
             "counted with the tokenizer of the bundled toy model; for the lengths that your model sees give --model"
@@ -69,16 +72,19 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
     try:
         import transformers
         from transformers import AutoTokenizer
+
+        from suffice.engines.hub import find_on_hub
     except ModuleNotFoundError as error:
         raise UsageError(
             f"rows without token counts are here, and counting needs {error.name}: pip install 'suffice[local]'"
         ) from None
     transformers.logging.set_verbosity_error()
+    source = find_on_hub(source, hub)
     try:
-        return TemplateCounter(AutoTokenizer.from_pretrained(location, local_files_only=local))
+        return TemplateCounter(AutoTokenizer.from_pretrained(source.location, local_files_only=source.only_here))
     except Exception as error:  # whatever a hub or a file comes up with
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load the tokenizer of {location!r}: {reason[0]}") from error
+        raise ModelError(f"cannot load the tokenizer of {source.location!r}: {reason[0]}") from error
 
 
 def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None:
@@ -87,9 +93,9 @@ def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None
     Raises:
         ModelError: no such model, or a config that cannot be read.
     """
-    location, local = _located(model, hub)
-    path = Path(location) / "config.json"
-    if not local or not path.is_file():
+    source = _located(model, hub)
+    path = Path(source.location) / "config.json"
+    if not source.local or not path.is_file():
         return None
     try:
         config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
@@ -98,11 +104,10 @@ def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None
     return config
 
 
-def _located(model: str | None, hub: str) -> tuple[str, bool]:
-    """A folder or a hub id, and whether it is a folder."""
-    from suffice.engines.loading import resolve_model
+def _located(model: str | None, hub: str) -> ModelSource:
+    """Where the model, or a tokenizer alone, is."""
+    from suffice.engines.loading import ModelSource, resolve_model
 
     if model is not None and (Path(model).expanduser() / "tokenizer.json").is_file():
-        return str(Path(model).expanduser()), True
-    source = resolve_model(model, hub=hub)
-    return source.location, source.local
+        return ModelSource(model, str(Path(model).expanduser()), local=True)
+    return resolve_model(model, hub=hub)

@@ -119,13 +119,15 @@ def load_tokenizer(name: str) -> ChatTokenizer:
     Raises:
         ModelError: there is none.
     """
+    from suffice.engines.hub import find_on_hub
     from suffice.engines.loading import resolve_model
 
     source = resolve_model(name)
     try:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local)
+        source = find_on_hub(source)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.only_here)
     except ModuleNotFoundError:
         raise ModelError("--tokenizer needs transformers: pip install 'suffice[local]'") from None
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 from suffice.engines.quiet import without_library_warnings
 from suffice.errors import ModelError
 
-__all__ = ["LoadedModel", "ModelSource", "bundled_model", "from_modelscope", "load_model", "resolve_model"]
+__all__ = ["LoadedModel", "ModelSource", "bundled_model", "load_model", "resolve_model"]
 
 BUNDLED_NAME = "suffice-tiny"
 
@@ -60,6 +60,13 @@ class ModelSource:
     """LoRA folders, merged in this order."""
     bundled: bool = False
     """True for the small model that comes with Suffice."""
+    offline: bool = False
+    """True for an id on a hub that cannot be reached: only what was fetched before can be had."""
+
+    @property
+    def only_here(self) -> bool:
+        """Whether nothing is to be looked for on a network."""
+        return self.local or self.offline
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +136,15 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from suffice.engines.hub import find_on_hub
+
     target = _device(device, torch)
-    location = from_modelscope(source.location) if hub == "modelscope" and not source.local else source.location
-    common: dict[str, Any] = {
-        "local_files_only": source.local or hub == "modelscope",
-        "trust_remote_code": trust_remote_code,
-    }
+    found = find_on_hub(source, hub)
+    common: dict[str, Any] = {"local_files_only": found.only_here, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **common)
+        tokenizer = AutoTokenizer.from_pretrained(found.location, **common)
         model = AutoModelForCausalLM.from_pretrained(
-            location,
+            found.location,
             dtype=_dtype(dtype, target, torch),
             use_safetensors=True,
             device_map={"": target} if target.type == "cuda" else None,
@@ -220,22 +226,6 @@ def _full_id(model: str) -> str:
         if model.lower().startswith(prefix.lower()):
             return f"{organisation}/{model}"
     return model
-
-
-def from_modelscope(model_id: str) -> str:
-    """The folder of a model that is fetched from ModelScope, or was before.
-
-    Raises:
-        ModelError: the package modelscope is not installed, or the model cannot be had.
-    """
-    try:
-        from modelscope import snapshot_download
-    except ImportError:
-        raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
-    try:
-        return str(snapshot_download(model_id))
-    except Exception as error:
-        raise ModelError(f"cannot get {model_id!r} from ModelScope: {_first_line(error)}") from error
 
 
 def check_device_and_dtype(device: str, dtype: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suffice.engines.loading import BUNDLED_NAME, ModelSource, from_modelscope, load_model, resolve_model
+from suffice.engines.hub import find_on_hub
+from suffice.engines.loading import BUNDLED_NAME, ModelSource, load_model, resolve_model
 from suffice.errors import ModelError, UsageError
 from suffice.train.recipe import Recipe
 
@@ -55,15 +56,13 @@ def load_base(recipe: Recipe) -> Base:
         ModelError: the model cannot be found, or it has no chat template.
         UsageError: `max_length` is above the model's context.
     """
-    source = resolve_model(recipe.model, hub=recipe.hub)
-    if recipe.hub == "modelscope" and not source.local:
-        source = replace(source, location=from_modelscope(source.location), local=True)
+    source = find_on_hub(resolve_model(recipe.model, hub=recipe.hub), recipe.hub)
     import transformers
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    common: dict[str, Any] = {"local_files_only": source.local, "trust_remote_code": recipe.trust_remote_code}
+    common: dict[str, Any] = {"local_files_only": source.only_here, "trust_remote_code": recipe.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **common)
         config = AutoConfig.from_pretrained(source.location, **common).to_dict()
@@ -73,7 +72,7 @@ def load_base(recipe: Recipe) -> Base:
     if not tokenizer.chat_template:
         raise ModelError(f"{source.name} has no chat template: fine-tune a model made for chat (its -Instruct version)")
     try:
-        generation = GenerationConfig.from_pretrained(source.location, local_files_only=source.local).eos_token_id
+        generation = GenerationConfig.from_pretrained(source.location, local_files_only=source.only_here).eos_token_id
     except OSError:
         generation = None  # many models have no generation_config.json
     if tokenizer.eos_token_id is None and generation is None:
@@ -138,7 +137,7 @@ def _load_4bit(base: Base, recipe: Recipe, device: str) -> Any:
             quantization_config=quantization,
             dtype=compute,
             device_map={"": device},
-            local_files_only=base.source.local,
+            local_files_only=base.source.only_here,
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # whatever a hub, a file or a driver comes up with

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from suffice.engines.hub import find_on_hub
 from suffice.engines.loading import ModelSource, load_model, resolve_model
 from suffice.engines.quiet import without_library_warnings
 from suffice.errors import ModelError, UsageError
@@ -41,7 +42,7 @@ def export_merged(
     folder = Path(output).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise UsageError(f"--output {str(output)!r} is there already: name another folder, or use --overwrite")
-    source = resolve_model(model, adapters=adapters)
+    source = find_on_hub(resolve_model(model, adapters=adapters))
     wanted = _own_dtype(source, trust_remote_code) if dtype == "auto" else dtype
     with without_library_warnings():
         merged = load_model(source, dtype=wanted, device="cpu", trust_remote_code=trust_remote_code)
@@ -60,7 +61,7 @@ def _own_dtype(source: ModelSource, trust_remote_code: bool) -> str:
 
     try:
         config = AutoConfig.from_pretrained(
-            source.location, local_files_only=source.local, trust_remote_code=trust_remote_code
+            source.location, local_files_only=source.only_here, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # whatever a hub, a file or remote code comes up with
         reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -1,0 +1,57 @@
+"""Where models that are not here are fetched from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from suffice.engines.loading import ModelSource
+from suffice.errors import ModelError
+
+__all__ = ["find_on_hub", "hub_answers"]
+
+_PATIENCE = 10.0  # seconds
+
+
+def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
+    """The same model, as what loads it should look for it: in a folder, on the hub, or among what was fetched before.
+
+    Args:
+        source: what `resolve_model` found.
+        hub: `hf` or `modelscope`.
+
+    Raises:
+        ModelError: the package modelscope is not installed, or the model cannot be had there.
+    """
+    if source.local:
+        return source
+    if hub == "modelscope":
+        return replace(source, location=_from_modelscope(source.location), local=True)
+    return replace(source, offline=not hub_answers(source.location))
+
+
+def hub_answers(model_id: str) -> bool:
+    """Whether the Hugging Face hub can be asked for a model, whatever it says. One look: the library itself tries each
+    of a model's files six times, for 23 seconds, before it takes those that it has."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(model_id, timeout=_PATIENCE)
+    except HfHubHTTPError:
+        return True  # what it says is told by whoever loads
+    except Exception:  # no network, no such host, HF_HUB_OFFLINE
+        return False
+    return True
+
+
+def _from_modelscope(model_id: str) -> str:
+    """The folder of a model that is fetched from ModelScope, or was before."""
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
+    try:
+        return str(snapshot_download(model_id))
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot get {model_id!r} from ModelScope: {lines[0]}") from error
