@@ -65,7 +65,7 @@ def test_a_key_permits_what_it_names_and_nothing_else(cli: Cli, database: str) -
         assert infer(server, "short", plain[:-2] + "!") == (401, "invalid_api_key")
         assert infer(server, "short", plain)[0] == 200
         assert infer(server, "unlimited") == (401, "missing_api_key")
-        assert infer(server, "unlimited", "sk-wrong") == (403, "tier_not_permitted")
+        assert infer(server, "unlimited", "sk-wrong") == (403, "invalid_api_key")
         assert infer(server, "unlimited", plain) == (403, "tier_not_permitted")
         assert infer(server, "unlimited", both)[0] == 200
         assert infer(server, "standard", both) == (403, "tier_not_permitted")
@@ -114,18 +114,31 @@ def test_a_keys_text_is_shown_once_and_kept_nowhere(cli: Cli, tmp_path: Path) ->
     assert secret not in cli("keys", "list")
 
 
-def test_wrong_commands_say_what_to_do(cli: Cli, database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_commands_say_what_to_do(
+    cli: Cli, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli("keys", "create", "anna")
     for arguments, words in (
         (("create", "anna"), "already"),
         (("create", "bob", "--tiers", "medium"), "unknown tier medium"),
         (("create", "bob", "--expires", "soon"), "no time"),
+        (("create", "bob", "--expires", ""), "no time"),
+        (("create", "bob", "--expires", "2020-01-31"), "over already"),
+        (("create", " "), "choose another"),
+        (("create", "a\nb"), "choose another"),
         (("revoke", "carl"), "no key named"),
     ):
         with pytest.raises(SystemExit) as exit_:
             main(["keys", *arguments, "--database", database])
         assert exit_.value.code == 2
         assert words in capsys.readouterr().err
+    elsewhere = tmp_path / "none" / "serve.db"
+    for arguments in (("keys", "list"), ("keys", "revoke", "anna"), ("keys", "rotate", "anna"), ("usage",)):
+        with pytest.raises(SystemExit) as exit_:
+            main([*arguments, "--database", f"sqlite:///{elsewhere}"])
+        assert exit_.value.code == 2
+        assert f"there is no database {elsewhere}" in capsys.readouterr().err
+        assert not elsewhere.parent.exists()
 
 
 @pytest.mark.parametrize(

@@ -101,15 +101,58 @@ def test_what_is_wrong_is_said_all_at_once_and_fails(
     upstreams = ["--upstream", "http://127.0.0.1:9", "--upstream", server.url, "--budget-file", str(budget)]
     code, said = check(capsys, *database, *upstreams)
     assert code == 1
-    errors = [line for line in said.splitlines() if line.startswith("# error")]
-    assert [line.split(":")[0] for line in errors] == ["# error   tiers", "# error   limits", "# error   upstream http"]
-    assert "is the server running?" in errors[2]
+    wrong = [line for line in said.splitlines() if line.startswith(("# error", "# warning"))]
+    assert [line.split(":")[0] for line in wrong] == ["# error   tiers", "# error   limits", "# warning upstream http"]
+    assert "is the server running?" in wrong[2]
     assert "secret" not in said
     assert "Traceback" not in said
     server.health = 503
     code, said = check(capsys, "--upstream", server.url)
     assert code == 1
     assert f"# error   upstream {server.url}: " in said
+
+
+def test_one_of_two_upstreams_suffices(server: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+    dead = ["--upstream", "http://127.0.0.1:9"]
+    code, said = check(capsys, *dead, "--upstream", server.url)
+    assert (code, said.count("# warning"), said.count("# error")) == (0, 1, 0)
+    code, said = check(capsys, *dead)
+    assert (code, said.count("# warning"), said.count("# error")) == (1, 0, 1)
+
+
+def test_upstreams_see_the_key_that_is_meant_for_them_and_no_other(
+    server: FakeOpenAI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.key = "secret"
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    code, said = check(capsys, "--upstream", server.url)
+    [error] = [line for line in said.splitlines() if line.startswith("# error")]
+    assert (code, error.count("key was sent"), "name the one" in error) == (1, 1, False), error
+    monkeypatch.setenv("SUFFICE_API_KEY", "secret")
+    assert check(capsys, "--upstream", server.url)[0] == 0
+
+
+def test_a_mistyped_variable_is_told(
+    server: FakeOpenAI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUFFICE_SERVE_MAX_RUNING", "3")
+    monkeypatch.setenv("SUFFICE_SERVE_PORT_8000_TCP_ADDR", "10.0.0.1")
+    code, said = check(capsys, "--upstream", server.url)
+    assert code == 0
+    warning = (
+        "warning: SUFFICE_SERVE_MAX_RUNING is no setting and does nothing: did you mean SUFFICE_SERVE_MAX_RUNNING?"
+    )
+    assert warning in said
+    assert "SUFFICE_SERVE_PORT_8000_TCP_ADDR is no setting" in said
+
+
+def test_a_model_of_a_hub_is_looked_up(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    code, said = check(capsys, "--model", "Qwen2.5-0.5B-Instruct")
+    assert code == 1
+    assert "# error   engine: Qwen2.5-0.5B-Instruct is no folder here, and the hub cannot be reached" in said
+    code, said = check(capsys, "--model", "Qwen2.5-0.5B-Instruct", "--hub", "modelscope")
+    assert (code, "# untried engine: Qwen2.5-0.5B-Instruct, fetched from ModelScope" in said) == (0, True)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")

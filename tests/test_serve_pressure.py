@@ -291,6 +291,14 @@ def test_clients_do_not_learn_which_machine_failed_and_the_log_says_it(
     assert not any("no luck" in json.dumps(line) for line in lines)  # a server's words may repeat the prompt
 
 
+def test_a_start_says_which_upstream_is_not_there(server: FakeOpenAI, capfd: pytest.CaptureFixture[str]) -> None:
+    dead = "http://127.0.0.1:9"
+    with serving([RemoteEngine(dead), RemoteEngine(server.url)], upstreams=(dead, server.url)) as gateway:
+        assert gateway.chat().status == 200
+    [warning] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")]
+    assert "127.0.0.1:9" in warning
+
+
 def test_without_a_healthy_upstream_it_is_worth_trying_again() -> None:
     with serving(ScriptedEngine()) as server:
         server.service.models["scripted"].pool.upstreams[0].healthy = False

@@ -254,11 +254,15 @@ def test_a_whole_number_may_be_written_with_a_point_and_null_is_nothing(hello: S
 def test_documents_models_and_states(hello: Server) -> None:
     [model] = hello.ask("GET", "/v1/models").json["data"]
     assert (model["id"], model["max_model_len"]) == ("scripted", 1000)
+    assert hello.ask("GET", "/v1/models/scripted").json == model
+    assert hello.ask("GET", "/v1/models/some%2Fother").json["error"]["code"] == "model_not_found"
+    assert hello.ask("GET", "/v1/models/").json["error"]["code"] == "not_found"
     assert hello.ask("GET", "/health").json == {"status": "ok"}
     assert hello.ask("GET", "/ready").json == {"ready": True, "reasons": []}
     paths = hello.ask("GET", "/openapi.json").json["paths"]
     for path, methods in paths.items():
         for method in methods:
+            path = path.replace("{model}", "scripted")
             assert hello.ask(method.upper(), path, {} if method == "post" else None).status not in (404, 405, 500)
     assert b"openapi.json" in hello.ask("GET", "/docs").body
 

@@ -21,20 +21,31 @@ __all__ = ["command", "open_store"]
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def open_store(database: str | None, config: str | None) -> Store:
+def open_store(database: str | None, config: str | None, *, make: bool = False) -> Store:
     """The store that the server uses with the same settings.
+
+    Args:
+        database: URL; the server's own when None.
+        config: the server's TOML file.
+        make: whether a SQLite file that is not there is made, as the server does.
 
     Raises:
         UsageError: packages are missing, or the database cannot be opened.
     """
     try:
         from suffice.serve.config import load_serve_settings
-        from suffice.serve.store import Store
+        from suffice.serve.store import Store, sqlite_file
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
         raise UsageError(f"this command needs the package {error.name}: pip install 'suffice[serve]'") from None
-    return Store(load_serve_settings(config, {"database": database}).database_url)
+    url = load_serve_settings(config, {"database": database}).database_url
+    if not make and (file := sqlite_file(url)) is not None and not file.exists():
+        raise UsageError(
+            f"there is no database {file}: give the server's with --database or --config (`suffice serve` and `suffice "
+            "keys create` make it)"
+        )
+    return Store(url)
 
 
 def parse_time(text: str, *, future: bool) -> float:
@@ -56,10 +67,14 @@ def _create(name: str, expires: str | None, database: str | None, config: str | 
     """Make a key for NAME, and show it: this once, for only its hash is kept."""
     from suffice.serve.keys import hash_key, make_key
 
-    store = open_store(database, config)
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"the name {name!r} cannot be read in a list: choose another")
+    until = parse_time(expires, future=True) if expires is not None else None
+    if until is not None and until <= time.time():
+        raise UsageError(f"--expires {expires} is over already: choose a time to come")
     _check_tiers(permits["tiers"], config)
+    store = open_store(database, config, make=True)
     key_id, text = make_key()
-    until = parse_time(expires, future=True) if expires else None
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in permits.items()}
     store.add_key(
         {"id": key_id, "name": name, "hash": hash_key(text), "created": time.time(), "expires": until, **values}

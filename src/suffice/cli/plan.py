@@ -166,25 +166,17 @@ def _model(name: str) -> KnownModel:
         return found
     alike = similar_names(name)
     hint = f"; in the table is {', '.join(alike)}" if alike else ""
+    from suffice.engines.hub import fetch_config
+    from suffice.engines.loading import resolve_model
+
+    source = resolve_model(name)
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        from suffice.engines.hub import find_on_hub
-        from suffice.engines.loading import resolve_model
-
-        source = find_on_hub(resolve_model(name))
-        path = hf_hub_download(source.location, "config.json", local_files_only=source.only_here)
+        path = fetch_config(source)
     except ImportError:
         raise ModelError(f"no model {name!r} in the table, and no huggingface_hub here to ask{hint}") from None
-    except ModelError:
-        raise
-    except LocalEntryNotFoundError:
-        raise ModelError(f"no model {name!r} in the table, and the hub cannot be reached{hint}") from None
-    except Exception as error:  # whatever a hub or a network comes up with
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"no model {name!r} in the table, and none from the hub ({reason[0]}){hint}") from None
-    return KnownModel(name, json.loads(Path(path).read_text("utf-8")))
+    except ModelError as error:
+        raise ModelError(f"no model {name!r} in the table, and {error}{hint}") from None
+    return KnownModel(name, json.loads(path.read_text("utf-8")))
 
 
 def _options() -> list[click.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -25,12 +26,14 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     Every setting can also stand in the --config file, or in the environment as SUFFICE_SERVE_NAME.
     """
     try:
-        from suffice.serve.config import settings_and_origins
+        from suffice.serve.config import ignored_variables, settings_and_origins
         from suffice.serve.server import run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
         raise UsageError(f"`suffice serve` needs the package {error.name}: pip install 'suffice[serve]'") from None
+    for line in ignored_variables():
+        print(f"warning: {line}", file=sys.stderr)
     settings, origins = settings_and_origins(config, flags)
     if check:
         from suffice.serve.check import show_check
@@ -54,7 +57,7 @@ def _options() -> list[click.Parameter]:
             multiple=True,
             metavar="URL",
             **model,
-            help="An OpenAI-compatible server; several share the load. Their key is read from SUFFICE_API_KEY.",
+            help="An OpenAI-compatible server; several share the load. Their key is read from SUFFICE_API_KEY alone.",
         ),
         Option(["--host"], **address, help="Address to listen on. [default: 127.0.0.1]"),
         Option(["--port"], type=click.IntRange(0, 65535), **address, help="[default: 8000]"),

@@ -30,7 +30,7 @@ def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: 
 
     rows = [
         {by: total.name, **total.row()}
-        for total in totals(store, by, parse_time(since, future=False) if since else 0.0)
+        for total in totals(store, by, parse_time(since, future=False) if since is not None else 0.0)
     ]
     header = [by, *COLUMNS]
     if as_csv:

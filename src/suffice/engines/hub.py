@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from suffice.engines.loading import ModelSource
 from suffice.errors import ModelError
 
-__all__ = ["find_on_hub", "hub_answers"]
+__all__ = ["fetch_config", "find_on_hub"]
 
 _PATIENCE = 10.0  # seconds
 
@@ -26,10 +27,30 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
         return source
     if hub == "modelscope":
         return replace(source, location=_from_modelscope(source.location), local=True)
-    return replace(source, offline=not hub_answers(source.location))
+    return replace(source, offline=not _hub_answers(source.location))
 
 
-def hub_answers(model_id: str) -> bool:
+def fetch_config(source: ModelSource) -> Path:
+    """The `config.json` of a model, from its folder or the Hugging Face hub.
+
+    Raises:
+        ModelError: why it cannot be had, without the model's name.
+    """
+    if source.local:
+        return Path(source.location) / "config.json"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    found = find_on_hub(source)
+    try:
+        return Path(hf_hub_download(found.location, "config.json", local_files_only=found.only_here))
+    except LocalEntryNotFoundError:
+        raise ModelError("the hub cannot be reached, and the model was not fetched before") from None
+    except Exception as error:  # whatever a hub or a network comes up with
+        raise ModelError(f"the hub does not give it: {_first_line(error)}") from None
+
+
+def _hub_answers(model_id: str) -> bool:
     """Whether the Hugging Face hub can be asked for a model, whatever it says. One look: the library itself tries each
     of a model's files six times, for 23 seconds, before it takes those that it has."""
     from huggingface_hub import HfApi
@@ -53,5 +74,8 @@ def _from_modelscope(model_id: str) -> str:
     try:
         return str(snapshot_download(model_id))
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot get {model_id!r} from ModelScope: {lines[0]}") from error
+        raise ModelError(f"cannot get {model_id!r} from ModelScope: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

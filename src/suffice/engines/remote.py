@@ -187,9 +187,10 @@ class RemoteEngine:
         """Learns the model's name, if none was given, and its context length."""
         status, text = await self._client.ask("GET", f"{self._client.api}/models")
         if status != 200 and self._model is None:
-            raise EngineError(
-                f"{self._client.refusal(status, text)}; it does not list its models, so name the one to use"
-            )
+            refusal = self._client.refusal(status, text)
+            if status in (401, 403):  # nor would it answer anything else
+                raise refusal
+            raise EngineError(f"{refusal}; it does not list its models, so name the one to use")
         listed = json_object(text).get("data") if status == 200 else None
         models = [entry for entry in listed or () if isinstance(entry, dict) and entry.get("id")]
         if self._model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 import uuid
@@ -45,8 +46,9 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
         UsageError: a package that is missing, or an address that is none.
     """
     if settings.upstreams:
-        silence = settings.upstream_timeout
-        return [open_engine(settings.model, upstream=url, read_timeout=silence) for url in settings.upstreams]
+        # not OPENAI_API_KEY, which is OpenAI's to see, and no upstream's that somebody else runs
+        remote = {"read_timeout": settings.upstream_timeout, "api_key": os.environ.get("SUFFICE_API_KEY", "")}
+        return [open_engine(settings.model, upstream=url, **remote) for url in settings.upstreams]
     local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
     return [open_engine(settings.model, adapters=settings.adapters, **local)]
 
@@ -72,6 +74,9 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             stack.callback(spans.close)
         prompts = _prompt_log(settings, store, stack)
         pool = await stack.enter_async_context(Pool.of(engines))
+        for each in pool.upstreams:
+            if not each.entered:
+                print(f"warning: {each.detail}; the others serve, and it is asked again", file=sys.stderr)
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
         remote = bool(settings.upstreams)
         service = Service(
@@ -136,6 +141,7 @@ def _routes(service: Service) -> dict[str, dict[str, Application]]:
         "/infer/*": {"POST": Generate(service, read_infer, InferReply)},
         "/v1/budget": {"POST": routes.Endpoint(service, routes.budget)},
         "/v1/models": get(routes.list_models),
+        "/v1/models/**": get(routes.show_model),
         "/health": get(routes.health),
         "/ready": get(routes.ready),
         "/metrics": get(routes.metrics),

@@ -21,12 +21,14 @@ class Router:
 
     Args:
         routes: applications by method, by path. A path that ends with `/*` stands for all with one more part there,
-            which the application finds in `scope["part"]`. What answers GET answers HEAD.
+            one that ends with `/**` for all that go on from there; the application finds that in `scope["part"]`. What
+            answers GET answers HEAD.
     """
 
     def __init__(self, routes: Mapping[str, Mapping[str, Application]]) -> None:
         self._exact = dict(routes)
         self._parents = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
+        self._roots = {path[:-2]: methods for path, methods in routes.items() if path.endswith("/**")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises:
@@ -43,8 +45,13 @@ class Router:
         await found(scope, receive, send)
 
     def _below(self, scope: Scope) -> Mapping[str, Application]:
-        parent, _, part = scope["path"].rpartition("/")
-        methods = self._parents.get(f"{parent}/") if part else None
-        if methods is not None:
-            scope["part"] = part
-        return methods or {}
+        path = scope["path"]
+        parent, _, part = path.rpartition("/")
+        methods = self._parents.get(f"{parent}/")
+        if methods is None:
+            root = next((each for each in self._roots if path.startswith(each)), path)
+            methods, part = self._roots.get(root), path[len(root) :]
+        if methods is None or not part:
+            return {}
+        scope["part"] = part
+        return methods

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from suffice.engines.loading import check_device_and_dtype
-from suffice.errors import SufficeError, UsageError
+from suffice.engines.hub import fetch_config
+from suffice.engines.loading import check_device_and_dtype, resolve_model
+from suffice.errors import EngineError, ModelError, SufficeError, UsageError
 from suffice.serve.app import engines_of
 from suffice.serve.config import ServeSettings, check_exposure, without_password
 from suffice.serve.keys import KeyRing
@@ -29,22 +29,47 @@ def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
     """Print the settings as TOML, and then a line for each thing that was tried, as a comment.
 
     Returns:
-        0 when a server with these settings would start and answer, 1 when not.
+        0 when nothing speaks against a server with these settings, 1 when it would not start or not answer.
     """
     for name, text in _lines(settings).items():
         print(f"{text:<60} # {origins.get(name, 'default')}")
     print()
-    wrong = 0
-    for name, try_it in _trials(settings).items():
-        try:
-            found = try_it()
-            said = asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
-        except SufficeError as error:
-            wrong += 1
-            print(f"# error   {name}: {without_password(str(error))}")
-        else:
-            print(f"# ok      {name}: {said}")
+    outcomes = [(trial, *_outcome(trial)) for trial in _trials(settings)]
+    others_answer = any(trial.one_suffices and word == "ok" for trial, word, _ in outcomes)
+    wrong = False
+    for trial, outcome, said in outcomes:
+        word = outcome
+        if outcome == "away":
+            word = "warning" if trial.one_suffices and others_answer else "error"
+        wrong = wrong or word == "error"
+        print(f"# {word:<7} {trial.name}: {said}")
     return 1 if wrong else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    name: str
+    attempt: Callable[[], str | Awaitable[str]]
+    """Says what it found, or raises."""
+    one_suffices: bool = False
+    """A server starts while any of these answers."""
+
+
+class _UntriedError(SufficeError):
+    """It is not known whether this would do."""
+
+
+def _outcome(trial: _Trial) -> tuple[str, str]:
+    """`ok`, `untried`, `error`, or `away` for a server that does not answer; and what there is to say."""
+    try:
+        found = trial.attempt()
+        return "ok", asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
+    except _UntriedError as error:
+        return "untried", str(error)
+    except EngineError as error:
+        return "away", without_password(str(error))
+    except SufficeError as error:
+        return "error", without_password(str(error))
 
 
 def _lines(settings: ServeSettings) -> dict[str, str]:
@@ -61,25 +86,20 @@ def _lines(settings: ServeSettings) -> dict[str, str]:
     return found
 
 
-def _trials(settings: ServeSettings) -> dict[str, Callable[[], Any]]:
-    """By name, what is tried: a function that says what it found, or raises."""
-    trials: dict[str, Callable[[], Any]] = {
-        "address": lambda: _address(settings),
-        "tiers": lambda: ", ".join(load_budgeter(settings).tiers),
-        "database": lambda: _database(settings),
-    }
+def _trials(settings: ServeSettings) -> Iterator[_Trial]:
+    yield _Trial("address", lambda: _address(settings))
+    yield _Trial("tiers", lambda: ", ".join(load_budgeter(settings).tiers))
+    yield _Trial("database", lambda: _database(settings))
     if settings.quota_storage != "memory":
-        trials["limits"] = lambda: _counts(settings)
-    if settings.upstreams:
-        for url in settings.upstreams:
-            trials[f"upstream {without_password(url)}"] = partial(_upstream, settings, url)
-    else:
-        trials["engine"] = lambda: _engine(settings)
+        yield _Trial("limits", lambda: _counts(settings))
+    for url in settings.upstreams:
+        yield _Trial(f"upstream {without_password(url)}", partial(_upstream, settings, url), one_suffices=True)
+    if not settings.upstreams:
+        yield _Trial("engine", lambda: _engine(settings))
     if settings.length_folder is not None:
-        trials["lengths"] = partial(_folder, settings.length_folder)
+        yield _Trial("lengths", partial(_folder, settings.length_folder))
     if (endpoint := spans_endpoint(settings)) is not None:
-        trials["spans"] = lambda: f"to {without_password(endpoint)}; whether it is there is seen with the first"
-    return trials
+        yield _Trial("spans", partial(_spans, endpoint))
 
 
 async def _awaited(found: Awaitable[str]) -> str:
@@ -113,7 +133,17 @@ def _database(settings: ServeSettings) -> str:
 
 def _engine(settings: ServeSettings) -> str:
     check_device_and_dtype(settings.device, settings.dtype)
-    return f"{engines_of(settings)[0].model_name}, loaded at start"
+    name = engines_of(settings)[0].model_name
+    source = resolve_model(settings.model, adapters=settings.adapters, hub=settings.hub)
+    if source.local:
+        return f"{name}, loaded at start"
+    if settings.hub == "modelscope":
+        raise _UntriedError(f"{name}, fetched from ModelScope at start; whether it has it was not asked")
+    try:
+        fetch_config(source)
+    except ModelError as error:
+        raise ModelError(f"{name} is no folder here, and {error}") from None
+    return f"{name}, as the hub has it, loaded at start"
 
 
 def _folder(path: Path) -> str:
@@ -122,6 +152,10 @@ def _folder(path: Path) -> str:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UsageError(f"{path} cannot be written: {there} is no folder that this user may write to")
     return f"kept in {path}"
+
+
+def _spans(endpoint: str) -> str:
+    raise _UntriedError(f"to {without_password(endpoint)}; whether it is there is seen with the first")
 
 
 async def _counts(settings: ServeSettings) -> str:
@@ -138,6 +172,6 @@ async def _upstream(settings: ServeSettings, url: str) -> str:
     async with engine:
         health = await engine.health()
         if not health.ok:
-            raise SufficeError(health.detail)
+            raise EngineError(health.detail)
         context = engine.capacity().context_tokens
         return f"{engine.model_name}, context {context or 'not told'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -19,6 +20,7 @@ __all__ = [
     "ServeSettings",
     "check_exposure",
     "default_database",
+    "ignored_variables",
     "load_serve_settings",
     "without_password",
 ]
@@ -171,6 +173,20 @@ def settings_and_origins(
     settings = replace(ServeSettings(), **checked | given)
     settings.check()
     return settings, origins | {name: _flag(name) for name in given}
+
+
+def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that looks like a setting and is none: mistyped, or of another program.
+
+    It is no error, because Kubernetes sets such ones for a service of the name suffice-serve.
+    """
+    known = {ENVIRONMENT_PREFIX + each.name.upper() for each in fields(ServeSettings)}
+    strangers = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    alike = {name: difflib.get_close_matches(name, known, n=1) for name in strangers}
+    return [
+        f"{name} is no setting and does nothing" + "".join(f": did you mean {each}?" for each in alike[name])
+        for name in strangers
+    ]
 
 
 def _flag(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from suffice import __version__
@@ -23,8 +23,8 @@ _NAMED = ("/v1/chat/completions", "/v1/completions", "/v1/budget")
 """Routes whose `model` is one that /v1/models lists."""
 
 
-def document(tiers: Mapping[str, Tier], *, remote: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server with these tiers, in front of other servers or not."""
+def document(tiers: Mapping[str, Tier], models: Iterable[str], *, remote: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with these tiers and models, in front of other servers or not."""
     paths: dict[str, Any] = {
         f"/infer/{tier.name}": _generating(
             f"Answer with at most {tier.max_new_tokens} tokens.", "Infer", needs_key=tier.needs_key
@@ -42,6 +42,9 @@ def document(tiers: Mapping[str, Tier], *, remote: bool) -> dict[str, Any]:
         ("/metrics", "Prometheus metrics.", "text/plain", ()),
     ):
         paths[path] = {"get": {"summary": summary, "responses": _responses(kind, *errors)}}
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
+    responses = _responses("application/json", 401, 403, 404)
+    paths["/v1/models/{model}"] = {"get": {"summary": "One of them.", "parameters": [name], "responses": responses}}
     for path in _NAMED:
         paths[path]["post"]["operationId"] = path
     paths["/v1/models"]["get"]["responses"]["200"]["links"] = {

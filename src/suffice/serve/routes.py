@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from suffice.engines.wire_json import dump
 from suffice.serve.asgi import Receive, Scope, Send
@@ -12,11 +13,22 @@ from suffice.serve.exchange import send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.openapi import document
 from suffice.serve.problems import Problem
-from suffice.serve.service import Service
+from suffice.serve.service import ServedModel, Service
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import read_chat, read_completion
 
-__all__ = ["ASSETS", "Endpoint", "budget", "health", "list_models", "metrics", "openapi", "ready", "static"]
+__all__ = [
+    "ASSETS",
+    "Endpoint",
+    "budget",
+    "health",
+    "list_models",
+    "metrics",
+    "openapi",
+    "ready",
+    "show_model",
+    "static",
+]
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -45,18 +57,24 @@ class Endpoint:
 async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /v1/models`: what is served, with its context."""
     caller = service.caller(scope)
-    models = [
-        {
-            "id": model.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "suffice",
-            "max_model_len": model.session.engine.capacity().context_tokens,
-        }
-        for model in service.models.values()
-        if not caller.models or model.name in caller.models
-    ]
+    models = [_shown(each) for each in service.models.values() if not caller.models or each.name in caller.models]
     await send_bytes(send, dump({"object": "list", "data": models}))
+
+
+async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/models/NAME`: one of them."""
+    caller = service.caller(scope)
+    await send_bytes(send, dump(_shown(service.model(scope["part"], caller))))
+
+
+def _shown(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "suffice",
+        "max_model_len": model.session.engine.capacity().context_tokens,
+    }
 
 
 async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +115,7 @@ async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) 
 
 async def openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /openapi.json`."""
-    await send_bytes(send, dump(document(service.tiers, remote=service.remote)))
+    await send_bytes(send, dump(document(service.tiers, service.models, remote=service.remote)))
 
 
 def static(name: str) -> Handler:

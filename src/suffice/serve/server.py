@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -95,7 +96,8 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
     except OSError as error:
         bound.close()
         where = f"{settings.host}:{settings.port}"
-        raise UsageError(f"cannot listen on {where}: {error.strerror or error}; choose another --port") from None
+        other = "choose another --port" if error.errno == errno.EADDRINUSE else "choose another --host or --port"
+        raise UsageError(f"cannot listen on {where}: {error.strerror or error}; {other}") from None
     return bound
 
 

@@ -75,7 +75,7 @@ class SharedCounts:
         Raises:
             UsageError: it is not.
         """
-        why = "it says so itself"
+        why = "nothing answers there"
         try:
             async with asyncio.timeout(_PATIENCE):
                 if await self._storage.check():
