@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -511,3 +512,19 @@ def test_fit_saves_a_model_and_keeps_a_better_one(tmp_path: Path, capsys: pytest
     assert (output / "length_model.npz").read_bytes() != before
     assert fit(str(write(tmp_path / "few.jsonl", asked(3)))) == 2
     assert "too few" in capsys.readouterr().err
+
+
+def test_the_reasons_say_by_how_much_answers_correct_the_prompt() -> None:
+    model = Budgeter.load().forecaster.model  # type: ignore[union-attr]
+    record = {"prompt": "Tell me about the sea.", "route": "/v1/chat/completions"}
+    before = model.predict(record).quantile(0.5)
+    for _ in range(60):
+        model.observe({**record, "output_tokens": round(4 * before)})
+    said = re.search(
+        r"60 earlier answers to such requests \(answers are ([\d.]+) times as long", model.predict(record).source
+    )
+    assert said is not None
+    assert 2 < float(said[1]) < 5
+    for _ in range(60):
+        model.observe({**record, "route": "other", "output_tokens": round(before)})
+    assert "60 earlier answers to such requests (weight" in model.predict({**record, "route": "other"}).source

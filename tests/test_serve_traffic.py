@@ -75,7 +75,7 @@ def test_every_finished_answer_teaches_and_nothing_else_does(tmp_path: Path) -> 
         until(lambda: answers(server, route=CHAT) == 62)
         budget = server.post("/v1/budget", {"messages": [{"role": "user", "content": "hi"}]}).json["budget"]
         assert (budget["quantiles"]["p50"], budget["max_new_tokens"]) == (5, 1000 - 2)
-        assert "earlier answers to this caller" in budget["reasons"][0]
+        assert "earlier answers to such requests" in budget["reasons"][0]
     kept = LengthModel.load(tmp_path / "serve-length")
     assert counted(kept) == 63
     assert b"hello" not in (tmp_path / "serve-length" / "length_model.npz").read_bytes()

@@ -300,14 +300,21 @@ class LengthModel:
             )
             said.append(f"{self._prompt.rows} training prompts{unlike}")
         if groups := history.groups:
-            weight = f" (weight {history.trust:.2f})" if said else ""
-            whom = "this caller" if len(groups) > 1 else "everyone"
+            details = []
+            if said:
+                times = history.factor**4  # of the location, which is a fourth root
+                if abs(times - 1) >= _CORRECTED:
+                    details.append(f"answers are {times:.2f} times as long as the prompts say")
+                details.append(f"weight {history.trust:.2f}")
+            whom = "such requests" if len(groups) > 1 else "everyone"
             answers = groups[-1].answers
-            said.append(f"{answers} earlier answer{'' if answers == 1 else 's'} to {whom}{weight}")
+            told = f" ({', '.join(details)})" if details else ""
+            said.append(f"{answers} earlier answer{'' if answers == 1 else 's'} to {whom}{told}")
         return " and ".join(said) or "nothing known yet"
 
 
 _NOVEL = 0.05  # novelty from which on the reasons speak of it
+_CORRECTED = 0.1  # the same of what history corrects the prompt's word by
 _LEVELS: list[float] = LEVELS.tolist()
 
 
