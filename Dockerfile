@@ -1,5 +1,7 @@
 # The gateway: `suffice serve` in front of other servers. It holds no model and needs no GPU.
-#   docker build -t suffice . && docker run -p 8000:8000 suffice --upstream http://vllm:8000
+#   docker build -t suffice .
+#   docker run --rm -v suffice:/data --entrypoint suffice suffice keys create me    # it does not start without a key
+#   docker run -v suffice:/data -p 8000:8000 suffice --upstream http://vllm:8000
 FROM python:3.12-slim
 
 WORKDIR /app

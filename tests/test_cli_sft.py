@@ -100,7 +100,7 @@ def test_ctrl_c_saves_and_resume_goes_on_with_the_same_settings(rows: str, tmp_p
     runs = tmp_path / "output"
     arguments = ["--dataset", rows, "--output_dir", str(runs), "--gradient_accumulation_steps", "1"]
     arguments += ["--logging_steps", "1", "--num_train_epochs", "3", "--stop_check_prompts", "0"]
-    code = "from suffice.cli.sft import command; command.main(standalone_mode=False)"
+    code = "import sys; from suffice.cli.sft import command; sys.exit(command.main(standalone_mode=False))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, env={**os.environ, "RANK": "0"}
     )
@@ -109,7 +109,7 @@ def test_ctrl_c_saves_and_resume_goes_on_with_the_same_settings(rows: str, tmp_p
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 0, shown
+    assert process.returncode == 130, shown
     assert "stopped by SIGINT: saved after step" in shown
     with pytest.raises(UsageError, match="lora_rank is 8: leave out --lora_rank"):
         call(sft, "--resume", "--output_dir", str(runs), "--lora_rank", "4")

@@ -23,6 +23,9 @@ suffice budget 'Write an 800-word essay about rivers' --tier standard
 suffice budget --json --max-length 4096 - < prompt.txt
 """
 
+_DEFAULTS = {"model": "the default", "auto": "the default, raised to what the prompt asks for"}
+"""In words, because this command knows no model."""
+
 
 def _run(
     prompt: str,
@@ -57,8 +60,9 @@ def _as_json(budget: Budget) -> str:
 
 def _as_text(budget: Budget) -> str:
     quantiles = ", ".join(f"{100 * p:.0f} % below {tokens}" for p, tokens in budget.quantiles)
+    limit = _DEFAULTS.get(budget.limited_by, budget.limited_by)
     lines = [
-        f"max_new_tokens   {budget.max_new_tokens}   (limited by: {budget.limited_by})",
+        f"max_new_tokens   {budget.max_new_tokens}   (limited by: {limit})",
         f"expected tokens  {budget.expected_tokens}   ({quantiles})",
         f"reserved first   {budget.reservation}   (what is longer goes on unnoticed, up to the cap)",
         f"prompt tokens    {budget.prompt_tokens}",

@@ -28,8 +28,7 @@ torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     two
 """
 _CHANGEABLE = {"max_minutes", "save_total_limit", "stop_check_prompts", "fit"}
 """Settings that may change when a run is resumed: they leave its steps as they are."""
-
-
+_INTERRUPTED = 130  # as after Ctrl-C in a shell, so that what was to follow does not
 _ENDED = "{:.0%} of the validation answers end by themselves"
 
 
@@ -61,7 +60,7 @@ def _run(**flags: Any) -> int:
     )
     for line in _summary(outcome):
         _tell(line)
-    return 0
+    return _INTERRUPTED if outcome.interrupted else 0
 
 
 def _tell(line: str) -> None:

@@ -25,6 +25,8 @@ class Ending(TrainerCallback):
         """
         self.reason = ""
         """Why the run ended early, for a person; empty if it did not."""
+        self.interrupted = False
+        """Whether that was a signal."""
         self._started = started
         self._limit = None if max_minutes is None else 60 * max_minutes
         self._signal = ""
@@ -74,7 +76,7 @@ class Ending(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
         elif interrupted:
-            self.reason = f"stopped by {self._signal or 'a signal'}"
+            self.interrupted, self.reason = True, f"stopped by {self._signal or 'a signal'}"
         elif over:
             self.reason = f"the {(self._limit or 0) / 60:g} minutes of --max_minutes are over"
         if self.reason:

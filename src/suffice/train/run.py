@@ -63,6 +63,8 @@ class Outcome:
     """Steps that were planned."""
     reason: str
     """Why it ended early; empty if it did not."""
+    interrupted: bool
+    """Whether that was a signal."""
     metrics: dict[str, float]
     plot: Path | None
 
@@ -138,7 +140,7 @@ def train(
     _part()
     step = int(trainer.state.global_step)
     plot = plot_run(run) if _is_main() else None
-    return Outcome(run, run / f"checkpoint-{step}", step, steps, ending.reason, log.latest, plot)
+    return Outcome(run, run / f"checkpoint-{step}", step, steps, ending.reason, ending.interrupted, log.latest, plot)
 
 
 class _Nowhere:
