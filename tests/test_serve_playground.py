@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,21 @@ def test_a_conversation_in_a_browser(tmp_path: Path) -> None:
             await page.until("document.querySelector('.end.failed') !== null")
             assert "needs a key" in await page.run("document.querySelector('.end.failed').textContent")
 
+            await page.until("fetch('v1/usage').then((r) => r.json()).then((said) => said.data[0]?.requests === 4)")
             await page.run("document.getElementById('tab-dashboard').click()")
             await page.until("document.querySelectorAll('#table-body tr').length > 0")
+            await page.until("document.querySelectorAll('#usage-days tbody tr').length > 0")
+            days = await page.run("document.querySelector('#usage-days tbody tr').textContent")
+            assert days.startswith(time.strftime("%Y-%m-%d41", time.gmtime()))  # the day, four requests, one refused
+            assert await page.run("document.querySelectorAll('#days rect').length") == 30
+            assert await page.run("document.querySelector('#days rect:last-child').height.baseVal.value") == 56
+            tiers = await page.run(
+                "[...document.querySelectorAll('#usage-tiers tbody td:first-child')].map((e) => e.textContent)"
+            )
+            assert tiers == ["-", "short", "standard"]
+            await page.run("document.getElementById('usage-days').scrollIntoView()")
+            await page.picture(pictures / "dashboard-usage.png")
+            await page.run("document.getElementById('view-dashboard').scrollTo(0, 0)")
             await page.picture(pictures / "dashboard.png")
             assert await page.run(NAMELESS) == 0
             assert all(request.startswith((url, "data:")) for request in page.requests), page.requests

@@ -23,6 +23,7 @@ from suffice.serve.keys import KeyRing
 from suffice.serve.ledger import Ledger
 from suffice.serve.prompts import PromptLog
 from suffice.serve.quotas import Quotas
+from suffice.serve.recent import RecentUsage
 from suffice.serve.replies import ChatReply, CompletionReply, InferReply
 from suffice.serve.service import ServedModel, Service
 from suffice.serve.spans import open_spans
@@ -80,7 +81,15 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
         remote = bool(settings.upstreams)
         service = Service(
-            settings, {model.name: model}, ring, ledger, quotas, remote=remote, spans=spans, prompts=prompts
+            settings,
+            {model.name: model},
+            ring,
+            ledger,
+            quotas,
+            RecentUsage(store),
+            remote=remote,
+            spans=spans,
+            prompts=prompts,
         )
         try:
             yield service
@@ -141,6 +150,7 @@ def _routes(service: Service) -> dict[str, dict[str, Application]]:
         "/infer/*": {"POST": Generate(service, read_infer, InferReply)},
         "/v1/budget": {"POST": routes.Endpoint(service, routes.budget)},
         "/v1/models": get(routes.list_models),
+        "/v1/usage": get(routes.usage),
         "/v1/models/**": get(routes.show_model),
         "/health": get(routes.health),
         "/ready": get(routes.ready),

@@ -206,8 +206,8 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
     if settings.loopback:
         return f"no key is configured, so only this machine is served ({settings.host}); make one: suffice keys create"
     raise UsageError(
-        f"on the address {settings.host} everybody would be served, and no key is configured: make one with `suffice keys create "
-        "NAME`, or say --no-auth if you mean it"
+        f"on the address {settings.host} everybody would be served, and no key is configured: make one with `suffice "
+        "keys create NAME`, or say --no-auth if you mean it"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from suffice import __version__
 from suffice.budget.types import Tier
+from suffice.serve.recent import GROUPS, MAX_DAYS
 from suffice.serve.schemas import schemas
 
 __all__ = ["document"]
@@ -45,6 +46,7 @@ def document(tiers: Mapping[str, Tier], models: Iterable[str], *, remote: bool) 
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
     responses = _responses("application/json", 401, 403, 404)
     paths["/v1/models/{model}"] = {"get": {"summary": "One of them.", "parameters": [name], "responses": responses}}
+    paths["/v1/usage"] = {"get": _usage()}
     for path in _NAMED:
         paths[path]["post"]["operationId"] = path
     paths["/v1/models"]["get"]["responses"]["200"]["links"] = {
@@ -60,6 +62,13 @@ def document(tiers: Mapping[str, Tier], models: Iterable[str], *, remote: bool) 
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _usage() -> dict[str, Any]:
+    by = {"name": "by", "in": "query", "schema": {"type": "string", "enum": list(GROUPS), "default": "day"}}
+    days = {"name": "days", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DAYS}}
+    responses = _responses("application/json", 400, 401, 503)
+    return {"summary": "What the caller used lately.", "parameters": [by, days], "responses": responses}
 
 
 def _generating(summary: str, schema: str, *, needs_key: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from suffice.serve.exchange import send_bytes
 from suffice.serve.fields import parse_object, read_body
 from suffice.serve.openapi import document
 from suffice.serve.problems import Problem
+from suffice.serve.recent import read_query
 from suffice.serve.service import ServedModel, Service
 from suffice.serve.tiers import decide, find_tier
 from suffice.serve.wire import read_chat, read_completion
@@ -28,6 +29,7 @@ __all__ = [
     "ready",
     "show_model",
     "static",
+    "usage",
 ]
 
 _KINDS = {
@@ -37,7 +39,7 @@ _KINDS = {
 }
 _PAGES = Path(__file__).with_name("pages")
 _ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
-ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "words.js")
+ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "usage.js", "words.js")
 """What the playground is made of, beside its page."""
 
 Handler = Callable[[Service, Scope, Receive, Send], Awaitable[None]]
@@ -75,6 +77,14 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "owned_by": "suffice",
         "max_model_len": model.session.engine.capacity().context_tokens,
     }
+
+
+async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/usage`: what the caller used, by day, tier or model."""
+    caller = service.caller(scope)
+    by, days = read_query(scope["query_string"])
+    rows = await service.usage.of(caller.name, by, days)
+    await send_bytes(send, dump({"object": "suffice.usage", "by": by, "days": days, "data": rows}))
 
 
 async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,6 +21,7 @@ from suffice.serve.metrics import Metrics
 from suffice.serve.problems import Problem, shutting_down
 from suffice.serve.prompts import PromptLog, prompt_rows_of
 from suffice.serve.quotas import Quotas
+from suffice.serve.recent import RecentUsage
 from suffice.serve.spans import Spans, trace_context
 from suffice.serve.ticket import Ticket
 from suffice.serve.tiers import AUTO, find_tier, load_budgeter
@@ -29,7 +30,10 @@ from suffice.session import Session
 
 __all__ = ["ServedModel", "Service"]
 
-_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/budget", "/v1/models", "/health", "/ready", "/metrics")
+_ROUTES = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/budget", "/v1/models", "/v1/usage"),
+    *("/health", "/ready", "/metrics"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Service:
         ring: who may ask.
         ledger: where every request ends as a row.
         quotas: how much each key may take.
+        usage: what each key used lately.
         remote: whether requests go on to other servers.
         spans: who traces requests, if anybody does.
         prompts: who keeps texts, if anybody does.
@@ -63,6 +68,7 @@ class Service:
         ring: KeyRing,
         ledger: Ledger,
         quotas: Quotas,
+        usage: RecentUsage,
         *,
         remote: bool,
         spans: Spans | None = None,
@@ -72,7 +78,7 @@ class Service:
         self.spans, self.prompts = spans, prompts
         self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
-        self.ring, self.ledger, self.quotas = ring, ledger, quotas
+        self.ring, self.ledger, self.quotas, self.usage = ring, ledger, quotas, usage
         self.metrics = Metrics(self)
         self.leaving = False
         """The server was told to end: `/ready` says so, and connections are closed after their response."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,39 @@ class Store:
         with self._engine.connect() as connection:
             yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
 
+    def sums(self, by: str, first_day: str, key_name: str | None) -> list[Mapping[str, Any]]:
+        """Counts of requests and tokens, grouped by a column, in order of its values.
+
+        Args:
+            by: `day`, `tier` or `model`.
+            first_day: such as 2027-01-31.
+            key_name: whose requests; None for those without a key.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        rows = request_rows.c
+        looped = sa.or_(rows.finish == "repetition", rows.finish_detail == "repetition")
+        counted = {
+            "errors": rows.finish == "error",
+            "cancelled": rows.finish == "cancelled",
+            "truncated": sa.and_(rows.finish == "length", sa.not_(looped)),
+            "runaways": sa.and_(rows.finish.not_in(["error", "cancelled"]), looped),
+        }
+        query = (
+            sa.select(
+                sa.func.coalesce(rows[by], "-").label("name"),
+                sa.func.count().label("requests"),
+                *(sa.func.sum(sa.case((what, 1), else_=0)).label(name) for name, what in counted.items()),
+                *(sa.func.sum(rows[name]).label(name) for name in ("prompt_tokens", "answer_tokens")),
+            )
+            .where(rows.day >= first_day, rows.key_name.is_(None) if key_name is None else rows.key_name == key_name)
+            .group_by(rows[by])
+        )
+        with self._engine.connect() as connection:
+            found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
+        return sorted(found, key=itemgetter("name"))  # databases have alphabets of their own
+
     def identity(self) -> float:
         """Tells this database from another: when its first table was made."""
         with self._engine.connect() as connection:
@@ -217,6 +251,11 @@ class Store:
                     migration(connection)
                     values = {"name": migration.__name__, "applied": time.time()}
                     connection.execute(sa.insert(migration_rows).values(**values))
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums as whole numbers, which in PostgreSQL they are not."""
+    return {name: value if name == "name" else int(value) for name, value in row.items()}
 
 
 _NO_URL = "the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME"

@@ -3,6 +3,7 @@
 import { BudgetBar } from "./budget.js";
 import { Dashboard } from "./dashboard.js";
 import { render } from "./markdown.js";
+import { Usage } from "./usage.js";
 import { WORDS } from "./words.js";
 
 const at = (id) => document.getElementById(id);
@@ -13,6 +14,7 @@ let language = store.get("suffice-language") || (navigator.language.startsWith("
 const words = () => WORDS[language];
 const bar = new BudgetBar(words);
 const dashboard = new Dashboard(words);
+const usage = new Usage(words, headers);
 const turns = [];  // {role, content, box, end} in order
 let running = null;  // AbortController of the answer under way
 
@@ -28,6 +30,7 @@ function translate() {
   for (const turn of turns) showEnd(turn);
   bar.draw();
   dashboard.draw();
+  usage.draw();
 }
 
 function headers() {
@@ -187,7 +190,7 @@ function choose(tab) {
     at(`tab-${name}`).tabIndex = name === tab ? 0 : -1;
     at(`view-${name}`).hidden = name !== tab;
   }
-  dashboard.watch(tab === "dashboard");
+  for (const each of [dashboard, usage]) each.watch(tab === "dashboard");
 }
 
 async function loadTiers() {

@@ -15,6 +15,9 @@ export const WORDS = {
     total: "answers", truncated: "cut by a cap", runaways: "looping", rate: "Tokens per second, last two minutes",
     byTier: "By tier", sinceStart: "Since the server started. Latencies are upper bounds of the histogram's buckets.",
     columns: ["tier", "answers", "cut", "looping", "tokens/answer", "first token p50", "p95", "whole answer p50", "p95"],
+    usage: "Answer tokens per day, last 30 days (UTC)", ownUsage: "From the server's accounts: what you used, by tier and by day.",
+    requests: "requests", atMost: "at most", tierColumn: "tier", dayColumn: "day",
+    usageColumns: ["requests", "errors", "prompt tokens", "answer tokens", "cut", "looping"],
     gone: "The server cannot be reached.",
   },
   zh: {
@@ -31,6 +34,9 @@ export const WORDS = {
     total: "回答数", truncated: "被上限截断", runaways: "陷入重复", rate: "最近两分钟的词元/秒",
     byTier: "按档位", sinceStart: "自服务器启动以来。延迟取直方图各区间的上界。",
     columns: ["档位", "回答数", "截断", "重复", "词元/回答", "首词元 p50", "p95", "完整回答 p50", "p95"],
+    usage: "最近 30 天每天的回答词元（UTC）", ownUsage: "来自服务器的账目：你的用量，按档位和按天。",
+    requests: "请求", atMost: "最多", tierColumn: "档位", dayColumn: "日期",
+    usageColumns: ["请求数", "错误", "提示词元", "回答词元", "截断", "重复"],
     gone: "无法连接服务器。",
   },
 };

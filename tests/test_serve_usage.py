@@ -1,0 +1,141 @@
+"""What callers see of their own use: /v1/usage, on SQLite and PostgreSQL (SUFFICE_TEST_POSTGRESQL=postgresql://...)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from scripted import ScriptedEngine
+from serving import Reply, Server, serving
+from suffice.serve.keys import hash_key, make_key
+from suffice.serve.problems import Problem
+from suffice.serve.recent import RecentUsage, read_query
+from suffice.serve.store import Store
+from suffice.serve.tables import request_rows
+
+POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")
+DAY = 86400
+
+
+def row(name: str | None, days_ago: int, **values: Any) -> dict[str, Any]:
+    then = time.time() - days_ago * DAY
+    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
+    counts = dict.fromkeys(("prompt_tokens", "answer_tokens", "thinking_tokens"), 1)
+    said = {"time": then, "day": time.strftime("%Y-%m-%d", time.gmtime(then)), "request_id": uuid.uuid4().hex}
+    rest = {"route": "/", "stream": False, "status": 200, "finish": "stop", "finish_detail": "end_token"}
+    return {**empty, **counts, **said, **rest, "queue_seconds": 0.0, "seconds": 0.1, "key_name": name, **values}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "sqlite":
+        return Store(f"sqlite:///{tmp_path}/serve.db")
+    if not POSTGRESQL:
+        pytest.skip("SUFFICE_TEST_POSTGRESQL is not set")
+    return Store(POSTGRESQL)
+
+
+def test_rows_are_added_up_by_day_tier_and_model_for_one_key_alone(store: Store) -> None:
+    anna, bob = uuid.uuid4().hex, uuid.uuid4().hex
+    store.add_requests(
+        [
+            row(anna, 0, tier="short", model="m", answer_tokens=100, finish="length", finish_detail="tier"),
+            row(anna, 0, tier="short", model="m", answer_tokens=30, finish="stop", finish_detail="repetition"),
+            row(anna, 0, tier="long", model="m", answer_tokens=7, finish="length", finish_detail="repetition"),
+            row(anna, 2, tier="long", model="n", prompt_tokens=50, finish="cancelled", finish_detail="client_gone"),
+            row(anna, 2, finish="error", finish_detail="", answer_tokens=0, prompt_tokens=0),
+            row(anna, 9, tier="long", model="m"),
+            row(bob, 0, tier="short", model="m", answer_tokens=999),
+        ]
+    )
+
+    def of(by: str, days: int, name: str = anna) -> dict[str, Mapping[str, Any]]:
+        found = asyncio.run(RecentUsage(store).of(name, by, days))
+        assert [each["name"] for each in found] == sorted(each["name"] for each in found)
+        return {each["name"]: each for each in found}
+
+    day = of("day", 3)
+    today, before = (time.strftime("%Y-%m-%d", time.gmtime(time.time() - ago * DAY)) for ago in (0, 2))
+    assert set(day) == {before, today}
+    sums = ("requests", "errors", "cancelled", "truncated", "runaways", "prompt_tokens", "answer_tokens")
+    assert [day[today][name] for name in sums] == [3, 0, 0, 1, 2, 3, 137]
+    assert [day[before][name] for name in sums] == [2, 1, 1, 0, 0, 50, 1]
+    assert {name: each["requests"] for name, each in of("tier", 10).items()} == {"-": 1, "long": 3, "short": 2}
+    assert {name: each["requests"] for name, each in of("model", 3).items()} == {"-": 1, "m": 3, "n": 1}
+    assert of("day", 1, bob)[today]["answer_tokens"] == 999
+    assert of("day", 1, "nobody") == {}
+    store.close()
+
+
+def ask(server: Server, query: str = "", key: str = "") -> Reply:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return server.ask("GET", f"/v1/usage{query}", **headers)
+
+
+def test_a_key_sees_what_it_used_itself(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/serve.db"
+    store, keys = Store(url), {}
+    permits = {"tiers": [], "models": [], "created": 0.0}
+    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "tokens_per_day", "expires", "revoked"))
+    for name in ("anna", "bob"):
+        key_id, keys[name] = make_key()
+        store.add_key({"id": key_id, "name": name, "hash": hash_key(keys[name]), **permits, **limits})
+    store.add_requests([row("anna", 1), row("anna", 0), row("bob", 0), row(None, 0)])
+    store.close()
+    with serving(ScriptedEngine(), database=url) as server:
+        said = ask(server, "?by=day", keys["anna"]).json
+        assert (said["object"], said["days"], [each["requests"] for each in said["data"]]) == (
+            "suffice.usage",
+            30,
+            [1, 1],
+        )
+        assert [each["requests"] for each in ask(server, "?days=1", keys["bob"]).json["data"]] == [1]
+        assert ask(server).status == 401
+        assert ask(server, key="sk-wrong").status == 401
+        for query, param in (("?by=key", "by"), ("?days=0", "days"), ("?days=1_0", "days"), ("?by=day&by=day", "by")):
+            refused = ask(server, query, keys["bob"])
+            assert (refused.status, refused.json["error"]["param"]) == (400, param)
+    with serving(ScriptedEngine(), database=url, no_auth=True) as server:
+        assert [each["requests"] for each in ask(server, "?days=1").json["data"]] == [1]
+
+
+def test_days_may_be_written_as_a_whole_number_with_a_point() -> None:
+    assert read_query(b"days=7.0&by=tier") == ("tier", 7)
+    assert read_query(b"") == ("day", 30)
+    with pytest.raises(Problem, match="from 1 to 366"):
+        read_query("days=٣".encode())
+
+
+def test_the_database_is_asked_once_for_many_and_one_that_is_away_is_said(tmp_path: Path) -> None:
+    store, asked = Store(f"sqlite:///{tmp_path}/serve.db"), []
+
+    class Counting(Store):
+        def __init__(self) -> None: ...
+
+        def sums(self, by: str, first_day: str, key_name: str | None) -> list[Mapping[str, Any]]:
+            asked.append(threading.current_thread())
+            if by == "model":
+                raise sa.exc.OperationalError("SELECT", {}, Exception("the server closed the connection"))
+            return store.sums(by, first_day, key_name)
+
+    async def look() -> None:
+        usage = RecentUsage(Counting())
+        await asyncio.gather(*(usage.of("", "day", 30) for _ in range(5)))
+        assert len(asked) == 1
+        assert asked[0] is not threading.main_thread()
+        with pytest.raises(Problem, match="database is away"):
+            await usage.of("", "model", 30)
+        assert await usage.of("", "day", 30) == []
+        assert len(asked) == 2
+
+    asyncio.run(look())
+    store.close()
