@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def test_a_conversation_in_a_browser(tmp_path: Path) -> None:
             await page.run("document.getElementById('prompt').focus()")
             await page.type("用三点说明 KV 缓存")
             await page.until("document.getElementById('cap').textContent !== ''")
-            assert "expected" in await page.run("document.getElementById('budget-numbers').textContent")
+            numbers = await page.run("document.getElementById('budget-numbers').textContent")
+            assert re.search(r"used 0 · expected \d+ \(90 % below (\d+)\) · reserved at first \1 · cap \d+", numbers)
+            assert await page.run("parseFloat(document.getElementById('reserved').style.width)") > 0
             await page.press("Enter", "\r", 13)
             await page.until(ended(1))
             html = await page.run("document.querySelector('article.assistant').innerHTML")
