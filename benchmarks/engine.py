@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from suffice.engines.base import GenerationRequest, Sampling
-from suffice.engines.loading import load_model, resolve_model
+from suffice.engines.loading import load_model
 from suffice.engines.local import LocalEngine
+from suffice.engines.source import resolve_model
 
 LONGEST = 512
 REQUESTS = 64

@@ -28,7 +28,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from suffice.engines.loading import bundled_model
+from suffice.engines.source import bundled_model
 from suffice.models.make.tasks import draw
 
 ROWS, OTHER_ROWS = 300, 100
@@ -148,7 +148,8 @@ def final_loss(output: Path, others: Path) -> float:
     """Loss per answer token of the last checkpoint on other rows."""
     import torch
 
-    from suffice.engines.loading import load_model, resolve_model
+    from suffice.engines.loading import load_model
+    from suffice.engines.source import resolve_model
     from suffice.train.batches import collate
     from suffice.train.masks import IGNORED
     from suffice.train.recipe import Recipe

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from suffice import LoadedEngine, load_engine  # noqa: E402
-from suffice.engines.loading import bundled_model  # noqa: E402
+from suffice.engines.source import bundled_model  # noqa: E402
 from suffice.models.make.evaluate import evaluate  # noqa: E402
 from suffice.models.make.tasks import EXACT_KINDS, KINDS, draw, held_out  # noqa: E402
 

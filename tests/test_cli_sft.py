@@ -17,7 +17,7 @@ import pytest
 
 from suffice.cli.export import command as export
 from suffice.cli.sft import command as sft
-from suffice.engines.loading import bundled_model
+from suffice.engines.source import bundled_model
 from suffice.errors import DataError, UsageError
 from suffice.train.recipe import Recipe
 

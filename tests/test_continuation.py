@@ -209,7 +209,7 @@ def test_vllm_goes_on_from_its_own_tokens_behind_the_last_whole_character() -> N
 
 def test_any_server_goes_on_where_the_tokenizer_is_known() -> None:
     pytest.importorskip("transformers")
-    from suffice.engines.loading import bundled_model
+    from suffice.engines.source import bundled_model
 
     folder = bundled_model()
     if not (folder / "config.json").is_file():
@@ -254,8 +254,8 @@ def same(pairs: list[tuple[Answer, Answer]]) -> None:
 
 def test_the_bundled_model_says_the_same_with_a_reservation_of_16_tokens() -> None:
     pytest.importorskip("transformers")
-    from suffice.engines.loading import bundled_model
     from suffice.engines.local import LocalEngine
+    from suffice.engines.source import bundled_model
 
     if not (bundled_model() / "config.json").is_file():
         pytest.skip("the bundled model is not there")
@@ -269,8 +269,8 @@ def test_the_bundled_model_says_the_same_with_a_reservation_of_16_tokens() -> No
 
 def test_what_is_reserved_grows_while_an_answer_runs() -> None:
     pytest.importorskip("transformers")
-    from suffice.engines.loading import bundled_model
     from suffice.engines.local import LocalEngine
+    from suffice.engines.source import bundled_model
 
     if not (bundled_model() / "config.json").is_file():
         pytest.skip("the bundled model is not there")

@@ -21,9 +21,10 @@ transformers = pytest.importorskip("transformers")
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Message, Sampling  # noqa: E402
 from suffice.engines.hub import find_on_hub  # noqa: E402
-from suffice.engines.loading import load_model, resolve_model  # noqa: E402
+from suffice.engines.loading import load_model  # noqa: E402
 from suffice.engines.local import LocalEngine  # noqa: E402
 from suffice.engines.sampling import BatchSampler, SamplingParams  # noqa: E402
+from suffice.engines.source import resolve_model  # noqa: E402
 from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError  # noqa: E402
 
 T = TypeVar("T")

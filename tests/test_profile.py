@@ -285,7 +285,7 @@ def test_json_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_training_counts_are_those_of_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     from suffice.cli.counting import load_counter
-    from suffice.engines.loading import bundled_model
+    from suffice.engines.source import bundled_model
     from suffice.train.masks import Encoder
 
     counter = load_counter(str(bundled_model()))

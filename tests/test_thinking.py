@@ -184,8 +184,8 @@ def test_on_the_local_engine_the_block_is_closed_and_the_answer_follows() -> Non
     """A raw prompt that opens a block, as chat templates of reasoning models do; the toy model knows nothing of it."""
     pytest.importorskip("transformers")
     from suffice.engines.base import Sampling
-    from suffice.engines.loading import bundled_model
     from suffice.engines.local import LocalEngine
+    from suffice.engines.source import bundled_model
 
     if not (bundled_model() / "config.json").is_file():
         pytest.skip("the bundled model is not there")

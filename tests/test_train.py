@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from suffice.budget.profile import LengthProfile
-from suffice.engines.loading import bundled_model
+from suffice.engines.source import bundled_model
 from suffice.errors import DataError, EngineError, UsageError
 from suffice.train.folders import checkpoint_to_resume, new_run
 from suffice.train.masks import IGNORED, Encoder, TemplateProblem

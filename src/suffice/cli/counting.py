@@ -12,7 +12,7 @@ from suffice.data import Turn
 from suffice.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from suffice.engines.loading import ModelSource
+    from suffice.engines.source import ModelSource
 
 __all__ = ["TemplateCounter", "load_counter", "model_config"]
 
@@ -106,7 +106,7 @@ def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None
 
 def _located(model: str | None, hub: str) -> ModelSource:
     """Where the model, or a tokenizer alone, is."""
-    from suffice.engines.loading import ModelSource, resolve_model
+    from suffice.engines.source import ModelSource, resolve_model
 
     if model is not None and (Path(model).expanduser() / "tokenizer.json").is_file():
         return ModelSource(model, str(Path(model).expanduser()), local=True)

@@ -167,7 +167,7 @@ def _model(name: str) -> KnownModel:
     alike = similar_names(name)
     hint = f"; in the table is {', '.join(alike)}" if alike else ""
     from suffice.engines.hub import fetch_config
-    from suffice.engines.loading import resolve_model
+    from suffice.engines.source import resolve_model
 
     source = resolve_model(name)
     try:

@@ -120,7 +120,7 @@ def load_tokenizer(name: str) -> ChatTokenizer:
         ModelError: there is none.
     """
     from suffice.engines.hub import find_on_hub
-    from suffice.engines.loading import resolve_model
+    from suffice.engines.source import resolve_model
 
     source = resolve_model(name)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from suffice.engines.loading import ModelSource
+from suffice.engines.source import ModelSource
 from suffice.errors import ModelError
 
 __all__ = ["fetch_config", "find_on_hub"]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.engines.base import Capacity, Chunk, Finish, GenerationRequest, Health, Message, Prefix, TokenCount
-from suffice.engines.loading import load_model, resolve_model
+from suffice.engines.loading import load_model
 from suffice.engines.prompting import Prompting
+from suffice.engines.source import resolve_model
 from suffice.engines.stream import AnswerStream
 from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
 from suffice.memory import MemoryMeter, human_bytes, is_memory_error

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from suffice.engines.hub import fetch_config
-from suffice.engines.loading import check_device_and_dtype, resolve_model
+from suffice.engines.loading import check_device_and_dtype
+from suffice.engines.source import resolve_model
 from suffice.errors import EngineError, ModelError, SufficeError, UsageError
 from suffice.serve.app import engines_of
 from suffice.serve.config import ServeSettings, check_exposure, without_password

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from suffice.engines.hub import find_on_hub
-from suffice.engines.loading import BUNDLED_NAME, ModelSource, load_model, resolve_model
+from suffice.engines.loading import load_model
+from suffice.engines.source import BUNDLED_NAME, ModelSource, resolve_model
 from suffice.errors import ModelError, UsageError
 from suffice.train.recipe import Recipe
 

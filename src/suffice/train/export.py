@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suffice.engines.hub import find_on_hub
-from suffice.engines.loading import ModelSource, load_model, resolve_model
+from suffice.engines.loading import load_model
 from suffice.engines.quiet import without_library_warnings
+from suffice.engines.source import ModelSource, resolve_model
 from suffice.errors import ModelError, UsageError
 
 __all__ = ["export_merged"]

@@ -28,20 +28,27 @@ function quantile(metrics, name, tier, p) {
   return bucket.labels.le === "+Inf" ? "> 600 s" : `≤ ${Number(bucket.labels.le)} s`;
 }
 
-export class Dashboard {
-  constructor(words) {
+export class Looking {  // reads again and again while somebody looks
+  constructor(words, every) {
     this.words = words;
-    this.rates = [];
-    this.last = null;
+    this.every = every;
     this.timer = null;
-    this.metrics = [];
   }
 
   watch(on) {
     clearInterval(this.timer);
     if (!on) return;
     this.read();
-    this.timer = setInterval(() => this.read(), EVERY);
+    this.timer = setInterval(() => this.read(), this.every);
+  }
+}
+
+export class Dashboard extends Looking {
+  constructor(words) {
+    super(words, EVERY);
+    this.rates = [];
+    this.last = null;
+    this.metrics = [];
   }
 
   async read() {

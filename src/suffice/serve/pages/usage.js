@@ -1,5 +1,7 @@
 // What the caller used in the last weeks, from the server's accounts: /v1/usage.
 
+import { Looking } from "./dashboard.js";
+
 const EVERY = 30000;
 const DAYS = 30;
 const DAY = 86400000;
@@ -9,21 +11,13 @@ const HEIGHT = 60;
 const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
 const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 
-export class Usage {
+export class Usage extends Looking {
   constructor(words, headers) {
-    this.words = words;
+    super(words, EVERY);
     this.headers = headers;
-    this.timer = null;
     this.days = [];
     this.tiers = [];
     this.refusal = "";
-  }
-
-  watch(on) {
-    clearInterval(this.timer);
-    if (!on) return;
-    this.read();
-    this.timer = setInterval(() => this.read(), EVERY);
   }
 
   async read() {
