@@ -7,7 +7,8 @@ import json
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -613,32 +614,53 @@ def test_adapters_are_merged_and_name_their_base(
         resolve_model(tmp_path / "run" / "adapter")
 
 
-@pytest.mark.parametrize(("answers", "asked"), [(True, 1), (False, 0)])
-def test_a_hub_is_asked_once_whether_it_is_there(
-    answers: bool, asked: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@contextmanager
+def hub(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> Iterator[list[str]]:
+    """A hub that has no model, or hangs up on everybody; what it was asked for, but for what is about the library."""
     from huggingface_hub import constants
 
     paths: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_error(404)
+            if "agent" not in self.path:
+                paths.append(self.path)
+            if answers:
+                self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        if not answers:
-            server.shutdown()
-            server.server_close()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        yield paths
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_is_asked_once_whether_it_is_there(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub(monkeypatch, answers=answers) as asked:
         found = find_on_hub(resolve_model("Qwen2.5-0.5B-Instruct"))
         assert (found.only_here, found.local, found.location) == (not answers, False, "Qwen/Qwen2.5-0.5B-Instruct")
-        paths = [path for path in paths if path.startswith("/api/models/")]  # the library also asks for its own sake
-        assert paths == ["/api/models/Qwen/Qwen2.5-0.5B-Instruct"] * asked
-        server.shutdown()
+        assert asked == ["/api/models/Qwen/Qwen2.5-0.5B-Instruct"]
+
+
+def test_without_a_hub_a_model_is_taken_that_was_fetched_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    cached = tmp_path / "models--acme--tiny"
+    shutil.copytree(folder, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with hub(monkeypatch, answers=False) as asked:
+        assert load_model(resolve_model("acme/tiny")).tokenizer.eos_token == "<|im_end|>"
+        assert asked == ["/api/models/acme/tiny"]
+        with pytest.raises(ModelError, match=r"cannot load 'acme/other' .*looked up on the hub"):
+            load_model(resolve_model("acme/other"))

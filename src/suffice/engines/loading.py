@@ -62,6 +62,7 @@ def load_model(
             found.location,
             dtype=_dtype(dtype, target, torch),
             use_safetensors=True,
+            adapter_kwargs={"local_files_only": found.only_here},  # a hub is asked for adapters apart from the model
             device_map={"": target} if target.type == "cuda" else None,
             **common,
         )

@@ -139,6 +139,7 @@ def _load_4bit(base: Base, recipe: Recipe, device: str) -> Any:
             dtype=compute,
             device_map={"": device},
             local_files_only=base.source.only_here,
+            adapter_kwargs={"local_files_only": base.source.only_here},
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # whatever a hub, a file or a driver comes up with
