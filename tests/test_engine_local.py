@@ -615,8 +615,8 @@ def test_adapters_are_merged_and_name_their_base(
 
 
 @contextmanager
-def hub(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> Iterator[list[str]]:
-    """A hub that has no model, or hangs up on everybody; what it was asked for, but for what is about the library."""
+def hub(monkeypatch: pytest.MonkeyPatch, *, status: int | None) -> Iterator[list[str]]:
+    """A hub that answers so, or hangs up on everybody; what it was asked for, but for what is about the library."""
     from huggingface_hub import constants
 
     paths: list[str] = []
@@ -625,8 +625,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> Iterator[list[str]
         def do_GET(self) -> None:
             if "agent" not in self.path:
                 paths.append(self.path)
-            if answers:
-                self.send_error(404)
+            if status is not None:
+                self.send_error(status)
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -644,11 +644,15 @@ def hub(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> Iterator[list[str]
         server.shutdown()
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_hub_is_asked_once_whether_it_is_there(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hub(monkeypatch, answers=answers) as asked:
+@pytest.mark.parametrize(("status", "there"), [(404, True), (403, True), (503, False), (None, False)])
+def test_a_hub_is_asked_once_whether_it_is_there(
+    status: int | None, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub(monkeypatch, status=status) as asked:
         found = find_on_hub(resolve_model("Qwen2.5-0.5B-Instruct"))
-        assert (found.only_here, found.local, found.location) == (not answers, False, "Qwen/Qwen2.5-0.5B-Instruct")
+        assert (found.only_here, found.local, found.location) == (not there, False, "Qwen/Qwen2.5-0.5B-Instruct")
+        if not there:
+            assert find_on_hub(found) == found
         assert asked == ["/api/models/Qwen/Qwen2.5-0.5B-Instruct"]
 
 
@@ -662,7 +666,7 @@ def test_without_a_hub_a_model_is_taken_that_was_fetched_before(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with hub(monkeypatch, answers=False) as asked:
+    with hub(monkeypatch, status=None) as asked:
         assert load_model(resolve_model("acme/tiny")).tokenizer.eos_token == "<|im_end|>"
         assert asked == ["/api/models/acme/tiny"]
         with pytest.raises(ModelError, match=r"cannot load 'acme/other' .*looked up on the hub"):

@@ -125,6 +125,7 @@ def test_wrong_commands_say_what_to_do(
         (("create", "bob", "--expires", ""), "no time"),
         (("create", "bob", "--expires", "2020-01-31"), "over already"),
         (("create", " "), "choose another"),
+        (("create", "n" * 201), "at most 200"),
         (("create", "a\nb"), "choose another"),
         (("revoke", "carl"), "no key named"),
     ):
@@ -139,6 +140,22 @@ def test_wrong_commands_say_what_to_do(
         assert exit_.value.code == 2
         assert f"there is no database {elsewhere}" in capsys.readouterr().err
         assert not elsewhere.parent.exists()
+
+
+def test_a_database_may_be_named_as_sqlite_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(url: str, *arguments: str) -> int:
+        with pytest.raises(SystemExit) as exit_:
+            main([*arguments, "--database", url])
+        return int(exit_.value.code or 0)
+
+    url = f"sqlite:///file:{tmp_path}/a%20b.db?uri=true"
+    assert run(url, "keys", "list") == 2
+    assert run(url, "keys", "create", "anna") == 0
+    assert (tmp_path / "a b.db").exists()
+    assert run(url, "keys", "list") == 0
+    assert "anna" in capsys.readouterr().out
+    assert ServeSettings(database=url).length_folder == tmp_path / "a%20b-length"
+    assert run("sqlite:///file:x?mode=memory&uri=true", "keys", "list") == 0
 
 
 @pytest.mark.parametrize(

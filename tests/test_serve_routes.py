@@ -256,7 +256,9 @@ def test_documents_models_and_states(hello: Server) -> None:
     assert (model["id"], model["max_model_len"]) == ("scripted", 1000)
     assert hello.ask("GET", "/v1/models/scripted").json == model
     assert hello.ask("GET", "/v1/models/some%2Fother").json["error"]["code"] == "model_not_found"
-    assert hello.ask("GET", "/v1/models/").json["error"]["code"] == "not_found"
+    for path in ("/v1/models/", "/v1/models/**"):
+        assert hello.ask("GET", path).json["error"]["code"] in ("not_found", "model_not_found")
+    assert hello.post("/infer/*", {"prompt": "hi"}).status == 400
     assert hello.ask("GET", "/health").json == {"status": "ok"}
     assert hello.ask("GET", "/ready").json == {"ready": True, "reasons": []}
     paths = hello.ask("GET", "/openapi.json").json["paths"]

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from scripted import ScriptedEngine
 from serving import Reply, Server, serving
+from suffice.serve import recent
 from suffice.serve.keys import hash_key, make_key
 from suffice.serve.problems import Problem
 from suffice.serve.recent import RecentUsage, read_query
-from suffice.serve.store import Store
+from suffice.serve.store import Store, StoreError
 from suffice.serve.tables import request_rows
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")
@@ -115,27 +116,90 @@ def test_days_may_be_written_as_a_whole_number_with_a_point() -> None:
         read_query("days=٣".encode())
 
 
-def test_the_database_is_asked_once_for_many_and_one_that_is_away_is_said(tmp_path: Path) -> None:
-    store, asked = Store(f"sqlite:///{tmp_path}/serve.db"), []
+class Asked(Store):
+    """A store that notes who asks, and answers when `free` is set."""
 
-    class Counting(Store):
-        def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.free = threading.Event()
+        self.free.set()
 
-        def sums(self, by: str, first_day: str, key_name: str | None) -> list[Mapping[str, Any]]:
-            asked.append(threading.current_thread())
-            if by == "model":
-                raise sa.exc.OperationalError("SELECT", {}, Exception("the server closed the connection"))
-            return store.sums(by, first_day, key_name)
+    def sums(self, by: str, first_day: str, key_name: str | None, patience: float) -> list[Mapping[str, Any]]:
+        assert threading.current_thread().daemon  # so that the end of the process does not wait for it
+        self.asked.append((by, key_name))
+        self.free.wait(20)
+        if by == "model":
+            raise sa.exc.OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        return []
 
+
+def test_the_database_is_asked_the_same_once_for_many_and_one_that_is_away_is_said() -> None:
     async def look() -> None:
-        usage = RecentUsage(Counting())
-        await asyncio.gather(*(usage.of("", "day", 30) for _ in range(5)))
-        assert len(asked) == 1
-        assert asked[0] is not threading.main_thread()
-        with pytest.raises(Problem, match="database is away"):
-            await usage.of("", "model", 30)
+        store = Asked()
+        usage = RecentUsage(store)
+        assert await asyncio.gather(*(usage.of("", "day", 30) for _ in range(5))) == [[]] * 5
+        assert len(store.asked) == 1
+        for _ in range(2):
+            with pytest.raises(Problem, match="database is away"):
+                await usage.of("", "model", 30)
         assert await usage.of("", "day", 30) == []
-        assert len(asked) == 2
+        assert len(store.asked) == 2
 
     asyncio.run(look())
+
+
+def test_who_asks_much_keeps_nobody_waiting_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look() -> None:
+        store = Asked()
+        store.free.clear()
+        usage = RecentUsage(store)
+        anna = [asyncio.create_task(usage.of("anna", "day", days)) for days in range(1, 9)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem, match="8 questions of yours") as refused:
+            await usage.of("anna", "day", 9)
+        assert refused.value.status == 429
+        bob = asyncio.create_task(usage.of("bob", "day", 1))
+        while len(store.asked) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert store.asked == [("day", "anna"), ("day", "bob")]
+        for task in anna[1:4]:
+            task.cancel()
+        store.free.set()
+        assert await bob == []
+        await asyncio.gather(*anna, return_exceptions=True)
+        assert len(store.asked) == 2 + 4
+        assert not usage._lanes
+
+    asyncio.run(look())
+
+
+def test_a_database_that_is_too_slow_keeps_its_turn_and_no_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "_PATIENCE", 0.05)
+
+    async def look() -> None:
+        store = Asked()
+        store.free.clear()
+        usage = RecentUsage(store)
+        for name in "abcde":
+            with pytest.raises(Problem, match="too slow"):
+                await usage.of(name, "day", 1)
+        assert len(store.asked) == 4  # the fifth never had its turn
+        store.free.set()
+        while usage._turns.locked():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await usage.of("f", "day", 1) == []
+
+    asyncio.run(look())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not POSTGRESQL, reason="SUFFICE_TEST_POSTGRESQL is not set")
+def test_postgresql_gives_up_in_time() -> None:
+    store, holder = Store(POSTGRESQL), Store(POSTGRESQL)
+    with holder._engine.begin() as connection:
+        connection.execute(sa.text("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(StoreError, match="statement timeout"):
+            store.sums("day", "2026-01-01", None, 0.1)
+    assert isinstance(store.sums("day", "2999-01-01", None, 0.1), list)
     store.close()
+    holder.close()

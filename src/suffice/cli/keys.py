@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "open_store"]
 
+_LONGEST_NAME = 200  # characters, as in the database
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -69,6 +70,8 @@ def _create(name: str, expires: str | None, database: str | None, config: str | 
 
     if not name.strip() or not name.isprintable():
         raise UsageError(f"the name {name!r} cannot be read in a list: choose another")
+    if len(name) > _LONGEST_NAME:
+        raise UsageError(f"the name has {len(name)} characters: at most {_LONGEST_NAME}")
     until = parse_time(expires, future=True) if expires is not None else None
     if until is not None and until <= time.time():
         raise UsageError(f"--expires {expires} is over already: choose a time to come")

@@ -11,6 +11,7 @@ from suffice.errors import ModelError
 __all__ = ["fetch_config", "find_on_hub"]
 
 _PATIENCE = 10.0  # seconds
+_FAILED = 500  # the first HTTP status that says that a server cannot answer
 
 
 def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
@@ -23,7 +24,7 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
     Raises:
         ModelError: the package modelscope is not installed, or the model cannot be had there.
     """
-    if source.local:
+    if source.only_here:
         return source
     if hub == "modelscope":
         return replace(source, location=_from_modelscope(source.location), local=True)
@@ -51,15 +52,15 @@ def fetch_config(source: ModelSource) -> Path:
 
 
 def _hub_answers(model_id: str) -> bool:
-    """Whether the Hugging Face hub can be asked for a model, whatever it says. One look: the library itself tries each
-    of a model's files six times, for 23 seconds, before it takes those that it has."""
+    """Whether the Hugging Face hub can be asked for a model, whatever it says of it. One look: the library itself tries
+    each of a model's files six times, for 23 seconds, before it takes those that it has."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         HfApi().model_info(model_id, timeout=_PATIENCE)
-    except HfHubHTTPError:
-        return True  # what it says is told by whoever loads
+    except HfHubHTTPError as error:
+        return error.response.status_code < _FAILED  # what it says below that is told by whoever loads
     except Exception:  # no network, no such host, HF_HUB_OFFLINE
         return False
     return True

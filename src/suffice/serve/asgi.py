@@ -26,7 +26,7 @@ class Router:
     """
 
     def __init__(self, routes: Mapping[str, Mapping[str, Application]]) -> None:
-        self._exact = dict(routes)
+        self._exact = {path: methods for path, methods in routes.items() if not path.endswith("*")}
         self._parents = {path[:-1]: methods for path, methods in routes.items() if path.endswith("/*")}
         self._roots = {path[:-2]: methods for path, methods in routes.items() if path.endswith("/**")}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from suffice.engines.hub import fetch_config
+from suffice.engines.hub import fetch_config, find_on_hub
 from suffice.engines.loading import check_device_and_dtype
 from suffice.engines.source import resolve_model
 from suffice.errors import EngineError, ModelError, SufficeError, UsageError
@@ -141,10 +141,15 @@ def _engine(settings: ServeSettings) -> str:
     if settings.hub == "modelscope":
         raise _UntriedError(f"{name}, fetched from ModelScope at start; whether it has it was not asked")
     try:
-        fetch_config(source)
+        found = find_on_hub(source)
+        folder = fetch_config(found).parent
     except ModelError as error:
         raise ModelError(f"{name} is no folder here, and {error}") from None
-    return f"{name}, as the hub has it, loaded at start"
+    if not found.offline:
+        return f"{name}, loaded at start from the hub, or as it was fetched before"
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{name}: the hub cannot be reached, and its weights were not fetched before")
+    return f"{name}, loaded at start as it was fetched before; the hub cannot be reached"
 
 
 def _folder(path: Path) -> str:

@@ -112,7 +112,7 @@ class ServeSettings:
             return None if self.length_state == "none" else Path(self.length_state).expanduser()
         kind, _, file = self.database_url.partition("?")[0].partition(":///")
         beside = kind.startswith("sqlite") and file not in ("", ":memory:")
-        database = Path(file).expanduser() if beside else data_folder() / "serve"
+        database = Path(file.removeprefix("file:")).expanduser() if beside else data_folder() / "serve"
         return database.with_name(f"{database.stem}-length")
 
     def check(self) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,8 +22,21 @@ GROUPS = ("day", "tier", "model")
 """What the rows can be grouped by: columns of the store."""
 MAX_DAYS = 366
 _DEFAULT_DAYS = 30
-_FRESH = 5.0  # seconds that sums are good for
+_FRESH = 5.0  # seconds that an answer is good for, also that there is none
 _REMEMBERED = 256
+_AT_ONCE = 4  # questions that the database works on; the rows of new requests are written over the same connections
+_IN_LINE = 8  # questions of one caller
+_PATIENCE = 10.0  # seconds
+
+Sums = Sequence[Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One caller's questions, which are answered one after another."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
 
 
 class RecentUsage:
@@ -31,11 +48,12 @@ class RecentUsage:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[tuple[str, int, str], tuple[float, Sequence[Mapping[str, Any]]]] = {}
-        self._lock = asyncio.Lock()
+        self._known: dict[tuple[str, int, str], tuple[float, Sums | Problem]] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def of(self, key_name: str, by: str, days: int) -> Sequence[Mapping[str, Any]]:
-        """The groups in order of their names; the database is asked once in five seconds, in a thread.
+    async def of(self, key_name: str, by: str, days: int) -> Sums:
+        """The groups in order of their names; the database is asked the same at most once in five seconds.
 
         Args:
             key_name: whose; '' for those who have no key.
@@ -43,22 +61,66 @@ class RecentUsage:
             days: how many, today (UTC) included.
 
         Raises:
-            Problem: 503, while the database is away.
+            Problem: 503, while the database is away or too slow; 429, while too many questions of this caller wait.
         """
-        asked = by, days, key_name
-        async with self._lock:
-            until, rows = self._known.get(asked, (0.0, ()))
-            if time.monotonic() < until:
-                return rows
-            first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86400))
-            try:
-                rows = await asyncio.to_thread(self._store.sums, by, first, key_name or None)
-            except StoreError:
-                raise Problem(503, "the database is away: try again later", code="database_away") from None
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[asked] = time.monotonic() + _FRESH, rows
-            return rows
+        lane = self._lanes.setdefault(key_name, _Lane())
+        if lane.waiting >= _IN_LINE:
+            message = f"{lane.waiting} questions of yours about usage wait for an answer: ask again after that"
+            raise Problem(429, message, code="too_many_questions", headers={"retry-after": "5"})
+        lane.waiting += 1
+        try:
+            async with lane.lock:
+                found = await self._find((by, days, key_name))
+        finally:
+            lane.waiting -= 1
+            if not lane.waiting:
+                del self._lanes[key_name]
+        if isinstance(found, Problem):
+            raise found
+        return found
+
+    async def _find(self, asked: tuple[str, int, str]) -> Sums | Problem:
+        until, found = self._known.get(asked, (0.0, ()))
+        if time.monotonic() < until:
+            return found
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await self._ask(*asked)
+        except (StoreError, TimeoutError):
+            found = Problem(503, "the database is away or too slow: try again later", code="database_away")
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[asked] = time.monotonic() + _FRESH, found
+        return found
+
+    async def _ask(self, by: str, days: int, key_name: str) -> Sums:
+        await self._turns.acquire()
+        first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86400))
+        asking = _in_thread(partial(self._store.sums, by, first, key_name or None, _PATIENCE))
+        asking.add_done_callback(self._answered)
+        return await asyncio.shield(asking)
+
+    def _answered(self, asking: asyncio.Future[Sums]) -> None:
+        """A turn ends with the database's work, which may go on when nobody waits for it any more."""
+        self._turns.release()
+        asking.exception()  # seen, also where nobody waits
+
+
+def _in_thread(work: Callable[[], Sums]) -> asyncio.Future[Sums]:
+    """Do it in a thread that the end of the process does not wait for, as it would for those of `asyncio.to_thread`."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Sums] = loop.create_future()
+
+    def run() -> None:
+        try:
+            tell = partial(done.set_result, work())
+        except Exception as error:
+            tell = partial(done.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell)
+
+    threading.Thread(target=run, name="usage", daemon=True).start()
+    return done
 
 
 def read_query(query: bytes) -> tuple[str, int]:

@@ -48,8 +48,6 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service is not None:
             self.service.leaving = True
-            if not self.service.settings.drain_delay:
-                self.service.draining = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -57,7 +55,8 @@ class _Server(uvicorn.Server):
         if self.service is not None:
             await self._until_balancers_know(self.service.settings.drain_delay)
             self.service.draining = True
-            if running := len(self.service.tickets):
+            running = len(self.service.tickets)
+            if running and not self.force_exit:
                 what = "1 answer is" if running == 1 else f"{running} answers are"
                 seconds = self.service.settings.drain_timeout
                 print(f"notice: {what} running: waiting up to {seconds:g} s; Ctrl-C ends at once", file=sys.stderr)

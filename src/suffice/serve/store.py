@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -165,16 +166,17 @@ class Store:
         with self._engine.connect() as connection:
             yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
 
-    def sums(self, by: str, first_day: str, key_name: str | None) -> list[Mapping[str, Any]]:
+    def sums(self, by: str, first_day: str, key_name: str | None, patience: float) -> list[Mapping[str, Any]]:
         """Counts of requests and tokens, grouped by a column, in order of its values.
 
         Args:
             by: `day`, `tier` or `model`.
             first_day: such as 2027-01-31.
             key_name: whose requests; None for those without a key.
+            patience: seconds after which PostgreSQL gives up.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is away, or takes longer.
         """
         rows = request_rows.c
         looped = sa.or_(rows.finish == "repetition", rows.finish_detail == "repetition")
@@ -184,17 +186,20 @@ class Store:
             "truncated": sa.and_(rows.finish == "length", sa.not_(looped)),
             "runaways": sa.and_(rows.finish.not_in(["error", "cancelled"]), looped),
         }
+        group = sa.func.coalesce(sa.func.nullif(rows[by], ""), "-")
         query = (
             sa.select(
-                sa.func.coalesce(rows[by], "-").label("name"),
+                group.label("name"),
                 sa.func.count().label("requests"),
                 *(sa.func.sum(sa.case((what, 1), else_=0)).label(name) for name, what in counted.items()),
                 *(sa.func.sum(rows[name]).label(name) for name in ("prompt_tokens", "answer_tokens")),
             )
             .where(rows.day >= first_day, rows.key_name.is_(None) if key_name is None else rows.key_name == key_name)
-            .group_by(rows[by])
+            .group_by(sa.text("name"))
         )
         with self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text(f"SET LOCAL statement_timeout = {round(1000 * patience)}"))
             found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
         return sorted(found, key=itemgetter("name"))  # databases have alphabets of their own
 
@@ -278,7 +283,12 @@ def sqlite_file(url: str) -> Path | None:
     parsed = _parsed(url)
     if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
         return None
-    return Path(str(parsed.database)).expanduser()
+    name = str(parsed.database)
+    if not name.startswith("file:"):
+        return Path(name).expanduser()
+    uri = urlsplit(name)
+    in_memory = parsed.query.get("mode") == "memory" or uri.path in ("", ":memory:")
+    return None if in_memory else Path(unquote(uri.path))
 
 
 def cannot_be_opened(error: Exception) -> UsageError:

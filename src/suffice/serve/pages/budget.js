@@ -35,6 +35,7 @@ export class BudgetBar {
     const share = (tokens) => `${Math.min(100, (100 * tokens) / cap)}%`;
     for (const p of ["50", "90", "99"]) at(`band-${p}`).style.width = budget ? share(budget.quantiles[`p${p}`]) : "0";
     at("median").style.left = budget ? share(budget.expected_tokens) : "-9px";
+    at("reserved").hidden = !budget;
     at("reserved").style.width = budget ? share(budget.reservation) : "0";
     at("used").style.width = budget ? share(used) : "0";
     at("bar").setAttribute("aria-valuemax", cap);

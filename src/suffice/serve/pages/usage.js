@@ -18,15 +18,21 @@ export class Usage extends Looking {
     this.days = [];
     this.tiers = [];
     this.refusal = "";
+    this.turn = 0;
   }
 
   async read() {
+    const turn = ++this.turn;  // an answer that was asked for with another key may come after the next one's
+    let found = [[], []];
+    let refusal = "";
     try {
-      [this.days, this.tiers] = await Promise.all(["day", "tier"].map((by) => this.ask(by)));
-      this.refusal = "";
+      found = await Promise.all(["day", "tier"].map((by) => this.ask(by)));
     } catch (error) {
-      this.refusal = error instanceof TypeError ? this.words().gone : error.message;
+      refusal = error instanceof TypeError ? this.words().gone : error.message;
     }
+    if (turn !== this.turn) return;
+    [this.days, this.tiers] = found;
+    this.refusal = refusal;
     this.draw();
   }
 
@@ -39,7 +45,9 @@ export class Usage extends Looking {
 
   draw() {
     const words = this.words();
-    document.getElementById("usage-note").textContent = this.refusal || words.ownUsage;
+    const note = document.getElementById("usage-note");
+    const said = this.refusal || words.ownUsage;
+    if (note.textContent !== said) note.textContent = said;  // else a screen reader says it at each look
     this.drawTable("usage-tiers", words.tierColumn, this.tiers);
     this.drawTable("usage-days", words.dayColumn, [...this.days].reverse());
     this.drawDays(words);
