@@ -67,7 +67,7 @@ def document(tiers: Mapping[str, Tier], models: Iterable[str], *, remote: bool) 
 def _usage() -> dict[str, Any]:
     by = {"name": "by", "in": "query", "schema": {"type": "string", "enum": list(GROUPS), "default": "day"}}
     days = {"name": "days", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DAYS}}
-    responses = _responses("application/json", 400, 401, 503)
+    responses = _responses("application/json", 400, 401, 429, 503)
     return {"summary": "What the caller used lately.", "parameters": [by, days], "responses": responses}
 
 
