@@ -10,7 +10,8 @@ SufficeError
 ├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 
-The message of each is one line for a person: what is wrong, with what value, and what to do.
+The message of each is one line for a person: what is wrong, with what value, and what to do. `first_line` makes one of
+anybody else's exception.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "PromptTooLongError",
     "SufficeError",
     "UsageError",
+    "first_line",
 ]
 
 
@@ -76,3 +78,8 @@ class EngineError(SufficeError):
         """
         super().__init__(f"{where}: {message}" if where else message)
         self.message, self.status, self.where = message, status, where
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, in one line; its kind, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

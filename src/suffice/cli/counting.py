@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.data import Turn
-from suffice.errors import ModelError, UsageError
+from suffice.errors import ModelError, UsageError, first_line
 
 if TYPE_CHECKING:
     from suffice.engines.source import ModelSource
@@ -83,8 +83,7 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
     try:
         return TemplateCounter(AutoTokenizer.from_pretrained(source.location, local_files_only=source.only_here))
     except Exception as error:  # whatever a hub or a file comes up with
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load the tokenizer of {source.location!r}: {reason[0]}") from error
+        raise ModelError(f"cannot load the tokenizer of {source.location!r}: {first_line(error)}") from error
 
 
 def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None:

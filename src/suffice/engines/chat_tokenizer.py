@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from suffice.engines.base import Message
-from suffice.errors import ModelError, UsageError
+from suffice.errors import ModelError, UsageError, first_line
 
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 
@@ -131,8 +131,7 @@ def load_tokenizer(name: str) -> ChatTokenizer:
     except ModuleNotFoundError:
         raise ModelError("--tokenizer needs transformers: pip install 'suffice[local]'") from None
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot load the tokenizer of {name!r}: {reason}") from error
+        raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
     return ChatTokenizer(tokenizer, source.name)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from suffice.engines.source import ModelSource
-from suffice.errors import ModelError
+from suffice.errors import ModelError, first_line
 
 __all__ = ["fetch_config", "find_on_hub"]
 
@@ -48,7 +48,7 @@ def fetch_config(source: ModelSource) -> Path:
     except LocalEntryNotFoundError:
         raise ModelError("the hub cannot be reached, and the model was not fetched before") from None
     except Exception as error:  # whatever a hub or a network comes up with
-        raise ModelError(f"the hub does not give it: {_first_line(error)}") from None
+        raise ModelError(f"the hub does not give it: {first_line(error)}") from None
 
 
 def _hub_answers(model_id: str) -> bool:
@@ -75,8 +75,4 @@ def _from_modelscope(model_id: str) -> str:
     try:
         return str(snapshot_download(model_id))
     except Exception as error:
-        raise ModelError(f"cannot get {model_id!r} from ModelScope: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot get {model_id!r} from ModelScope: {first_line(error)}") from error

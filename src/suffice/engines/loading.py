@@ -10,7 +10,7 @@ from typing import Any
 from suffice.engines.hub import find_on_hub
 from suffice.engines.quiet import without_library_warnings
 from suffice.engines.source import ModelSource
-from suffice.errors import ModelError
+from suffice.errors import ModelError, first_line
 
 __all__ = ["LoadedModel", "check_device_and_dtype", "load_model"]
 
@@ -126,10 +126,5 @@ def _merge(model: Any, adapter: Path) -> Any:
 
 def _explain(source: ModelSource, error: Exception) -> str:
     if source.local:
-        return f"cannot load the model in {source.location}: {_first_line(error)}"
-    return f"cannot load {source.location!r} (no such folder here, so looked up on the hub): {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        return f"cannot load the model in {source.location}: {first_line(error)}"
+    return f"cannot load {source.location!r} (no such folder here, so looked up on the hub): {first_line(error)}"

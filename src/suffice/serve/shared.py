@@ -10,7 +10,7 @@ from limits.aio.storage import Storage
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
-from suffice.errors import SufficeError, UsageError
+from suffice.errors import SufficeError, UsageError, first_line
 from suffice.serve.config import without_password
 
 __all__ = ["SharedCounts", "StorageAwayError"]
@@ -60,10 +60,10 @@ class SharedCounts:
                 ends = await self._storage.get_expiry(key)
         except self._failures as error:
             if not self._away_until:
-                why = _first_line(error)
+                why = first_line(error)
                 print(f"warning: the storage of limits is away ({why}); this replica counts alone", file=sys.stderr)
             self._away_until = time.monotonic() + _PAUSE
-            raise StorageAwayError(_first_line(error)) from None
+            raise StorageAwayError(first_line(error)) from None
         if self._away_until:
             print("notice: the storage of limits is back", file=sys.stderr)
         self._away_until = 0.0
@@ -81,7 +81,7 @@ class SharedCounts:
                 if await self._storage.check():
                     return
         except self._failures as error:
-            why = _first_line(error)
+            why = first_line(error)
         raise UsageError(f"the storage of limits cannot be reached: {why}")
 
     async def close(self) -> None:
@@ -114,7 +114,3 @@ def _open(uri: str) -> Storage:
         ) from None
     assert isinstance(found, Storage)
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

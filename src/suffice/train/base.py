@@ -11,7 +11,7 @@ from typing import Any
 from suffice.engines.hub import find_on_hub
 from suffice.engines.loading import load_model
 from suffice.engines.source import BUNDLED_NAME, ModelSource, resolve_model
-from suffice.errors import ModelError, UsageError
+from suffice.errors import ModelError, UsageError, first_line
 from suffice.train.recipe import Recipe
 
 __all__ = ["Base", "device_of", "load_base", "load_with_adapter"]
@@ -68,8 +68,7 @@ def load_base(recipe: Recipe) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **common)
         config = AutoConfig.from_pretrained(source.location, **common).to_dict()
     except Exception as error:  # whatever a hub, a file or remote code comes up with
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load {source.location!r}: {reason[0]}") from error
+        raise ModelError(f"cannot load {source.location!r}: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise ModelError(f"{source.name} has no chat template: fine-tune a model made for chat (its -Instruct version)")
     try:
@@ -143,8 +142,7 @@ def _load_4bit(base: Base, recipe: Recipe, device: str) -> Any:
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # whatever a hub, a file or a driver comes up with
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load {base.source.location!r} in 4 bits: {reason[0]}") from error
+        raise ModelError(f"cannot load {base.source.location!r} in 4 bits: {first_line(error)}") from error
 
 
 def _end_ids(*sources: int | list[int] | None) -> tuple[int, ...]:

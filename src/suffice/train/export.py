@@ -9,7 +9,7 @@ from suffice.engines.hub import find_on_hub
 from suffice.engines.loading import load_model
 from suffice.engines.quiet import without_library_warnings
 from suffice.engines.source import ModelSource, resolve_model
-from suffice.errors import ModelError, UsageError
+from suffice.errors import ModelError, UsageError, first_line
 
 __all__ = ["export_merged"]
 
@@ -65,6 +65,5 @@ def _own_dtype(source: ModelSource, trust_remote_code: bool) -> str:
             source.location, local_files_only=source.only_here, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # whatever a hub, a file or remote code comes up with
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot load {source.location!r}: {reason[0]}") from error
+        raise ModelError(f"cannot load {source.location!r}: {first_line(error)}") from error
     return str(config.dtype or "float32").removeprefix("torch.")

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from suffice.errors import first_line
+
 __all__ = ["IGNORED", "EncodedRow", "Encoder", "TemplateProblem"]
 
 IGNORED = -100
@@ -122,5 +124,4 @@ class Encoder:
                 self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
             )
         except Exception as error:  # templates raise errors of jinja's, or any other
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise TemplateProblem(f"the chat template refuses it: {reason[0]}") from None
+            raise TemplateProblem(f"the chat template refuses it: {first_line(error)}") from None
