@@ -651,8 +651,7 @@ def test_a_hub_is_asked_once_whether_it_is_there(
     with hub(monkeypatch, status=status) as asked:
         found = find_on_hub(resolve_model("Qwen2.5-0.5B-Instruct"))
         assert (found.only_here, found.local, found.location) == (not there, False, "Qwen/Qwen2.5-0.5B-Instruct")
-        if not there:
-            assert find_on_hub(found) == found
+        assert find_on_hub(found) == found
         assert asked == ["/api/models/Qwen/Qwen2.5-0.5B-Instruct"]
 
 

@@ -166,12 +166,12 @@ def _model(name: str) -> KnownModel:
         return found
     alike = similar_names(name)
     hint = f"; in the table is {', '.join(alike)}" if alike else ""
-    from suffice.engines.hub import fetch_config
+    from suffice.engines.hub import fetch_config, find_on_hub
     from suffice.engines.source import resolve_model
 
     source = resolve_model(name)
     try:
-        path = fetch_config(source)
+        path = fetch_config(find_on_hub(source))
     except ImportError:
         raise ModelError(f"no model {name!r} in the table, and no huggingface_hub here to ask{hint}") from None
     except ModelError as error:

@@ -18,31 +18,33 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
     """The same model, as what loads it should look for it: in a folder, on the hub, or among what was fetched before.
 
     Args:
-        source: what `resolve_model` found.
+        source: what `resolve_model` found, or this function: then nobody is asked again.
         hub: `hf` or `modelscope`.
 
     Raises:
         ModelError: the package modelscope is not installed, or the model cannot be had there.
     """
-    if source.only_here:
+    if source.local or source.offline is not None:
         return source
     if hub == "modelscope":
         return replace(source, location=_from_modelscope(source.location), local=True)
     return replace(source, offline=not _hub_answers(source.location))
 
 
-def fetch_config(source: ModelSource) -> Path:
+def fetch_config(found: ModelSource) -> Path:
     """The `config.json` of a model, from its folder or the Hugging Face hub.
+
+    Args:
+        found: what `find_on_hub` found.
 
     Raises:
         ModelError: why it cannot be had, without the model's name.
     """
-    if source.local:
-        return Path(source.location) / "config.json"
+    if found.local:
+        return Path(found.location) / "config.json"
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    found = find_on_hub(source)
     try:
         return Path(hf_hub_download(found.location, "config.json", local_files_only=found.only_here))
     except LocalEntryNotFoundError:

@@ -49,13 +49,14 @@ class ModelSource:
     """LoRA folders, merged in this order."""
     bundled: bool = False
     """True for the small model that comes with Suffice."""
-    offline: bool = False
-    """True for an id on a hub that cannot be reached: only what was fetched before can be had."""
+    offline: bool | None = None
+    """For an id, whether its hub cannot be reached, so that only what was fetched before can be had; None until
+    somebody has looked."""
 
     @property
     def only_here(self) -> bool:
         """Whether nothing is to be looked for on a network."""
-        return self.local or self.offline
+        return self.local or bool(self.offline)
 
 
 def bundled_model() -> Path:
