@@ -74,10 +74,9 @@ def check_tier(caller: Caller, tier: Tier) -> None:
     """
     if permits(caller, tier):
         return
-    if caller.key_id or caller.refused or caller.unchecked:
-        if caller.refused:
-            message, code = f"{caller.refused}, and the tier {tier.name} needs one that permits it", "invalid_api_key"
-        else:
-            message, code = f"this key does not permit the tier {tier.name}", "tier_not_permitted"
-        raise Problem(403, message, param="tier", code=code)
+    if caller.refused:
+        message = f"{caller.refused}, and the tier {tier.name} needs one that permits it"
+        raise Problem(403, message, param="tier", code="invalid_api_key")
+    if caller.key_id or caller.unchecked:
+        raise Problem(403, f"this key does not permit the tier {tier.name}", param="tier", code="tier_not_permitted")
     raise Problem(401, f"the tier {tier.name} needs a key that permits it", code="missing_api_key", headers=_CHALLENGE)

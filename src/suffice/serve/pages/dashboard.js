@@ -28,6 +28,9 @@ function quantile(metrics, name, tier, p) {
   return bucket.labels.le === "+Inf" ? "> 600 s" : `≤ ${Number(bucket.labels.le)} s`;
 }
 
+export const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+export const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
+
 export class Looking {  // reads again and again while somebody looks
   constructor(words, every) {
     this.words = words;
@@ -69,7 +72,6 @@ export class Dashboard extends Looking {
     const { metrics } = this;
     const words = this.words();
     const ends = (wanted) => sum(metrics, "suffice_request_finish_total", wanted);
-    const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
     const answers = ends({ reason: "stop" }) + ends({ reason: "length" });
     const cache = metrics.find((each) => each.name === "vllm:kv_cache_usage_perc");
     const cards = [
@@ -92,7 +94,7 @@ export class Dashboard extends Looking {
       return card;
     }));
     this.drawRates();
-    this.drawTable(words, ends, share);
+    this.drawTable(words, ends);
   }
 
   drawRates() {
@@ -101,8 +103,7 @@ export class Dashboard extends Looking {
     document.querySelector("#spark polyline").setAttribute("points", points.join(" "));
   }
 
-  drawTable(words, ends, share) {
-    const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  drawTable(words, ends) {
     document.getElementById("table-head").replaceChildren(...words.columns.map((name) => cell("th", name)));
     const tiers = [...new Set(this.metrics.filter((each) => each.name === "suffice_request_finish_total").map((each) => each.labels.tier))];
     document.getElementById("table-body").replaceChildren(...tiers.sort().map((tier) => {

@@ -1,15 +1,12 @@
 // What the caller used in the last weeks, from the server's accounts: /v1/usage.
 
-import { Looking } from "./dashboard.js";
+import { Looking, cell, share } from "./dashboard.js";
 
 const EVERY = 30000;
 const DAYS = 30;
 const DAY = 86400000;
 const WIDTH = 10;  // of a day's column, in the picture's own units
 const HEIGHT = 60;
-
-const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
-const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 
 export class Usage extends Looking {
   constructor(words, headers) {
