@@ -22,6 +22,7 @@ from suffice.serve.config import ServeSettings
 from suffice.serve.protocol import Connection
 from suffice.serve.quotas import Quotas, Reservation
 from suffice.serve.service import Service
+from suffice.serve.tables import request_rows
 
 LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))
 """An answer that would go on for ever without repeating itself."""
@@ -82,6 +83,15 @@ class Server:
     def run(self, coroutine: Any) -> Any:
         """Run something in the server's event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+
+
+def request_row(**fields: Any) -> dict[str, Any]:
+    """A row of the table `requests`: an answer that ended by itself, but for `fields`."""
+    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
+    counts = dict.fromkeys(("prompt_tokens", "answer_tokens", "thinking_tokens"), 1)
+    times = dict.fromkeys(("time", "queue_seconds", "seconds"), 0.5)
+    said = {"day": "2026-01-01", "request_id": "", "route": "/", "stream": False, "status": 200}
+    return {**empty, **counts, **times, **said, "finish": "stop", "finish_detail": "", **fields}
 
 
 async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Reservation:

@@ -14,22 +14,18 @@ import pytest
 import sqlalchemy as sa
 
 from scripted import ScriptedEngine
-from serving import serving
+from serving import request_row, serving
 from suffice.serve.keys import KeyRing, hash_key, make_key
 from suffice.serve.ledger import Ledger
 from suffice.serve.store import Store
-from suffice.serve.tables import prompt_rows, request_rows
+from suffice.serve.tables import prompt_rows
 from suffice.serve.usage import totals
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")
 
 
 def row(number: int) -> dict[str, Any]:
-    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
-    counts = dict.fromkeys(("prompt_tokens", "answer_tokens", "thinking_tokens"), 1)
-    times = dict.fromkeys(("time", "queue_seconds", "seconds"), 0.5)
-    said = {"day": "2026-01-01", "request_id": str(number), "route": "/", "stream": False, "status": 200}
-    return {**empty, **counts, **times, **said, "finish": "stop", "finish_detail": ""}
+    return request_row(request_id=str(number))
 
 
 class Away(Store):

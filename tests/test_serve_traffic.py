@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from scripted import ScriptedEngine
-from serving import LONG, Server, serving
+from serving import LONG, Server, request_row, serving
 from suffice.budget import LengthModel
 from suffice.cli.main import main
 from suffice.serve.keys import hash_key, make_key
@@ -46,12 +46,9 @@ def until(done: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
-    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
-    counts = dict.fromkeys(("prompt_tokens", "thinking_tokens"), 1) | {"answer_tokens": 40}
     times = dict.fromkeys(("time", "queue_seconds", "seconds"), float(number))
-    said = {"day": "2026-01-01", "request_id": str(number), "route": "/v1/chat/completions", "model": "scripted"}
-    said |= {"stream": False, "status": 200, "finish": "stop", "finish_detail": "end_token", "replica": "other"}
-    return {**empty, **counts, **times, **said, **fields}
+    said = {"request_id": str(number), "route": "/v1/chat/completions", "model": "scripted", "replica": "other"}
+    return request_row(**{**times, **said, "answer_tokens": 40, "finish_detail": "end_token", **fields})
 
 
 def add_numbered(store: Store, *rows: dict[str, Any]) -> None:

@@ -15,13 +15,13 @@ import pytest
 import sqlalchemy as sa
 
 from scripted import ScriptedEngine
-from serving import Reply, Server, serving
+from serving import Reply, Server, request_row, serving
 from suffice.serve import recent
 from suffice.serve.keys import hash_key, make_key
 from suffice.serve.problems import Problem
 from suffice.serve.recent import RecentUsage, read_query
 from suffice.serve.store import Store, StoreError
-from suffice.serve.tables import request_rows
+from suffice.serve.usage import totals
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")
 DAY = 86400
@@ -29,11 +29,9 @@ DAY = 86400
 
 def row(name: str | None, days_ago: int, **values: Any) -> dict[str, Any]:
     then = time.time() - days_ago * DAY
-    empty: dict[str, Any] = {column.name: None for column in request_rows.columns if column.name != "row"}
-    counts = dict.fromkeys(("prompt_tokens", "answer_tokens", "thinking_tokens"), 1)
-    said = {"time": then, "day": time.strftime("%Y-%m-%d", time.gmtime(then)), "request_id": uuid.uuid4().hex}
-    rest = {"route": "/", "stream": False, "status": 200, "finish": "stop", "finish_detail": "end_token"}
-    return {**empty, **counts, **said, **rest, "queue_seconds": 0.0, "seconds": 0.1, "key_name": name, **values}
+    day = time.strftime("%Y-%m-%d", time.gmtime(then))
+    said = {"time": then, "day": day, "request_id": uuid.uuid4().hex, "key_name": name, "finish_detail": "end_token"}
+    return request_row(**{**said, **values})
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -74,6 +72,18 @@ def test_rows_are_added_up_by_day_tier_and_model_for_one_key_alone(store: Store)
     assert {name: each["requests"] for name, each in of("model", 3).items()} == {"-": 1, "m": 3, "n": 1}
     assert of("day", 1, bob)[today]["answer_tokens"] == 999
     assert of("day", 1, "nobody") == {}
+    store.close()
+
+
+def test_the_database_adds_up_what_the_command_counts(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/serve.db")
+    ends = [("stop", "end_token"), ("stop", "repetition"), ("length", "tier"), ("length", "repetition")]
+    ends += [("error", ""), ("error", "repetition"), ("cancelled", "client_gone"), ("repetition", "")]
+    store.add_requests([row(None, 0, tier="short", finish=finish, finish_detail=detail) for finish, detail in ends])
+    [total] = totals(store, "tier")
+    [found] = store.sums("tier", "2026-01-01", None, 10.0)
+    names = ("name", "requests", "errors", "cancelled", "truncated", "runaways", "prompt_tokens", "answer_tokens")
+    assert found == {name: getattr(total, name) for name in names}
     store.close()
 
 
@@ -148,7 +158,7 @@ def test_the_database_is_asked_the_same_once_for_many_and_one_that_is_away_is_sa
     asyncio.run(look())
 
 
-def test_who_asks_much_keeps_nobody_waiting_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_much_keeps_nobody_waiting_and_is_told() -> None:
     async def look() -> None:
         store = Asked()
         store.free.clear()
