@@ -589,9 +589,10 @@ def test_a_local_folder_needs_no_network(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_adapters_are_merged_and_name_their_base(
-    folder: Path, tmp_path: Path, reference: Callable[..., list[int]]
+    folder: Path, tmp_path: Path, reference: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peft = pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)  # whatever lies beside the folder that the tests run in
     base = load_model(resolve_model(folder)).model
     lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     torch.manual_seed(1)
