@@ -110,8 +110,10 @@ async def run_batch(
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(batch.work())
-    except* (EngineError, UsageError) as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as failed:  # not `except*`, which before Python 3.11.4 wraps what is raised in it again
+        if failed.split((EngineError, UsageError))[1] is not None:
+            raise
+        raise failed.exceptions[0] from None
     return batch.summary
 
 
