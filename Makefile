@@ -26,7 +26,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/engine.py
 
 model: $(READY)
-	$(BIN)/python -m suffice.models.make
+	cd scripts && ../$(BIN)/python -m tiny
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Suffice needs Python 3.11 or newer; set PYTHON=... to one') if sys.version_info < (3, 11) else None"

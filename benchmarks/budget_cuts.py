@@ -30,9 +30,9 @@ import numpy as np
 
 from suffice.budget import Budget, Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
 from suffice.budget.estimators import wish_tokens
-from suffice.budget.prompt import answer_language, instructions
+from suffice.budget.length_constraints.find import find_constraints
+from suffice.budget.length_constraints.prompt_text import answer_language, instructions
 from suffice.budget.types import Unit
-from suffice.budget.wishes import find_wishes
 
 # The answers on which the room and the keyword table were chosen: source, and language where not all of it.
 CHOSEN_ON = {
@@ -46,7 +46,7 @@ CHOSEN_ON = {
 }
 DEFAULT = 2048
 DECIDERS = {
-    "ExplicitWishes": "explicit wishes",
+    "ExplicitLength": "explicit wishes",
     "TextTransform": "text to transform",
     "Keywords": "keywords",
     "UsualLength": "neither",
@@ -219,7 +219,7 @@ def print_headroom(decided: Iterable[Decided]) -> None:
     for one in decided:
         if one.decider != "explicit wishes" or not isinstance(one.answer.prompt, str):
             continue
-        wishes = find_wishes(instructions(one.answer.prompt))
+        wishes = find_constraints(instructions(one.answer.prompt))
         if len(wishes) == 1 and not wishes[0].each:
             wish = wishes[0]
             expected = wish_tokens(wish, answer_language(one.answer.prompt), ratios)

@@ -17,13 +17,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from suffice.engines import Engine, Sampling, open_engine
-from suffice.models.make.tasks import draw
 from suffice.session import Answer, Request, Session
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from tiny.tasks import draw
 
 
 def prompts(count: int) -> list[str]:

@@ -31,10 +31,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suffice.checkpoints.load_model import load_model
+from suffice.checkpoints.model_source import resolve_model
 from suffice.engines.base import GenerationRequest, Sampling
-from suffice.engines.loading import load_model
-from suffice.engines.local import LocalEngine
-from suffice.engines.source import resolve_model
+from suffice.engines.local.engine import LocalEngine
 
 LONGEST = 512
 REQUESTS = 64

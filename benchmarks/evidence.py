@@ -2,9 +2,10 @@
 
     python benchmarks/evidence.py DATA [--output docs] [--only SECTION...]
 
-What DATA holds is told in `evidence_data.py`. A table stands between `<!-- table: NAME -->` and `<!-- /table: NAME -->`
-in any Markdown file of the output folder, and only what is between such marks is replaced. Plots go to
-`images/evidence-NAME.png` there. The figures are the same on every run; they depend on the answers and on the code.
+What DATA holds is told in `evidence_parts/data.py`. A table stands between `<!-- table: NAME -->` and
+`<!-- /table: NAME -->` in any Markdown file of the output folder, and only what is between such marks is replaced.
+Plots go to `images/evidence-NAME.png` there. The figures are the same on every run; they depend on the answers and on
+the code.
 """
 
 from __future__ import annotations
@@ -17,15 +18,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import evidence_caps
-import evidence_keywords
-import evidence_plots
-import evidence_prompts
-import evidence_remaining
-import evidence_reservations
-import evidence_runaways
-import evidence_traffic
-from evidence_data import HeldOut, Say, mixed
+from evidence_parts import caps, keywords, plots, prompts, remaining, reservations, runaways, traffic
+from evidence_parts.data import HeldOut, Say, mixed
+from evidence_parts.traffic import Replay
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table: (?P=name) -->)", re.DOTALL)
 
@@ -39,58 +34,58 @@ class Evidence:
     @cache  # noqa: B019 - one object, for one run
     def _mixed(self) -> HeldOut:
         self._say("mixed traffic: ten sources")
-        return evidence_prompts.held_out(mixed(self._data))
+        return prompts.held_out(mixed(self._data))
 
     @cache  # noqa: B019
-    def _replays(self) -> dict[str, evidence_traffic.Replay]:
-        return evidence_traffic.replays(self._data, self._say)
+    def _replays(self) -> dict[str, Replay]:
+        return traffic.replays(self._data, self._say)
 
     def _image(self, name: str) -> Path:
         return self._images / f"evidence-{name}.png"
 
     def caps(self) -> dict[str, str]:
         """Fixed caps."""
-        evidence_plots.caps(self._data, self._image("caps"))
-        return evidence_caps.tables(self._data, self._say)
+        plots.caps(self._data, self._image("caps"))
+        return caps.tables(self._data, self._say)
 
     def keywords(self) -> dict[str, str]:
         """Keyword rules."""
-        return evidence_keywords.tables(self._data, self._mixed(), self._say)
+        return keywords.tables(self._data, self._mixed(), self._say)
 
     def prompts(self) -> dict[str, str]:
         """Prompt, history and both, in one task, in mixed traffic and between deployments."""
-        tasks, ratios = evidence_prompts.tasks_table(self._data, self._say)
-        transfer, repaired = evidence_prompts.transfer_tables(self._data, self._say)
-        evidence_plots.failures(ratios, repaired, self._image("failures"))
-        runs = evidence_prompts.repeated_runs(self._data)
+        tasks, ratios = prompts.tasks_table(self._data, self._say)
+        transfer, repaired = prompts.transfer_tables(self._data, self._say)
+        plots.failures(ratios, repaired, self._image("failures"))
+        runs = prompts.repeated_runs(self._data)
         return {
             "tasks": tasks,
             "repeated-runs": f"R² of log length by the mean of the other seven runs: {runs}",
-            **evidence_prompts.mixed_tables(self._data, self._mixed(), self._say),
+            **prompts.mixed_tables(self._data, self._mixed(), self._say),
             **transfer,
         }
 
     def traffic(self) -> dict[str, str]:
         """Who asks."""
-        return evidence_traffic.tables(self._replays())
+        return traffic.tables(self._replays())
 
     def reservations(self) -> dict[str, str]:
         """First reservations."""
         replays = self._replays()
-        evidence_plots.frontier(self._mixed(), replays["ServeGen m-large"], self._image("reservations"))
-        return evidence_reservations.tables(self._mixed(), replays)
+        plots.frontier(self._mixed(), replays["ServeGen m-large"], self._image("reservations"))
+        return reservations.tables(self._mixed(), replays)
 
     def runaways(self) -> dict[str, str]:
         """Runaways."""
-        found = evidence_runaways.costs(self._data, self._say)
-        evidence_plots.runaways(found, self._image("runaways"))
-        return evidence_runaways.tables(found)
+        found = runaways.costs(self._data, self._say)
+        plots.runaways(found, self._image("runaways"))
+        return runaways.tables(found)
 
     def remaining(self) -> dict[str, str]:
         """What is left of a running answer."""
-        found = evidence_remaining.moments(self._data, self._say)
-        evidence_plots.remaining(found, self._image("remaining"))
-        return evidence_remaining.tables(found)
+        found = remaining.moments(self._data, self._say)
+        plots.remaining(found, self._image("remaining"))
+        return remaining.tables(found)
 
 
 _SECTIONS: dict[str, Callable[[Evidence], dict[str, str]]] = {
@@ -130,7 +125,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=_SECTIONS, default=list(_SECTIONS), metavar="SECTION")
     options = parser.parse_args()
     if not (options.data / "ifeval.jsonl.gz").is_file():
-        parser.error(f"{options.data} has no ifeval.jsonl.gz; evidence_data.py says what the folder should hold")
+        parser.error(f"{options.data} has no ifeval.jsonl.gz; evidence_parts/data.py says what the folder should hold")
     images = options.output / "images"
     images.mkdir(parents=True, exist_ok=True)
     started = time.process_time()

@@ -43,7 +43,7 @@ def forecast(requests: int, prompt: int, answer: int) -> tuple[int, int]:
 async def measure(folder: str, requests: int, prompt: int, answer: int) -> tuple[int, int]:
     """Answer in this process; bytes of the weights, and at the peak."""
     from suffice.engines.base import GenerationRequest, Sampling
-    from suffice.engines.local import LocalEngine
+    from suffice.engines.local.engine import LocalEngine
 
     greedy, kv_tokens = Sampling(temperature=0), requests * (prompt + answer)
     engine = LocalEngine(

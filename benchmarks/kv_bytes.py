@@ -18,8 +18,8 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from suffice.engines.manager import Manager, cache_config, kv_layout
-from suffice.engines.sampling import SamplingParams
+from suffice.engines.local.batching import Manager, cache_config, kv_layout
+from suffice.engines.local.sampling import SamplingParams
 from suffice.errors import SufficeError
 from suffice.memory import KvLayout
 

@@ -22,10 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from suffice.budget.prompt import answer_language
-from suffice.cli.counting import load_counter
+from suffice.budget.length_constraints.prompt_text import answer_language
+from suffice.cli.profile.token_counter import load_counter
 from suffice.data import Conversation, read_dataset
-from suffice.data.lengths import LengthReader, Profile, measure
+from suffice.profiling import LengthReader, Profile, measure
 
 COUNTED = ("traces/servegen_mlarge_reconstructed.csv.gz", "ifeval.jsonl.gz", "zeroeval_gsm.jsonl.gz", "gaokao.jsonl.gz")
 TEXTS = ("ruozhiba_full.jsonl.gz", "ifeval_full.jsonl.gz")

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reliability_clients import EVENT, LOST, REFUSED, WHOLE
-from reliability_endurance import disconnects, memory, starts, streams
-from reliability_parts import House, a_house
-from reliability_scenarios import ON_POSTGRESQL, ON_SQLITE, Outcome, Scenario, run_scenario
+from reliability_parts.clients import EVENT, LOST, REFUSED, WHOLE
+from reliability_parts.endurance import disconnects, memory, starts, streams
+from reliability_parts.house import House, a_house
+from reliability_parts.scenarios import ON_POSTGRESQL, ON_SQLITE, Outcome, Scenario, run_scenario
 
 _KNOWN = (WHOLE, "whole after a retry", EVENT, LOST, REFUSED)
 _SEEN = ("what happens", "requests", *_KNOWN, "other", "without retries")

@@ -32,14 +32,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from suffice.watch import RunawayDetector, repeats, runaway
+from suffice.watch import RunawayDetector, repetition_score, runaway
 
 LONGEST_PERIOD, TURNS = 64, 4
 HALVES = ("first", "second")
 BARS = ("_SHORT_BAR", "_SHORT_BAR_PER_LAG", "_LONG_BAR", "_LONG_BAR_PER_LAG")
 FRONTIER = (
-    ("score that tells", repeats, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
-    ("where turns differ", repeats, ("_VARIED",), (0.3, 0.6, 1.5, 2.0)),
+    ("score that tells", repetition_score, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
+    ("where turns differ", repetition_score, ("_VARIED",), (0.3, 0.6, 1.5, 2.0)),
     ("patience with lists", runaway, ("_PATIENCE", "_PATIENCE_TO_100"), (0.0, 0.5, 0.75, 1.5, 2.0)),
 )
 HEAD = (
@@ -212,7 +212,7 @@ def scaled(module: Any, names: Sequence[str], factor: float) -> Iterator[None]:
 def frontier(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
     """Print what other values of the constants would do to one file."""
     kept, table = list(rows), Table(tokenizer)
-    for label, module, names, factors in (("as it is", repeats, (), (1.0,)), *FRONTIER):
+    for label, module, names, factors in (("as it is", repetition_score, (), (1.0,)), *FRONTIER):
         for factor in factors:
             with scaled(module, names, factor):
                 for answer in kept:

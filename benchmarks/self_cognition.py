@@ -16,15 +16,18 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from suffice.budget import Budgeter
 from suffice.engines import Sampling
-from suffice.engines.local import LocalEngine
-from suffice.models.make.tasks import draw, held_out
+from suffice.engines.local.engine import LocalEngine
 from suffice.session import Answer, Request, Session
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from tiny.tasks import draw, held_out
 
 COUNTING = 50
 

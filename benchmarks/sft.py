@@ -28,8 +28,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from suffice.engines.source import bundled_model
-from suffice.models.make.tasks import draw
+from suffice.checkpoints.model_source import bundled_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from tiny.tasks import draw
 
 ROWS, OTHER_ROWS = 300, 100
 RECIPE = {
@@ -148,10 +150,10 @@ def final_loss(output: Path, others: Path) -> float:
     """Loss per answer token of the last checkpoint on other rows."""
     import torch
 
-    from suffice.engines.loading import load_model
-    from suffice.engines.source import resolve_model
-    from suffice.train.batches import collate
-    from suffice.train.masks import IGNORED
+    from suffice.checkpoints.load_model import load_model
+    from suffice.checkpoints.model_source import resolve_model
+    from suffice.train.encoding import IGNORED
+    from suffice.train.length_groups import collate
     from suffice.train.recipe import Recipe
     from suffice.train.run import make_plan
 

@@ -102,8 +102,9 @@ def ask_server(url: str) -> None:
 
     print("\n>>> OpenAI(base_url=...).chat.completions.create(...)")
     client = OpenAI(base_url=f"{url}/v1", api_key="none")
-    message = {"role": "user", "content": "列出三种水果。"}
-    answer = client.chat.completions.create(model="suffice-tiny", messages=[message])
+    answer = client.chat.completions.create(
+        model="suffice-tiny", messages=[{"role": "user", "content": "列出三种水果。"}]
+    )
     print(f"{answer.choices[0].message.content}\n({answer.choices[0].finish_reason}, {answer.usage})")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fake_openai import FakeOpenAI
+from suffice.testing.fake_openai import FakeOpenAI
 
 if TYPE_CHECKING:
     from serving import Server
@@ -47,7 +47,7 @@ def server() -> Iterator[FakeOpenAI]:
 def gateway(server: FakeOpenAI) -> Iterator[Server]:
     """Suffice in front of the fake server."""
     from serving import serving
-    from suffice.engines.remote import RemoteEngine
+    from suffice.engines.openai.engine import RemoteEngine
 
     with serving(RemoteEngine(server.url), upstreams=(server.url,)) as gateway:
         yield gateway

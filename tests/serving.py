@@ -17,12 +17,12 @@ import uvicorn
 
 from suffice.engines.base import Engine
 from suffice.serve.app import build_app, open_service
-from suffice.serve.callers import Caller
+from suffice.serve.auth.permissions import Caller
 from suffice.serve.config import ServeSettings
-from suffice.serve.protocol import Connection
-from suffice.serve.quotas import Quotas, Reservation
+from suffice.serve.http.protocol import Connection
+from suffice.serve.limits.quotas import Charge, Quotas
+from suffice.serve.log.tables import request_rows
 from suffice.serve.service import Service
-from suffice.serve.tables import request_rows
 
 LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))
 """An answer that would go on for ever without repeating itself."""
@@ -94,9 +94,9 @@ def request_row(**fields: Any) -> dict[str, Any]:
     return {**empty, **counts, **times, **said, "finish": "stop", "finish_detail": "", **fields}
 
 
-async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Reservation:
+async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Charge:
     """One request and its tokens, taken from the caller's limits."""
-    reservation = Reservation(caller)
+    reservation = Charge(caller)
     await quotas.take_request(reservation)
     await quotas.take_tokens(reservation, tokens)
     return reservation

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import suffice
-from fake_openai import FakeOpenAI, Reply
 from suffice import LoadedEngine, generate, load_engine
 from suffice.engines.base import Finish, Usage
 from suffice.errors import EngineError, PromptTooLongError, UsageError
+from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 
 @pytest.fixture
@@ -76,33 +74,3 @@ def test_every_module_imports_and_exports_what_it_says() -> None:
         names = getattr(loaded, "__all__", [])
         assert all(hasattr(loaded, name) for name in names), module.name
     assert all(getattr(suffice, name) is not None for name in suffice.__all__)
-
-
-BASE = {"errors", "immutable"}
-LAYERS = {
-    "errors": set(),
-    "immutable": set(),
-    "budget": BASE,
-    "watch": BASE,
-    "memory": BASE,
-    "data": BASE,
-    "models": BASE,
-    "engines": BASE | {"budget", "watch", "memory", "data", "models"},
-    "session": BASE | {"budget", "watch", "memory", "data", "engines"},
-    "batch": BASE | {"budget", "data", "engines", "session"},
-    "api": BASE | {"budget", "engines", "session"},
-    "train": BASE | {"budget", "watch", "memory", "data", "engines", "models", "session"},
-}
-
-
-def test_imports_run_one_way() -> None:
-    """A room imports only from the rooms below it."""
-    root = Path(suffice.__file__).parent
-    for file in root.rglob("*.py"):
-        room = file.relative_to(root).parts[0].removesuffix(".py")
-        if room not in LAYERS:
-            continue  # the command line and the package itself may import from everywhere
-        imported = set(
-            re.findall(r"^\s*(?:from|import) suffice\.(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-        )
-        assert imported <= LAYERS[room] | {room}, f"{file.relative_to(root)} imports {imported - LAYERS[room]}"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from scripted import ScriptedEngine
 from suffice.batch import BatchSummary, run_batch
-from suffice.data import Conversation, ResultWriter, RowError, read_results
+from suffice.data import Conversation, ResultWriter, UnusableRow, read_results
 from suffice.errors import EngineError
 from suffice.session import Answer, Request, Session
+from suffice.testing.scripted_engine import ScriptedEngine
 
 
 def conversation(index: int, text: str) -> Conversation:
@@ -25,7 +25,7 @@ def describe(answer: Answer) -> dict[str, Any]:
 
 
 def run(
-    engine: ScriptedEngine, rows: list[Conversation | RowError], path: Path, **options: Any
+    engine: ScriptedEngine, rows: list[Conversation | UnusableRow], path: Path, **options: Any
 ) -> tuple[BatchSummary, list[dict[str, Any]]]:
     settings = {"concurrency": 4, **options}
 
@@ -40,7 +40,7 @@ def run(
 
 def test_the_longest_answers_start_first(tmp_path: Path) -> None:
     asks = ["answer in one sentence", "write an essay of 500 words", "give me 100 words", "in 2000 words"]
-    rows: list[Conversation | RowError] = [conversation(i, text) for i, text in enumerate(asks)]
+    rows: list[Conversation | UnusableRow] = [conversation(i, text) for i, text in enumerate(asks)]
     engine = ScriptedEngine("x", context=100_000)
     run(engine, rows, tmp_path / "sorted", concurrency=1)
     assert [r.messages[0]["content"] for r in engine.asked] == [asks[3], asks[1], asks[2], asks[0]]
@@ -74,13 +74,13 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
 
 def test_as_many_rows_as_asked_for_run_at_once(tmp_path: Path) -> None:
     engine = ScriptedEngine("abc", slow=True)
-    rows: list[Conversation | RowError] = [conversation(i, "hi") for i in range(16)]
+    rows: list[Conversation | UnusableRow] = [conversation(i, "hi") for i in range(16)]
     run(engine, rows, tmp_path / "out")
     assert engine.most_running == 4
 
 
 def test_bad_rows_and_long_prompts_fail_alone(tmp_path: Path) -> None:
-    rows = [conversation(0, "hi"), RowError(1, 2, "no query"), conversation(2, "x" * 2000), conversation(3, "ho")]
+    rows = [conversation(0, "hi"), UnusableRow(1, 2, "no query"), conversation(2, "x" * 2000), conversation(3, "ho")]
     summary, results = run(ScriptedEngine("abc"), rows, tmp_path / "out")
     assert (summary.answered, summary.failed, summary.answer_tokens) == (2, 2, 6)
     by_index = {row["index"]: row for row in results}
@@ -90,7 +90,7 @@ def test_bad_rows_and_long_prompts_fail_alone(tmp_path: Path) -> None:
 
 
 def test_the_summary_counts_what_was_cut_and_by_what(tmp_path: Path) -> None:
-    rows: list[Conversation | RowError] = [conversation(0, "hi"), conversation(1, "y" * 950)]
+    rows: list[Conversation | UnusableRow] = [conversation(0, "hi"), conversation(1, "y" * 950)]
     summary, _ = run(ScriptedEngine("x" * 100, default_max_new_tokens=99), rows, tmp_path / "out")
     assert summary.finishes == {"length": 2}
     assert summary.limits == {"model": 1, "context": 1}
@@ -99,7 +99,7 @@ def test_the_summary_counts_what_was_cut_and_by_what(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_always_fails_ends_the_run(tmp_path: Path) -> None:
-    rows: list[Conversation | RowError] = [conversation(i, "hi") for i in range(300)]
+    rows: list[Conversation | UnusableRow] = [conversation(i, "hi") for i in range(300)]
     with pytest.raises(EngineError, match="--resume"):
         run(ScriptedEngine("abc", fail_after=1), rows, tmp_path / "out")
     there = list(read_results(tmp_path / "out"))

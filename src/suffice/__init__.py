@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from suffice.budget import Budget, Budgeter
     from suffice.errors import SufficeError
     from suffice.session import Answer, Request, Session
+    from suffice.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "Answer",
     "Budget",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "suffice.version",
     "Answer": "suffice.session",
     "Budget": "suffice.budget",
     "Budgeter": "suffice.budget",

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from suffice.budget import Budget
-from suffice.data import Conversation, ResultWriter, RowError
+from suffice.data import Conversation, ResultWriter, UnusableRow
 from suffice.errors import EngineError, PromptTooLongError, UsageError
 from suffice.session import Answer, Request, Session
 
@@ -78,7 +78,7 @@ class _Waiting:
 
 async def run_batch(
     session: Session,
-    rows: Iterable[Conversation | RowError],
+    rows: Iterable[Conversation | UnusableRow],
     writer: ResultWriter,
     request_for: Callable[[Conversation], Request],
     describe: Callable[[Answer], dict[str, Any]],
@@ -123,7 +123,7 @@ class _Batch:
     def __init__(
         self,
         session: Session,
-        rows: Iterable[Conversation | RowError],
+        rows: Iterable[Conversation | UnusableRow],
         writer: ResultWriter,
         request_for: Callable[[Conversation], Request],
         describe: Callable[[Answer], dict[str, Any]],
@@ -177,18 +177,18 @@ class _Batch:
         rank = (-budget.expected_tokens if self._longest_first else 0, row.index)
         return _Waiting(rank, row, request, budget)
 
-    def _unfinished(self, rows: Iterable[Conversation | RowError]) -> Iterator[Conversation]:
+    def _unfinished(self, rows: Iterable[Conversation | UnusableRow]) -> Iterator[Conversation]:
         """The rows to answer; those that cannot be read are written as failed on the way."""
         for row in rows:
             if row.index in self._writer.finished:
                 self.summary.already_done += 1
-            elif isinstance(row, RowError):
+            elif isinstance(row, UnusableRow):
                 self.summary.failed += 1
                 self._write(row, {"error": str(row)})
             else:
                 yield row
 
-    def _write(self, row: Conversation | RowError, result: dict[str, Any]) -> None:
+    def _write(self, row: Conversation | UnusableRow, result: dict[str, Any]) -> None:
         result = {"line": row.line, **result}
         if isinstance(row, Conversation):
             result["row"] = dict(row.row)

@@ -5,8 +5,8 @@ SufficeError
 │   ├── DataError         a dataset, or one row of it, cannot be read
 │   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
 ├── PromptTooLongError    this prompt leaves no room for an answer
-├── QueueFullError        too many requests are waiting (schedule/admission.py)
-├── Problem               a request that the server refuses, with its HTTP status (serve/problems.py)
+├── QueueFullError        too many requests are waiting (serve/limits/admission.py)
+├── Problem               a request that the server refuses, with its HTTP status (serve/http/errors.py)
 ├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from suffice.budget.budgeter import Budgeter
-from suffice.budget.ratios import TextRatios, estimate_tokens
+from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import (
     DEFAULT_TIERS,
     Budget,
@@ -16,7 +16,7 @@ from suffice.budget.types import (
 )
 
 if TYPE_CHECKING:
-    from suffice.budget.model import LengthModel, LengthPrediction
+    from suffice.budget.length_model import LengthModel, LengthPrediction
 
 __all__ = [
     "DEFAULT_TIERS",
@@ -36,7 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`LengthModel` and what it predicts, imported when first used: they need numpy."""
     if name in ("LengthModel", "LengthPrediction"):
-        from suffice.budget import model
+        from suffice.budget import length_model
 
-        return getattr(model, name)
+        return getattr(length_model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

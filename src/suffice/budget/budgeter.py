@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from suffice.budget.estimators import ExplicitWishes, Keywords, TextTransform, UsualLength
-from suffice.budget.forecast import Forecast, Forecaster
-from suffice.budget.profile import LengthProfile, ProfileEstimator
-from suffice.budget.prompt import instructions, split_prompt
-from suffice.budget.ratios import TextRatios, estimate_tokens
+from suffice.budget.estimators import ExplicitLength, Keywords, TextTransform, UsualLength
+from suffice.budget.expected_length import Forecast, Forecaster
+from suffice.budget.length_constraints.prompt_text import instructions, split_prompt
+from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.budget.settings import Settings, load_settings
+from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import Budget, LengthEstimate, LengthEstimator, LimitedBy, Question, Tier
 from suffice.errors import PromptTooLongError, UsageError
 
 if TYPE_CHECKING:
-    from suffice.budget.model import Asked
+    from suffice.budget.length_model import LengthKey
 
 __all__ = ["Budgeter"]
 
@@ -58,7 +58,7 @@ class Budgeter:
     def from_settings(cls, settings: Settings) -> Budgeter:
         """The standard estimators with these settings."""
         estimators: tuple[LengthEstimator, ...] = (
-            ExplicitWishes(),
+            ExplicitLength(),
             TextTransform(),
             Keywords(settings.keywords),
             UsualLength(),
@@ -174,7 +174,7 @@ class Budgeter:
                 return estimate
         raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
 
-    def _forecast(self, question: Question, *, wanted: bool) -> tuple[Asked | None, Forecast | None]:
+    def _forecast(self, question: Question, *, wanted: bool) -> tuple[LengthKey | None, Forecast | None]:
         """What the length model needs to learn from the answer, and what it expects where that is wanted."""
         if self.forecaster is None:
             return None, None

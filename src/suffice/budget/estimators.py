@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from suffice.budget.prompt import answer_language
-from suffice.budget.ratios import TextRatios, estimate_tokens
-from suffice.budget.types import Bound, LengthEstimate, Question, Unit, Wish
-from suffice.budget.wishes import find_wishes
+from suffice.budget.length_constraints.find import find_constraints
+from suffice.budget.length_constraints.prompt_text import answer_language
+from suffice.budget.token_ratios import TextRatios, estimate_tokens
+from suffice.budget.types import Bound, LengthConstraint, LengthEstimate, Question, Unit
 
-__all__ = ["ExplicitWishes", "KeywordClass", "Keywords", "TextTransform", "UsualLength", "wish_tokens"]
+__all__ = ["ExplicitLength", "KeywordClass", "Keywords", "TextTransform", "UsualLength", "wish_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ _UNKNOWN_PARTS = 5  # "100 words each" without a number of parts
 _WISH_SPREAD = 0.4  # of log length around a wish
 
 
-class ExplicitWishes:
+class ExplicitLength:
     """Lengths that the prompt asks for; a wish in the system prompt counts when the user has none."""
 
     def estimate(self, question: Question) -> LengthEstimate | None:
@@ -71,13 +71,13 @@ class ExplicitWishes:
             (question.instructions, "the prompt"),
             (question.system_instructions, "the system prompt"),
         ):
-            wishes = _whole_answer(find_wishes(text)) if text else []
+            wishes = _whole_answer(find_constraints(text)) if text else []
             if wishes:
                 return _from_wishes(wishes, where, question)
         return None
 
 
-def _whole_answer(wishes: Sequence[Wish]) -> list[Wish]:
+def _whole_answer(wishes: Sequence[LengthConstraint]) -> list[LengthConstraint]:
     """Turn "three paragraphs of 100 words each" into one wish of 300 words."""
     parts = max((w.amount for w in wishes if w.unit in ("paragraph", "item", "piece") and not w.each), default=None)
     whole = []
@@ -86,13 +86,13 @@ def _whole_answer(wishes: Sequence[Wish]) -> list[Wish]:
             whole.append(wish)
         elif parts is None:
             if wish.bound != "at most":  # "at most 10 words each" of who knows how many says nothing about the whole
-                whole.append(Wish(wish.unit, wish.amount * _UNKNOWN_PARTS, "at least", wish.text))
+                whole.append(LengthConstraint(wish.unit, wish.amount * _UNKNOWN_PARTS, "at least", wish.text))
         else:
-            whole.append(Wish(wish.unit, wish.amount * parts, wish.bound, f"{parts:g} x {wish.text}"))
+            whole.append(LengthConstraint(wish.unit, wish.amount * parts, wish.bound, f"{parts:g} x {wish.text}"))
     return whole
 
 
-def _from_wishes(wishes: Sequence[Wish], where: str, question: Question) -> LengthEstimate:
+def _from_wishes(wishes: Sequence[LengthConstraint], where: str, question: Question) -> LengthEstimate:
     language = answer_language(f"{question.system}\n{question.text}" if question.system else question.text)
     repeated = (
         estimate_tokens(question.text, question.ratios) if _rules()["repeat"].search(question.instructions) else 0
@@ -106,7 +106,7 @@ def _from_wishes(wishes: Sequence[Wish], where: str, question: Question) -> Leng
     return LengthEstimate.around(expected, _WISH_SPREAD, reason, room + 2 * repeated)
 
 
-def wish_tokens(wish: Wish, language: str, ratios: TextRatios) -> float:
+def wish_tokens(wish: LengthConstraint, language: str, ratios: TextRatios) -> float:
     """Tokens that an answer in `language` has when it does exactly what `wish` says."""
     own = ratios.languages[language]
     english = ratios.languages["en"]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from suffice.immutable import immutable
 
 if TYPE_CHECKING:
-    from suffice.budget.model import Asked
-    from suffice.budget.ratios import TextRatios
+    from suffice.budget.length_model import LengthKey
+    from suffice.budget.token_ratios import TextRatios
 
 __all__ = [
     "DEFAULT_TIERS",
     "Bound",
     "Budget",
+    "LengthConstraint",
     "LengthEstimate",
     "LengthEstimator",
     "LimitedBy",
@@ -25,7 +26,6 @@ __all__ = [
     "Question",
     "Tier",
     "Unit",
-    "Wish",
 ]
 
 LimitedBy = Literal["auto", "caller", "tier", "context", "model"]
@@ -103,7 +103,7 @@ class Budget:
     """What the caller asked for, when a limit reduced it."""
     prompt_tokens: int | None = None
     """Tokens in the prompt; an estimate when the reasons say so."""
-    asked: Asked | None = field(default=None, repr=False, compare=False)
+    asked: LengthKey | None = field(default=None, repr=False, compare=False)
     """What the length model needs to learn from the answer (`LengthModel.learn`); None without one."""
 
     @property
@@ -157,7 +157,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LengthConstraint:
     """One length that the prompt asks for."""
 
     unit: Unit

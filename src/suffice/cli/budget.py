@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, Option
-from suffice.cli.options import parse_cap
+from suffice.cli.infer.options import parse_cap
 
 if TYPE_CHECKING:
     from suffice.budget import Budget

@@ -33,14 +33,14 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
     answers is not replaced.
     """
     try:
-        from suffice.budget.model import LengthModel
-        from suffice.budget.model.evaluate import evaluate
+        from suffice.budget.length_model import LengthModel
+        from suffice.budget.length_model.evaluate import evaluate
     except ImportError:
         raise UsageError("suffice fit needs numpy: pip install 'suffice[fit]'") from None
-    from suffice.cli.progress import Progress
+    from suffice.cli.progress import ProgressBar
 
     records, learned = _read(dataset, rows, seed)
-    with Progress("held-out figures", None, "steps") as progress:
+    with ProgressBar("held-out figures", None, "steps") as progress:
         figures = evaluate(records, lambda done, total: progress.update(done, f"of {total}"))
     print(figures.describe())
     if plot is not None:
@@ -56,7 +56,7 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
             file=sys.stderr,
         )
         return 1
-    with Progress("training on all answers", None, "steps") as progress:
+    with ProgressBar("training on all answers", None, "steps") as progress:
         model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
     names = [Path(_shown(spec)).name for spec in dataset]
     model.card = {"rows": len(records), "datasets": names, **figures.to_dict(), **learned}
@@ -89,7 +89,7 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> tuple[list[dict[str
 
 def _read_log(url: str, rows: int, summary: AnswerSummary) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
-        from suffice.serve.lessons import read_log
+        from suffice.serve.learning.observations import read_log
 
         return read_log(url, rows, summary)
     except ModuleNotFoundError as error:
@@ -105,7 +105,7 @@ def _shown(spec: str) -> str:
 
 def _ratio_there(output: Path) -> float | None:
     """The held-out pinball ratio of the model that is in `output`, or None without one."""
-    from suffice.budget.model.state import FILE_NAME, read_card
+    from suffice.budget.length_model.state import FILE_NAME, read_card
 
     card = read_card(output / FILE_NAME)
     if card is None or "pinball" not in card:
@@ -122,7 +122,7 @@ def _plot(coverage: tuple[float, ...], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from suffice.budget.model.evaluate import EVALUATED
+    from suffice.budget.length_model.evaluate import EVALUATED
 
     figure, axes = pyplot.subplots(figsize=(5, 5))
     axes.plot([0, 1], [0, 1], color="0.7", label="as promised")

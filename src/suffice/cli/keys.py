@@ -14,7 +14,7 @@ from suffice.cli.command import Command, Option
 from suffice.errors import UsageError
 
 if TYPE_CHECKING:
-    from suffice.serve.store import Store
+    from suffice.serve.log.store import Store
 
 __all__ = ["command", "open_store"]
 
@@ -35,7 +35,7 @@ def open_store(database: str | None, config: str | None, *, make: bool = False) 
     """
     try:
         from suffice.serve.config import load_serve_settings
-        from suffice.serve.store import Store, sqlite_file
+        from suffice.serve.log.store import Store, sqlite_file
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
@@ -66,7 +66,7 @@ def parse_time(text: str, *, future: bool) -> float:
 
 def _create(name: str, expires: str | None, database: str | None, config: str | None, **permits: Any) -> int:
     """Make a key for NAME, and show it: this once, for only its hash is kept."""
-    from suffice.serve.keys import hash_key, make_key
+    from suffice.serve.auth.api_keys import hash_key, make_key
 
     if not name.strip() or not name.isprintable():
         raise UsageError(f"the name {name!r} cannot be read in a list: choose another")
@@ -138,7 +138,7 @@ def _revoke(name: str, database: str | None, config: str | None) -> int:
 
 def _rotate(name: str, database: str | None, config: str | None) -> int:
     """Replace the text of the key NAME; the old one is refused from now on, and what it permits stays."""
-    from suffice.serve.keys import hash_key, make_key
+    from suffice.serve.auth.api_keys import hash_key, make_key
 
     store = open_store(database, config)
     key_id, text = make_key()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-__all__ = ["Progress"]
+__all__ = ["ProgressBar"]
 
 _PLAIN_SECONDS = 5.0  # between two plain lines
 
 
-class Progress:
+class ProgressBar:
     """Shows how far a piece of work is. Use it as a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str = "rows") -> None:

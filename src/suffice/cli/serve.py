@@ -36,7 +36,7 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
         print(f"warning: {line}", file=sys.stderr)
     settings, origins = settings_and_origins(config, flags)
     if check:
-        from suffice.serve.check import show_check
+        from suffice.serve.preflight import show_check
 
         return show_check(settings, origins)
     run(settings)

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from suffice.cli.command import Command, Option
-from suffice.cli.progress import Progress
+from suffice.cli.progress import ProgressBar
 from suffice.errors import UsageError
 from suffice.train.recipe import Recipe
 
@@ -56,7 +56,11 @@ def _run(**flags: Any) -> int:
     if not plan.forecast.fits:
         _tell("warning: memory may not suffice; see above, or let --fit auto choose")
     outcome = train(
-        plan, resumed=resumed, started=started, showing=lambda steps: Progress("training", steps, "steps"), tell=_tell
+        plan,
+        resumed=resumed,
+        started=started,
+        showing=lambda steps: ProgressBar("training", steps, "steps"),
+        tell=_tell,
     )
     for line in _summary(outcome):
         _tell(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from suffice.data.answers import AnswerSummary, read_answers
 from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.results import ResultWriter, read_results
-from suffice.data.types import Conversation, DatasetSummary, RowError, Turn
+from suffice.data.types import Conversation, DatasetSummary, Turn, UnusableRow
 
 __all__ = [
     "AnswerSummary",
@@ -13,8 +13,8 @@ __all__ = [
     "DatasetRows",
     "DatasetSummary",
     "ResultWriter",
-    "RowError",
     "Turn",
+    "UnusableRow",
     "count_rows",
     "dataset_fingerprint",
     "read_answers",

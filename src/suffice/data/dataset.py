@@ -14,7 +14,7 @@ from typing import Any
 from suffice.data.files import DatasetFile, find_file, reader_for
 from suffice.data.readers import ParquetReader, Reader
 from suffice.data.rows import check_columns, read_row
-from suffice.data.types import Conversation, DatasetSummary, RowError, RowProblem
+from suffice.data.types import Conversation, DatasetSummary, RowProblem, UnusableRow
 from suffice.errors import DataError
 
 __all__ = [
@@ -33,17 +33,17 @@ _DIGEST_BYTES = 1 << 20
 """How much of the start, the middle and the end of a file goes into its fingerprint."""
 
 
-class DatasetRows(Iterator[Conversation | RowError]):
+class DatasetRows(Iterator[Conversation | UnusableRow]):
     """The rows of a dataset, one at a time; `summary` counts those that were read so far."""
 
-    def __init__(self, rows: Iterator[Conversation | RowError], summary: DatasetSummary) -> None:
+    def __init__(self, rows: Iterator[Conversation | UnusableRow], summary: DatasetSummary) -> None:
         self._rows = rows
         self.summary = summary
 
     def __iter__(self) -> DatasetRows:
         return self
 
-    def __next__(self) -> Conversation | RowError:
+    def __next__(self) -> Conversation | UnusableRow:
         row = next(self._rows)
         self.summary.add(row)
         return row
@@ -58,8 +58,8 @@ def read_dataset(spec: str, *, seed: int = 0, columns: Mapping[str, str] | None 
         columns: the user's column names mapped to ours ({"ask": "query"}).
 
     Returns:
-        An iterator over `Conversation` and, in the place of a row that cannot be used, `RowError`. Its `summary` says
-        what was found.
+        An iterator over `Conversation` and, in the place of a row that cannot be used, `UnusableRow`. Its `summary`
+        says what was found.
 
     Raises:
         DataError: at once, when the file is missing, empty, of no known format, or broken as a whole; while reading,
@@ -159,7 +159,7 @@ def dataset_fingerprint(spec: str, *, seed: int = 0, columns: Mapping[str, str] 
 
 def _rows(
     records: Iterator[tuple[int, Any]], reader: Reader, source: str, columns: dict[str, str], summary: DatasetSummary
-) -> Iterator[Conversation | RowError]:
+) -> Iterator[Conversation | UnusableRow]:
     unseen = set(columns)
     for index, (line, record) in enumerate(records):
         try:
@@ -168,7 +168,7 @@ def _rows(
                 unseen.difference_update(row)
             prompt = read_row(row, columns)
         except RowProblem as problem:
-            yield RowError(index, line, str(problem), source, reader.unit)
+            yield UnusableRow(index, line, str(problem), source, reader.unit)
         else:
             original = row if isinstance(row, Mapping) else {"prompt": row}
             yield Conversation(index, line, prompt.messages, prompt.reference, original, source, prompt.format)

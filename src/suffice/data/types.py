@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
-__all__ = ["Conversation", "DatasetSummary", "RowError", "RowFormat", "RowProblem", "Turn", "Unit"]
+__all__ = ["Conversation", "DatasetSummary", "RowFormat", "RowProblem", "Turn", "Unit", "UnusableRow"]
 
 RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text"]
 Unit = Literal["line", "row"]
@@ -40,7 +40,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class RowError:
+class UnusableRow:
     """A row that cannot be used, in the place where its conversation would have been."""
 
     index: int
@@ -75,9 +75,9 @@ class DatasetSummary:
         """Rows read, those with errors included."""
         return self.formats.total() + self.errors
 
-    def add(self, row: Conversation | RowError) -> None:
+    def add(self, row: Conversation | UnusableRow) -> None:
         """Count one more row."""
-        if isinstance(row, RowError):
+        if isinstance(row, UnusableRow):
             self.errors += 1
         else:
             self.formats[row.format] += 1

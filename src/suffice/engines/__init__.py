@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from suffice.engines.base import (
+    AnswerPrefix,
     Capacity,
     Chunk,
     Engine,
@@ -12,7 +13,6 @@ from suffice.engines.base import (
     GenerationRequest,
     Health,
     Message,
-    Prefix,
     Sampling,
     TokenCount,
     Usage,
@@ -20,6 +20,7 @@ from suffice.engines.base import (
 from suffice.errors import UsageError
 
 __all__ = [
+    "AnswerPrefix",
     "Capacity",
     "Chunk",
     "Engine",
@@ -27,7 +28,6 @@ __all__ = [
     "GenerationRequest",
     "Health",
     "Message",
-    "Prefix",
     "Sampling",
     "TokenCount",
     "Usage",
@@ -48,10 +48,10 @@ def open_engine(model: str | None = None, *, upstream: str | None = None, **sett
     """
     try:
         if upstream:
-            from suffice.engines.remote import RemoteEngine
+            from suffice.engines.openai.engine import RemoteEngine
 
             return RemoteEngine(upstream, model=model, **settings)
-        from suffice.engines.local import LocalEngine
+        from suffice.engines.local.engine import LocalEngine
 
         return LocalEngine(model, **settings)
     except ModuleNotFoundError as error:

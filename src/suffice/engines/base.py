@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypedDict
 from suffice.immutable import immutable
 
 __all__ = [
+    "AnswerPrefix",
     "Capacity",
     "Chunk",
     "Engine",
@@ -16,7 +17,6 @@ __all__ = [
     "GenerationRequest",
     "Health",
     "Message",
-    "Prefix",
     "Sampling",
     "TokenCount",
     "TokenLogprob",
@@ -48,7 +48,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class AnswerPrefix:
     """What there is of an answer already, for an engine to go on after."""
 
     text: str
@@ -84,8 +84,8 @@ class GenerationRequest:
     reservation: int | None = None
     """Tokens to set aside at first, for an engine that sets any aside; None for `max_new_tokens`. An engine that can
     grows it by itself and unnoticed; another ends with `length` by `reservation`, and is asked to go on (`after`)."""
-    after: Prefix | None = None
-    """Go on after this instead of beginning an answer; it comes from `Engine.seam`."""
+    after: AnswerPrefix | None = None
+    """Go on after this instead of beginning an answer; it comes from `Engine.resume_point`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), as they are."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
@@ -230,7 +230,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def seam(self, request: GenerationRequest, written: Prefix, then: str = "") -> Prefix:
+    async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
         """Where an answer that was ended can be gone on from, as `GenerationRequest.after`.
 
         Args:

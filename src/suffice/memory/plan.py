@@ -8,13 +8,13 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.memory.cards import Card, KnownModel, cards
+from suffice.memory.concurrency import Lengths, concurrent_reserved, concurrent_running
 from suffice.memory.device import human_bytes
 from suffice.memory.inference import Serving, ServingMemory, kv_shortage
 from suffice.memory.kv import KvLayout
 from suffice.memory.latency import Speed, speed
-from suffice.memory.traffic import Lengths, concurrent_reserved, concurrent_running
 
-__all__ = ["Cell", "Plan", "Question", "Traffic", "Verdict", "make_plan", "tokens_of"]
+__all__ = ["Cell", "Plan", "Question", "TrafficFit", "Verdict", "make_plan", "tokens_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class TrafficFit:
     """Requests that run at once with real lengths."""
 
     lengths: Lengths
@@ -80,7 +80,7 @@ class Plan:
     memory: ServingMemory
     cells: tuple[Cell, ...]
     verdicts: tuple[Verdict, ...]
-    traffic: Traffic | None
+    traffic: TrafficFit | None
     speed: Speed | None
 
     @property
@@ -166,11 +166,11 @@ def _cell(question: Question, layout: KvLayout, memory: ServingMemory, prompt: i
     return Cell(prompt, answer, reserved, running if reserved else 0)
 
 
-def _traffic(question: Question, layout: KvLayout, memory: ServingMemory, limit: int) -> Traffic:
+def _traffic(question: Question, layout: KvLayout, memory: ServingMemory, limit: int) -> TrafficFit:
     assert question.lengths is not None
     serving, room = question.serving, max(0, memory.kv_room)
     capped = question.lengths.capped(limit)
-    return Traffic(
+    return TrafficFit(
         question.lengths,
         limit,
         concurrent_running(capped, layout, room, serving.kv_value_bytes, serving.page_size),

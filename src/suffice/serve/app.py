@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING
 
 from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
-from suffice.schedule import Pool
-from suffice.serve import routes
-from suffice.serve.asgi import Application, Router, Scope
+from suffice.engines.pool import Pool
+from suffice.serve.api import routes
+from suffice.serve.api.generate import Generate
+from suffice.serve.api.requests import read_chat, read_completion, read_infer
+from suffice.serve.api.responses import ChatReply, CompletionReply, InferReply
+from suffice.serve.auth.api_keys import KeyRing
+from suffice.serve.auth.tiers import load_budgeter
 from suffice.serve.config import ServeSettings, check_exposure
-from suffice.serve.exchange import Exchange, Observed
-from suffice.serve.generate import Generate
-from suffice.serve.keys import KeyRing
-from suffice.serve.ledger import Ledger
-from suffice.serve.prompts import PromptLog
-from suffice.serve.quotas import Quotas
-from suffice.serve.recent import RecentUsage
-from suffice.serve.replies import ChatReply, CompletionReply, InferReply
+from suffice.serve.http.asgi import Application, Router, Scope
+from suffice.serve.http.middleware import ExchangeMiddleware, HttpExchange
+from suffice.serve.limits.quotas import Quotas
+from suffice.serve.log.store import Store
+from suffice.serve.log.texts import PromptLog
+from suffice.serve.log.usage_query import RecentUsage
+from suffice.serve.log.writer import RequestLogWriter
+from suffice.serve.observe.spans import open_spans
 from suffice.serve.service import ServedModel, Service
-from suffice.serve.spans import open_spans
-from suffice.serve.store import Store
-from suffice.serve.tiers import load_budgeter
-from suffice.serve.wire import read_chat, read_completion, read_infer
 from suffice.session import Session
 
 if TYPE_CHECKING:
-    from suffice.serve.traffic import Traffic
+    from suffice.serve.learning.traffic import TrafficLearner
 
 __all__ = ["build_app", "engines_of", "open_service"]
 
@@ -65,7 +65,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
     async with AsyncExitStack() as stack:
         store, ring, replica = Store(settings.database_url), KeyRing(), uuid.uuid4().hex
         stack.callback(store.close)
-        ledger = Ledger(store, ring, _traffic(settings, budgeter, store, replica), replica)
+        ledger = RequestLogWriter(store, ring, _traffic(settings, budgeter, store, replica), replica)
         stack.callback(ledger.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
             print(f"notice: {notice}", file=sys.stderr)
@@ -99,13 +99,13 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
                 service.access_log.write()
 
 
-def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> Traffic | None:
+def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> TrafficLearner | None:
     """Who teaches the length model; None without one, which is where numpy is missing."""
     if budgeter.forecaster is None:
         return None
-    from suffice.serve.traffic import Traffic
+    from suffice.serve.learning.traffic import TrafficLearner
 
-    return Traffic(budgeter.forecaster.model, store, replica, settings.length_folder)
+    return TrafficLearner(budgeter.forecaster.model, store, replica, settings.length_folder)
 
 
 def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> PromptLog | None:
@@ -132,12 +132,12 @@ async def _until_released(service: Service) -> None:
 def build_app(service: Service) -> Application:
     """The ASGI application over an open service."""
 
-    def ended(scope: Scope, exchange: Exchange) -> None:
+    def ended(scope: Scope, exchange: HttpExchange) -> None:
         service.metrics.response(service.route(scope["path"]), exchange.status)
         if service.access_log is not None:
             service.access_log.add(scope, exchange)
 
-    return Observed(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.leaving)
+    return ExchangeMiddleware(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.leaving)
 
 
 def _routes(service: Service) -> dict[str, dict[str, Application]]:

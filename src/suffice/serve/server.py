@@ -18,9 +18,9 @@ import uvicorn
 from suffice.engines import Engine
 from suffice.errors import UsageError
 from suffice.serve.app import build_app, engines_of, open_service
-from suffice.serve.asgi import Receive, Scope, Send
 from suffice.serve.config import ServeSettings
-from suffice.serve.protocol import Connection
+from suffice.serve.http.asgi import Receive, Scope, Send
+from suffice.serve.http.protocol import Connection
 from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]

@@ -8,24 +8,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from suffice.budget.types import Tier
-from suffice.schedule import Admission, Pool
-from suffice.serve.access import AccessLog
-from suffice.serve.accounts import row_of
-from suffice.serve.asgi import Scope
-from suffice.serve.callers import Caller, check_known, check_tier
+from suffice.engines.pool import Pool
+from suffice.serve.api.requests import RequestOrigin
+from suffice.serve.auth.api_keys import KeyRing
+from suffice.serve.auth.permissions import Caller, check_known, check_tier
+from suffice.serve.auth.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.config import ServeSettings
-from suffice.serve.keys import KeyRing
-from suffice.serve.ledger import Ledger
-from suffice.serve.lessons import lessons_of
-from suffice.serve.metrics import Metrics
-from suffice.serve.problems import Problem, shutting_down
-from suffice.serve.prompts import PromptLog, prompt_rows_of
-from suffice.serve.quotas import Quotas
-from suffice.serve.recent import RecentUsage
-from suffice.serve.spans import Spans, trace_context
-from suffice.serve.ticket import Ticket
-from suffice.serve.tiers import AUTO, find_tier, load_budgeter
-from suffice.serve.wire import Origin
+from suffice.serve.http.asgi import Scope
+from suffice.serve.http.errors import Problem, shutting_down
+from suffice.serve.learning.observations import observations_of
+from suffice.serve.limits.admission import Admission
+from suffice.serve.limits.quotas import Quotas
+from suffice.serve.log.rows import row_of
+from suffice.serve.log.texts import PromptLog, prompt_rows_of
+from suffice.serve.log.usage_query import RecentUsage
+from suffice.serve.log.writer import RequestLogWriter
+from suffice.serve.observe.access_log import AccessLog
+from suffice.serve.observe.metrics import Metrics
+from suffice.serve.observe.spans import Spans, trace_context
+from suffice.serve.request_state import RequestState
 from suffice.session import Session
 
 __all__ = ["ServedModel", "Service"]
@@ -66,7 +67,7 @@ class Service:
         settings: ServeSettings,
         models: Mapping[str, ServedModel],
         ring: KeyRing,
-        ledger: Ledger,
+        ledger: RequestLogWriter,
         quotas: Quotas,
         usage: RecentUsage,
         *,
@@ -84,7 +85,7 @@ class Service:
         """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
         """No new request is taken."""
-        self.tickets: dict[str, Ticket] = {}
+        self.tickets: dict[str, RequestState] = {}
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -126,13 +127,13 @@ class Service:
         known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
         return path if known else "other"
 
-    def origin(self, scope: Scope, caller: Caller, path: str) -> Origin:
+    def origin(self, scope: Scope, caller: Caller, path: str) -> RequestOrigin:
         """Who asks, and where.
 
         All who have no key are no client: their routes and system prompts say more than they have in common.
         """
         context = trace_context(scope["headers"]) if self.remote or self.spans is not None else {}
-        return Origin(scope["exchange"].request_id, caller.key_id or None, self.route(path), context)
+        return RequestOrigin(scope["exchange"].request_id, caller.key_id or None, self.route(path), context)
 
     def reload(self) -> None:
         """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.
@@ -160,7 +161,7 @@ class Service:
             )
         return found
 
-    async def enter(self, ticket: Ticket) -> None:
+    async def enter(self, ticket: RequestState) -> None:
         """Take one request from the caller's limits, before anything is done for it.
 
         Raises:
@@ -174,7 +175,7 @@ class Service:
         await self.quotas.take_request(ticket.reservation)
         ticket.exchange.headers |= ticket.reservation.headers
 
-    async def admit(self, ticket: Ticket, tier: Tier) -> None:
+    async def admit(self, ticket: RequestState, tier: Tier) -> None:
         """Take what the request needs, waiting for its turn.
 
         Raises:
@@ -193,7 +194,7 @@ class Service:
         ticket.traces = self.models[reply.model].pool.follow(*ticket.request_ids)
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
-    def reserve_more(self, ticket: Ticket) -> None:
+    def reserve_more(self, ticket: RequestState) -> None:
         """The answers have outgrown what is reserved for them: what they take counts before they have ended."""
         ticket.room = 2 * ticket.slot.generated
         self.quotas.grow_soon(ticket.reservation, ticket.slot.prompt_tokens + ticket.room)
@@ -203,7 +204,7 @@ class Service:
         await self.idle.wait()
         await self.quotas.settled()
 
-    def release(self, ticket: Ticket, *, gone: bool) -> None:
+    def release(self, ticket: RequestState, *, gone: bool) -> None:
         """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
 
         Args:
@@ -224,7 +225,7 @@ class Service:
         row = row_of(ticket, gone=gone)
         self.quotas.settle_soon(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
         self.metrics.request(ticket, row)
-        self.ledger.add(row, lessons_of(ticket))
+        self.ledger.add(row, observations_of(ticket))
         if self.prompts is not None:
             self.prompts.add(prompt_rows_of(ticket))
         if self.spans is not None and ticket.span is not None:
@@ -235,7 +236,7 @@ class Service:
 _FACTS = ("model", "tier", "prompt_tokens", "answer_tokens", "max_new_tokens", "finish", "finish_detail")
 
 
-def _facts(ticket: Ticket, row: Mapping[str, Any], gone: bool) -> dict[str, object]:
+def _facts(ticket: RequestState, row: Mapping[str, Any], gone: bool) -> dict[str, object]:
     """For the access log: what happened, in numbers and names."""
     facts: dict[str, object] = {"key": row["key_id"]}
     if ticket.reply is not None:

@@ -1,9 +1,9 @@
 """One request's way through, the same for every engine and every caller."""
 
 from suffice.session.events import Answer, AnswerBuilder, Event, Progress, Repetition, Text, Thinking, ToolCallPiece
+from suffice.session.merge_streams import merge_streams
 from suffice.session.request import Request
 from suffice.session.session import Session
-from suffice.session.side_by_side import side_by_side
 
 __all__ = [
     "Answer",
@@ -16,5 +16,5 @@ __all__ = [
     "Text",
     "Thinking",
     "ToolCallPiece",
-    "side_by_side",
+    "merge_streams",
 ]

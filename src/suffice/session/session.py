@@ -8,14 +8,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, TextRatios
-from suffice.budget.ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
+from suffice.budget.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.engines.base import Capacity, Engine, GenerationRequest, TokenCount
 from suffice.errors import EngineError
-from suffice.session.caps import Caps
+from suffice.session.chunk_reader import ChunkReader
 from suffice.session.events import Answer, AnswerBuilder, Event
-from suffice.session.legs import Legs, may_continue
-from suffice.session.reader import Reader
 from suffice.session.request import Request
+from suffice.session.segments import Legs, may_continue
+from suffice.session.thinking_budget import ThinkingSplit
 from suffice.watch.thinking import CLOSING
 
 __all__ = ["Session"]
@@ -95,9 +95,9 @@ class Session:
         budget = budget or await self.decide(request)
         yield budget
         capacity = self.engine.capacity()
-        caps = Caps.plan(request, budget, capacity.context_tokens)
+        caps = ThinkingSplit.plan(request, budget, capacity.context_tokens)
         legs = Legs(self.engine, self._generation(request, budget, caps, capacity), budget.prompt_tokens or 0)
-        reader = Reader(
+        reader = ChunkReader(
             request,
             budget,
             caps,
@@ -130,7 +130,9 @@ class Session:
                 builder.add(event)
         return builder.answer()
 
-    def _generation(self, request: Request, budget: Budget, caps: Caps, capacity: Capacity) -> GenerationRequest:
+    def _generation(
+        self, request: Request, budget: Budget, caps: ThinkingSplit, capacity: Capacity
+    ) -> GenerationRequest:
         """What the engine is asked for."""
         generation = GenerationRequest(
             id=request.id,

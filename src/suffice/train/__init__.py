@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from suffice.train.export import export_merged
 from suffice.train.recipe import Recipe
-from suffice.train.run import Outcome, Plan, Resumed, make_plan, resume, train
+from suffice.train.run import Outcome, Resumed, RunPlan, make_plan, resume, train
 
-__all__ = ["Outcome", "Plan", "Recipe", "Resumed", "export_merged", "make_plan", "resume", "train"]
+__all__ = ["Outcome", "Recipe", "Resumed", "RunPlan", "export_merged", "make_plan", "resume", "train"]

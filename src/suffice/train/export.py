@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from suffice.engines.hub import find_on_hub
-from suffice.engines.loading import load_model
-from suffice.engines.quiet import without_library_warnings
-from suffice.engines.source import ModelSource, resolve_model
+from suffice.checkpoints.hub import find_on_hub
+from suffice.checkpoints.library_warnings import without_library_warnings
+from suffice.checkpoints.load_model import load_model
+from suffice.checkpoints.model_source import ModelSource, resolve_model
 from suffice.errors import ModelError, UsageError, first_line
 
 __all__ = ["export_merged"]

@@ -15,8 +15,8 @@ from suffice.memory import (
     human_bytes,
     what_would_fit,
 )
-from suffice.train.base import Base
-from suffice.train.batches import BatchLimits
+from suffice.train.base_model import Base
+from suffice.train.length_groups import BatchLimits
 from suffice.train.prepare import Prepared
 from suffice.train.recipe import Recipe
 

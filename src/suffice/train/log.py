@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from transformers import TrainerCallback
 
 from suffice.memory import LiveMemory, MemoryMeter
-from suffice.train.folders import LOG, link
+from suffice.train.checkpoint_folders import LOG, link
 from suffice.train.memory_use import memory_in_use
 
 __all__ = ["RunLog", "Showing"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from suffice.train.folders import LOG
+from suffice.train.checkpoint_folders import LOG
 
 __all__ = ["plot_run"]
 

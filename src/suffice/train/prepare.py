@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suffice.budget.profile import LengthProfile
+from suffice.budget.length_profile import LengthProfile
 from suffice.errors import DataError
-from suffice.train.base import Base
-from suffice.train.masks import EncodedRow, Encoder, TemplateProblem
+from suffice.train.base_model import Base
+from suffice.train.encoding import EncodedRow, Encoder, TemplateProblem
 from suffice.train.recipe import Recipe
 from suffice.train.rows import Dropped, RowSet, TrainingRow
 

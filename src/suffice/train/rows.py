@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
-from suffice.data import Conversation, RowError, Turn, dataset_fingerprint, read_dataset
+from suffice.data import Conversation, Turn, UnusableRow, dataset_fingerprint, read_dataset
 from suffice.errors import DataError, UsageError
 from suffice.train.placeholders import Names, language_of
 from suffice.train.recipe import Recipe
@@ -130,8 +130,8 @@ def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
     return {name: ours for name, _, ours in split}
 
 
-def _training_row(row: Conversation | RowError, spec: str, system: str | None) -> TrainingRow | Dropped:
-    if isinstance(row, RowError):
+def _training_row(row: Conversation | UnusableRow, spec: str, system: str | None) -> TrainingRow | Dropped:
+    if isinstance(row, UnusableRow):
         return Dropped(spec, row.line, "cannot be read", row.reason)
     if row.reference is None or not row.reference.strip():
         return Dropped(spec, row.line, "no answer", "there is a prompt, and no answer to learn")

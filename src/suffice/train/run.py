@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.engines.quiet import without_library_warnings
+from suffice.checkpoints.library_warnings import without_library_warnings
 from suffice.errors import UsageError
-from suffice.train.base import Base, device_of, load_base, load_with_adapter
-from suffice.train.folders import ARGS, checkpoint_to_resume, forget_after, new_run, read_settings, write_json
+from suffice.train.base_model import Base, device_of, load_base, load_with_adapter
+from suffice.train.checkpoint_folders import (
+    ARGS,
+    checkpoint_to_resume,
+    forget_after,
+    new_run,
+    read_settings,
+    write_json,
+)
 from suffice.train.forecast import Forecast, checkpointing, fitted, forecast
 from suffice.train.memory_use import explained_memory_errors
 from suffice.train.plots import plot_run
@@ -23,15 +30,15 @@ from suffice.train.recipe import Recipe
 from suffice.train.rows import fingerprints, read_rows
 
 if TYPE_CHECKING:
+    from suffice.train.end_check import StopCheck
     from suffice.train.log import Showing
-    from suffice.train.stops import StopCheck
     from suffice.train.trainer import SftTrainer
 
-__all__ = ["Outcome", "Plan", "Resumed", "make_plan", "resume", "train"]
+__all__ = ["Outcome", "Resumed", "RunPlan", "make_plan", "resume", "train"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A run that is ready to start: all that is known before weights are loaded."""
 
     recipe: Recipe
@@ -69,7 +76,7 @@ class Outcome:
     plot: Path | None
 
 
-def make_plan(recipe: Recipe) -> Plan:
+def make_plan(recipe: Recipe) -> RunPlan:
     """Read and encode the data, and forecast memory and time.
 
     Raises:
@@ -85,7 +92,7 @@ def make_plan(recipe: Recipe) -> Plan:
         recipe, change = fitted(recipe, base, prepared, device)
         planned = forecast(recipe, base, prepared, device, _processes())
         notes.append(f"--fit auto: {change}")
-    return Plan(recipe, base, prepared, planned, device, tuple(notes))
+    return RunPlan(recipe, base, prepared, planned, device, tuple(notes))
 
 
 def resume(where: str, output_dir: str) -> Resumed:
@@ -100,7 +107,7 @@ def resume(where: str, output_dir: str) -> Resumed:
 
 
 def train(
-    plan: Plan,
+    plan: RunPlan,
     *,
     resumed: Resumed | None = None,
     started: float | None = None,
@@ -120,8 +127,8 @@ def train(
         UsageError: the datasets are not those of the run to resume, or it has finished.
         EngineError: memory ran out.
     """
-    from suffice.train.ending import Ending
     from suffice.train.log import RunLog
+    from suffice.train.time_limit import Ending
 
     recipe, steps = plan.recipe, plan.forecast.steps
     ending = Ending(time.monotonic() if started is None else started, recipe.max_minutes)
@@ -150,11 +157,11 @@ class _Nowhere:
         """Show nothing."""
 
 
-def _trainer(plan: Plan, run: Path, stops: StopCheck, save_extras: Callable[[Path], None]) -> SftTrainer:
+def _trainer(plan: RunPlan, run: Path, stops: StopCheck, save_extras: Callable[[Path], None]) -> SftTrainer:
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
     from suffice.train.arguments import training_arguments
-    from suffice.train.batches import BatchLimits, collate
+    from suffice.train.length_groups import BatchLimits, collate
     from suffice.train.trainer import SftTrainer
 
     recipe, tokenizer = plan.recipe, plan.base.tokenizer
@@ -180,8 +187,8 @@ def _trainer(plan: Plan, run: Path, stops: StopCheck, save_extras: Callable[[Pat
     return trainer
 
 
-def _stop_check(plan: Plan) -> StopCheck:
-    from suffice.train.stops import StopCheck
+def _stop_check(plan: RunPlan) -> StopCheck:
+    from suffice.train.end_check import StopCheck
 
     return StopCheck(plan.base, plan.prepared.questions[: plan.recipe.stop_check_prompts], plan.prepared.profile)
 
@@ -218,7 +225,7 @@ def _run_folder(recipe: Recipe, resumed: Resumed | None) -> Path:
     return Path(broadcast_object_list(shared)[0])
 
 
-def _save_extras(folder: Path, plan: Plan, datasets: list[dict[str, Any]], metrics: dict[str, float]) -> None:
+def _save_extras(folder: Path, plan: RunPlan, datasets: list[dict[str, Any]], metrics: dict[str, float]) -> None:
     """Our own files: the adapter can be used, and the run resumed, from the checkpoint alone."""
     base = plan.base
     settings = {

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from suffice.train.batches import BatchLimits, split
-from suffice.train.masks import IGNORED
+from suffice.train.encoding import IGNORED
+from suffice.train.length_groups import BatchLimits, split
 
 __all__ = ["Schedule", "SftTrainer"]
 

@@ -1,7 +1,7 @@
 """Is this answer still going somewhere? Runaways, thinking, stop words and incremental text."""
 
 from suffice.watch.runaway import Runaway, RunawayDetector
-from suffice.watch.text import IncrementalDecoder, StopMatch, StopWords, TextSeam
+from suffice.watch.streaming_text import IncrementalDecoder, StopMatch, StopWords, TextJoiner
 from suffice.watch.thinking import ThinkingSplitter
 from suffice.watch.tool_calls import CallSplitter
 
@@ -12,6 +12,6 @@ __all__ = [
     "RunawayDetector",
     "StopMatch",
     "StopWords",
-    "TextSeam",
+    "TextJoiner",
     "ThinkingSplitter",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from suffice.watch.asked import Wanted, wanted
-from suffice.watch.repeats import UNITS_BEFORE_A_LOOP, Counter, Repeats
+from suffice.watch.repetition_score import UNITS_BEFORE_A_LOOP, Counter, RepetitionScore
+from suffice.watch.repetition_wanted import WantedRepetition, wanted
 from suffice.watch.units import Kind, TextUnits, TokenUnits, Unit
 
 __all__ = ["Runaway", "RunawayDetector"]
@@ -57,9 +57,9 @@ class RunawayDetector:
         self._units = TokenUnits(decode)
         self._text = TextUnits()
         self._early: list[tuple[Unit, int]] = []
-        self._repeats: Repeats | None = None
+        self._repeats: RepetitionScore | None = None
         self._taken = 0
-        self._wanted: Wanted | None = None
+        self._wanted: WantedRepetition | None = None
         self._run: _Run | None = None
         self.runaway: Runaway | None = None
         """The report, once there is one."""
@@ -94,12 +94,12 @@ class RunawayDetector:
         self._run = None
         return None
 
-    def _begun(self, unit: Unit, start: int) -> Repeats | None:
+    def _begun(self, unit: Unit, start: int) -> RepetitionScore | None:
         """What follows the repetition, once an answer is long enough to loop: many end before that."""
         if len(self._early) < UNITS_BEFORE_A_LOOP:
             self._early.append((unit, start))
             return None
-        self._repeats = Repeats()
+        self._repeats = RepetitionScore()
         for earlier in self._early:
             self._repeats.take(*earlier)
         self._early.clear()
@@ -123,7 +123,7 @@ class RunawayDetector:
         end = self._asked().end_ahead(counter.value, counter.step)
         return end is not None and counter.units_to(end) <= (_PATIENCE_TO_100 if end == 100 else _PATIENCE)
 
-    def _asked(self) -> Wanted:
+    def _asked(self) -> WantedRepetition:
         if self._wanted is None:
             self._wanted = wanted(self._prompt)
             self._prompt = None

@@ -1,0 +1,231 @@
+"""What the model sees of a record: hashed character n-grams, and two dozen numbers about its form.
+
+Knows nothing about lengths of answers, nor about who asks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suffice.budget.estimators import wish_tokens
+from suffice.budget.length_constraints.find import find_constraints
+from suffice.budget.length_constraints.prompt_text import instructions, split_prompt
+from suffice.budget.token_ratios import TextRatios
+from suffice.immutable import immutable
+
+__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
+
+BITS = 15
+"""n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
+SEEN_BITS = 20
+"""Which 3-grams training has seen is kept in 2^20 bits: a Bloom filter with one hash function. A short Chinese question
+shares few longer ones with any other."""
+_HEAD, _TAIL = 700, 400  # characters of a long prompt that are read: people say what they want first or last
+_ORDERS = 5  # 1 to 5 characters: words in English, words and their neighbours in Chinese
+
+FORM_NAMES = (
+    *("characters", "letters", "capitals", "digits", "han", "other scripts", "kana", "marks", "lines", "han share"),
+    *("mark share", "question marks", "backslashes", "quotes", "brackets", "commas", "full stops", "equals", "colons"),
+    *("parentheses", "backticks", "first line", "last line", "wish tokens", "wishes", "wish bound", "model size"),
+    *("turns", "last answer", "system", "tools", "json", "temperature"),
+)
+
+
+@immutable
+class TextFeatures:
+    """One record, as numbers."""
+
+    cells: NDArray[np.int64]
+    """Cells of the n-grams that occur, ascending, each once."""
+    fingerprints: NDArray[np.uint32]
+    """Its 3-grams as `SEEN_BITS`-bit hashes, in order."""
+    form: NDArray[np.float64]
+    """The numbers that `FORM_NAMES` names, shape (len(FORM_NAMES),)."""
+
+
+@immutable
+class Prompt:
+    """All of a record that features are made of."""
+
+    text: str
+    model: str
+    """As `model_key` says it."""
+    conversation: tuple[float, ...]
+    """The last of `FORM_NAMES`."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Prompt | None:
+        """The prompt of a record, or None if it has no text.
+
+        Raises:
+            UsageError: a message is not one.
+        """
+        content = record.get("messages") or record.get("prompt")
+        if not content:
+            return None
+        user, system, whole = split_prompt(content)
+        text = user or whole
+        if not text.strip():
+            return None
+        conversation = _conversation(record, system or str(record.get("system") or ""))
+        return cls(text, model_key(record.get("model")), conversation)
+
+    @property
+    def digest(self) -> bytes:
+        """The same for equal prompts, and nothing that could be read."""
+        whole = f"{self.model}\0{self.conversation}\0{self.text}"
+        return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def features(self) -> TextFeatures:
+        """What can be said about it."""
+        text = self.text
+        shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
+        codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
+        return TextFeatures(*_ngrams(_lower(codes)), _form(self, codes))
+
+
+def features(record: Mapping[str, Any]) -> TextFeatures | None:
+    """What can be said about a record's prompt, or None if it has no text.
+
+    Raises:
+        UsageError: a message is not one.
+    """
+    prompt = Prompt.of(record)
+    return None if prompt is None else prompt.features()
+
+
+def model_key(name: object) -> str:
+    """A model's name without owner and quantisation: Qwen/Qwen2.5-7B-Instruct-AWQ -> qwen2.5-7b-instruct."""
+    return _model_key(str(name or ""))
+
+
+@lru_cache(maxsize=1024)
+def _model_key(name: str) -> str:
+    base = name.lower().rstrip("/").rpartition("/")[2]
+    return _patterns()["quantised"].sub("", base)
+
+
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    return {
+        "quantised": re.compile(r"[-_.](?:gptq|awq|gguf|fp8|int[48]|bnb|4bit|8bit|mlx|bf16|fp16)\b.*$"),
+        "size": re.compile(r"(\d+(?:\.\d+)?)b\b"),
+    }
+
+
+def _lower(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    capital = (codes - 65) < 26  # unsigned: everything below "A" wraps around
+    return codes + (capital.astype(np.uint32) << 5)
+
+
+_TRUE = np.ones(1, bool)
+
+
+def _ngrams(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Rolling multiplicative hashes of 3 codes or more (Knuth's 2654435761; mixers of MurmurHash3 and xxHash).
+
+    Returns:
+        The cells of all n-grams, and the hashes of the 3-grams in order.
+    """
+    rolling = codes * np.uint32(2654435761)
+    ones = rolling >> np.uint32(32 - BITS)
+    added, longer = codes * np.uint32(0x85EBCA6B), []
+    for order in range(1, min(_ORDERS, len(codes))):
+        rolling = (rolling[:-1] ^ (rolling[:-1] >> np.uint32(13))) * np.uint32(0x9E3779B1) + added[order:]
+        longer.append(rolling)
+    hashes = np.concatenate(longer)
+    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
+    cells = np.concatenate((ones, hashes >> np.uint32(32 - BITS)))
+    cells.sort()
+    first = np.concatenate((_TRUE, cells[1:] != cells[:-1]))  # as np.unique, several times faster
+    threes = slice(len(longer[0]), len(longer[0]) + len(longer[1]))
+    return cells[first].astype(np.int64), hashes[threes] >> np.uint32(32 - SEEN_BITS)
+
+
+@cache
+def _classes() -> NDArray[np.uint8]:
+    """Class of every character of the basic plane: ASCII by itself (0-127), then han, kana, scripts, marks, letters."""
+    table = np.full(1 << 16, 131, np.uint8)
+    table[:128] = np.arange(128)
+    table[0xC0:0x250] = 132
+    table[0x370:0x2000] = 130
+    table[0x3040:0x3100] = 129
+    for low, high in ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xAC00, 0xD7B0), (0xF900, 0xFB00)):
+        table[low:high] = 128
+    for full, half in (("？", "?"), ("，", ","), ("、", ","), ("。", "."), ("（", "("), ("：", ":"), ("“", '"')):
+        table[ord(full)] = ord(half)
+    return table
+
+
+_PUNCTUATION = [code for code in range(33, 127) if not chr(code).isalnum()]
+_COUNTED = [ord(mark) for mark in '?\\"[,.=:(`']
+_BOUNDS = {"at most": -1.0, "about": 0.0, "at least": 1.0}
+_NO_WISH = -2.0
+
+
+def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
+    text = prompt.text
+    counts = np.bincount(_classes()[np.minimum(codes, 0xFFFF)], minlength=133).tolist()
+    small, capitals = sum(counts[97:123]) + counts[132], sum(counts[65:91])
+    han, kana, script, lines = (counts[code] for code in (128, 129, 130, 10))
+    marks = sum([counts[code] for code in _PUNCTUATION]) + counts[131]
+    counted = [counts[code] for code in _COUNTED]
+    seen = len(codes) + 1
+    log = math.log1p
+    return np.array(
+        [
+            *(log(len(text)), log(small + capitals), capitals / seen, log(sum(counts[48:58])), log(han)),
+            *(
+                log(script),
+                log(kana),
+                log(marks),
+                log(lines),
+                han / seen,
+                marks / seen,
+                *counted,
+            ),
+            *(log(len(text.partition("\n")[0])), log(len(text.rpartition("\n")[2]))),
+            *_wish_numbers(text, "ja" if kana else "zh" if han * 2 > small else "other" if script > seen / 4 else "en"),
+            _size(prompt.model),
+            *prompt.conversation,
+        ]
+    )
+
+
+def _wish_numbers(text: str, language: str) -> tuple[float, float, float]:
+    wishes = find_constraints(instructions(text))
+    if not wishes:
+        return 0.0, 0.0, _NO_WISH
+    ratios = TextRatios()
+    tokens, bound = max((wish_tokens(wish, language, ratios), wish.bound) for wish in wishes)
+    return math.log1p(tokens), float(len(wishes)), _BOUNDS[bound]
+
+
+@lru_cache(maxsize=1024)
+def _size(model: str) -> float:
+    """Logarithm of the parameters in billions that a model's name tells; -2 where it tells none."""
+    found = _patterns()["size"].search(model)
+    return math.log(max(0.1, float(found[1]))) if found else -2.0
+
+
+def _conversation(record: Mapping[str, Any], system: str) -> tuple[float, ...]:
+    messages = record.get("messages") or ()
+    answers = [str(message.get("content") or "") for message in messages if message.get("role") == "assistant"]
+    sampling = record.get("sampling") or {}
+    temperature = sampling.get("temperature") if isinstance(sampling, Mapping) else None
+    return (
+        float(max(1, len(messages))),
+        math.log1p(len(answers[-1])) if answers else -1.0,
+        math.log1p(len(system)),
+        float(bool(record.get("tools"))),
+        float(bool(record.get("response_format"))),
+        -1.0 if temperature is None else float(temperature),
+    )

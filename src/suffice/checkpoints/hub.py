@@ -1,0 +1,80 @@
+"""Where models that are not here are fetched from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from suffice.checkpoints.model_source import ModelSource
+from suffice.errors import ModelError, first_line
+
+__all__ = ["fetch_config", "find_on_hub"]
+
+_PATIENCE = 10.0  # seconds
+_FAILED = 500  # the first HTTP status that says that a server cannot answer
+
+
+def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
+    """The same model, as what loads it should look for it: in a folder, on the hub, or among what was fetched before.
+
+    Args:
+        source: what `resolve_model` found, or this function: then nobody is asked again.
+        hub: `hf` or `modelscope`.
+
+    Raises:
+        ModelError: the package modelscope is not installed, or the model cannot be had there.
+    """
+    if source.local or source.offline is not None:
+        return source
+    if hub == "modelscope":
+        return replace(source, location=_from_modelscope(source.location), local=True)
+    return replace(source, offline=not _hub_answers(source.location))
+
+
+def fetch_config(found: ModelSource) -> Path:
+    """The `config.json` of a model, from its folder or the Hugging Face hub.
+
+    Args:
+        found: what `find_on_hub` found.
+
+    Raises:
+        ModelError: why it cannot be had, without the model's name.
+    """
+    if found.local:
+        return Path(found.location) / "config.json"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(found.location, "config.json", local_files_only=found.only_here))
+    except LocalEntryNotFoundError:
+        raise ModelError("the hub cannot be reached, and the model was not fetched before") from None
+    except Exception as error:  # whatever a hub or a network comes up with
+        raise ModelError(f"the hub does not give it: {first_line(error)}") from None
+
+
+def _hub_answers(model_id: str) -> bool:
+    """Whether the Hugging Face hub can be asked for a model, whatever it says of it. One look: the library itself tries
+    each of a model's files six times, for 23 seconds, before it takes those that it has."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(model_id, timeout=_PATIENCE)
+    except HfHubHTTPError as error:
+        return error.response.status_code < _FAILED  # what it says below that is told by whoever loads
+    except Exception:  # no network, no such host, HF_HUB_OFFLINE
+        return False
+    return True
+
+
+def _from_modelscope(model_id: str) -> str:
+    """The folder of a model that is fetched from ModelScope, or was before."""
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
+    try:
+        return str(snapshot_download(model_id))
+    except Exception as error:
+        raise ModelError(f"cannot get {model_id!r} from ModelScope: {first_line(error)}") from error

@@ -1,0 +1,5 @@
+"""`suffice infer`."""
+
+from suffice.cli.infer.infer import command
+
+__all__ = ["command"]

@@ -1,0 +1,96 @@
+"""How one answer looks on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from typing import Any
+
+from suffice.cli.infer.screen import Screen, dim
+from suffice.engines.base import Finish
+from suffice.session import Answer, AnswerBuilder, Request, Session
+
+__all__ = ["answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
+
+_CUT_HINT = {
+    "auto": "--max-new-tokens with a larger number",
+    "caller": "--max-new-tokens with a larger number",
+    "tier": "a larger --tier",
+    "context": "a shorter prompt, or a larger --max-length",
+    "model": "--max-new-tokens with a larger number",
+    "memory": "a shorter prompt, or a device with more memory",
+}
+
+
+def why_it_ended(finish: Finish) -> str:
+    """The finish in words."""
+    match finish.reason:
+        case "stop" if finish.by == "stop_word":
+            return f"stopped at the stop word {finish.what!r}"
+        case "stop" if finish.by == "repetition":
+            return f"STOPPED in a loop: {finish.what}"
+        case "stop":
+            return f"ended by itself ({finish.what or finish.by})"
+        case "length" if finish.by == "reservation":
+            return f"CUT at its first reservation: {finish.what}"
+        case "length":
+            hint = _CUT_HINT.get(finish.by)
+            return f"CUT by the limit of {finish.what} ({finish.by})" + (f"; {hint} gives it more" if hint else "")
+        case "cancelled":
+            return "cancelled"
+        case _:
+            return f"FAILED: {finish.what}"
+
+
+def answer_line(answer: Answer) -> str:
+    """Tokens, speed, why it ended, and the budget, in one line."""
+    budget, about = answer.budget, "" if answer.usage.exact else "about "
+    tokens = f"{about}{answer.usage.answer_tokens} tokens, {answer.tokens_per_second:.0f} tokens/s"
+    if answer.usage.thinking_tokens:
+        tokens = tokens.replace(" tokens,", f" tokens ({answer.usage.thinking_tokens} of them thinking),", 1)
+    allowed = f"budget {budget.max_new_tokens}, expected {budget.expected_tokens}: {'; '.join(budget.reasons)}"
+    return f"{tokens}; {why_it_ended(answer.finish)}; {allowed}"
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Everything about an answer, as JSON can hold it."""
+    return {
+        "text": answer.text,
+        "finish_reason": answer.finish.reason,
+        "finish_by": answer.finish.by,
+        "finish_detail": why_it_ended(answer.finish),
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "answer_tokens": answer.usage.answer_tokens,
+        "thinking_tokens": answer.usage.thinking_tokens,
+        "tokens_exact": answer.usage.exact,
+        "seconds": round(answer.seconds, 4),
+        "first_token_seconds": None if answer.first_token_seconds is None else round(answer.first_token_seconds, 4),
+        "thinking": answer.thinking,
+        "repetition": None if answer.repetition is None else asdict(answer.repetition),
+        "budget": answer.budget.to_dict(),
+    }
+
+
+async def show_answer(session: Session, request: Request, *, stream: bool) -> Answer:
+    """Answer a request: the text on standard output, the line about it on standard error.
+
+    A cancelled task ends the answer, not the program: what was written so far is returned as `cancelled`.
+    """
+    builder, screen = AnswerBuilder(), Screen(stream=stream)
+    request = replace(request, progress=screen.watched)
+    async with aclosing(session.stream(request)) as events:
+        try:
+            async for event in events:
+                builder.add(event)
+                screen.show(event)
+        except asyncio.CancelledError:
+            if not builder.started:
+                raise
+    screen.close()
+    answer = builder.answer()
+    sys.stdout.write("\n" if stream else answer.text + "\n")
+    sys.stdout.flush()
+    print(dim(answer_line(answer)), file=sys.stderr)
+    return answer

@@ -1,0 +1,134 @@
+"""`suffice infer --dataset`: reads rows, answers them, shows progress, sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from suffice.batch import BatchSummary, run_batch
+from suffice.cli.infer.answer_view import answer_json
+from suffice.cli.infer.open import engine_of, session_of
+from suffice.cli.progress import ProgressBar
+from suffice.data import Conversation, ResultWriter, UnusableRow, count_rows, dataset_fingerprint, read_dataset
+from suffice.errors import UsageError
+from suffice.memory import LiveMemory, Metered
+
+if TYPE_CHECKING:
+    from suffice.cli.infer.options import InferOptions
+
+__all__ = ["infer_dataset"]
+
+_CONCURRENCY_LOCAL = 64
+_CONCURRENCY_REMOTE = 16
+# Flags that change how a run goes, not what it answers.
+_NOT_SETTINGS = {
+    "dataset",
+    "columns",
+    "output",
+    "resume",
+    "overwrite",
+    "json",
+    "stream",
+    "concurrency",
+    "sort",
+    "prompt",
+    "preset",  # what it stands for is among the others
+    "on_length",
+    "first_reservation",
+    "tokenizer",
+}
+
+
+def infer_dataset(options: InferOptions) -> int:
+    """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed."""
+    assert options.output is not None  # InferOptions.check
+    columns, seed = _columns(options), options.seed or 0
+    datasets = [read_dataset(spec, seed=seed, columns=columns) for spec in options.dataset]
+    counts = [count_rows(spec) for spec in options.dataset]
+    totals = [count for count in counts if count is not None]
+    total = sum(totals) if len(totals) == len(counts) else None
+    fingerprint = {
+        str(i): dataset_fingerprint(spec, seed=seed, columns=columns) for i, spec in enumerate(options.dataset)
+    }
+    settings = {name: getattr(options, name) for name in options.__dataclass_fields__ if name not in _NOT_SETTINGS}
+    with ResultWriter(
+        options.output, dataset=fingerprint, settings=settings, resume=options.resume, overwrite=options.overwrite
+    ) as writer:
+        for notice in writer.notices:
+            print(f"notice: {notice}", file=sys.stderr)
+        summary = asyncio.run(_answer_rows(options, _numbered(datasets), writer, total))
+        writer.compact()
+    for spec, rows in zip(options.dataset, datasets, strict=True):
+        print(f"{spec}: {rows.summary.describe()}", *rows.summary.notes, sep="\n", file=sys.stderr)
+    print(_describe(summary, options.output), file=sys.stderr)
+    return 1 if summary.failed else 0
+
+
+async def _answer_rows(
+    options: InferOptions, rows: Iterator[Conversation | UnusableRow], writer: ResultWriter, total: int | None
+) -> BatchSummary:
+    concurrency = options.concurrency or (_CONCURRENCY_REMOTE if options.upstream else _CONCURRENCY_LOCAL)
+    async with engine_of(options) as engine:
+        memory = LiveMemory(engine.memory_meter(), _warn) if isinstance(engine, Metered) else None
+        with ProgressBar("answering", total) as progress:
+
+            def show(summary: BatchSummary) -> None:
+                note = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
+                note += f", {summary.failed} failed" if summary.failed else ""
+                note += f", {memory.note()}" if memory is not None else ""
+                progress.update(summary.rows + summary.already_done, note)
+
+            return await run_batch(
+                session_of(options, engine),
+                rows,
+                writer,
+                lambda row: options.request(row.messages),
+                answer_json,
+                concurrency=concurrency,
+                longest_first=options.sort,
+                on_row=show,
+            )
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
+    """All rows of all datasets, with indices that go on from one to the next."""
+    index = 0
+    for rows in datasets:
+        for row in rows:
+            yield replace(row, index=index)
+            index += 1
+
+
+def _columns(options: InferOptions) -> dict[str, str]:
+    pairs = [item.partition("=") for item in options.columns]
+    wrong = [name for name, equals, ours in pairs if not (name and equals and ours)]
+    if wrong:
+        raise UsageError(f"--columns takes NAME=OURS, for example ask=query, and not {wrong[0]!r}")
+    return {name: ours for name, _, ours in pairs}
+
+
+def _describe(summary: BatchSummary, output: str) -> str:
+    """The run in a few lines."""
+    lines = [
+        f"{summary.rows} rows in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
+        + (f"; {summary.already_done} were there already" if summary.already_done else ""),
+    ]
+    if summary.answered:
+        cut = ", ".join(f"{by} {n}" for by, n in summary.limits.most_common())
+        lines.append(
+            f"tokens: {summary.prompt_tokens} in prompts, {summary.answer_tokens} in answers of {summary.asked_tokens} "
+            f"allowed ({100 * summary.answer_tokens / summary.asked_tokens:.0f} %); "
+            f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} answer tokens/s"
+        )
+        lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))
+        if summary.runaways:
+            lines.append(f"runaways: {summary.runaways} ({100 * summary.runaways / summary.answered:.1f} %)")
+    lines.append(f"results: {output}")
+    return "\n".join(lines)

@@ -1,0 +1,5 @@
+"""`suffice profile`."""
+
+from suffice.cli.profile.profile import command
+
+__all__ = ["command"]

@@ -1,0 +1,197 @@
+"""`suffice profile`: how long are prompts and answers, and which cap, tier and `max_length` follow from that?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suffice.cli.command import Command
+from suffice.cli.profile.options import ProfileOptions, profile_options
+from suffice.errors import UsageError
+
+if TYPE_CHECKING:
+    from suffice.profiling import LengthReader, MemoryFacts, Profile, Report
+    from suffice.profiling.accumulators import GroupLengths
+    from suffice.profiling.advice import RowLimit
+
+__all__ = ["command"]
+
+_EXAMPLES = """
+suffice profile answers.jsonl                                    which max_new_tokens for this traffic?
+suffice profile dataset.jsonl --model Qwen2.5-7B-Instruct        counted with the model's own tokenizer
+suffice profile logs/ --by model --by budget.limited_by
+suffice profile trace.csv.gz --html report.html --plot lengths.png
+suffice profile dataset.jsonl --model ./Qwen2.5-7B-Instruct --training
+"""
+
+
+def _run(**flags: Any) -> int:
+    """Measure the lengths of prompts and answers in SOURCE, and say which max_new_tokens they need.
+
+    SOURCE is a dataset in any format that infer reads (FILE#N takes N rows), a result file of infer, or a folder of
+    such files or of API logs. Token counts in the rows are used as they are; texts are counted with the model's
+    tokenizer.
+    """
+    options = ProfileOptions(**flags)
+    _check_pictures(options)
+    report = _report(options)
+    if report.found.rows == report.found.errors.total():
+        example = report.found.examples[0] if report.found.examples else "there are no rows"
+        raise UsageError(f"no row of {report.name} can be used: {example}")
+    if options.json:
+        print(json.dumps(report.to_dict(), ensure_ascii=False))
+    else:
+        from suffice.profiling.terminal import report_lines
+
+        for line in report_lines(report):
+            print(line)
+    for path in _pictures(options, report):
+        print(f"written: {path}", file=sys.stderr)
+    return 0
+
+
+def _report(options: ProfileOptions) -> Report:
+    """Read, measure, and work out what follows."""
+    from suffice.budget.settings import load_settings
+    from suffice.profiling import Report, advise, row_limits
+
+    tiers = [(tier.name, tier.max_new_tokens) for tier in load_settings(options.rules).tiers.values()]
+    reader, profile = _measured(options)
+    groups = profile.groups()
+    for column in options.by:
+        if column not in groups:
+            reader.summary.notes.append(f"no row has the column {column!r}")
+    shown = {column: table for column, table in groups.items() if options.by or _tells_apart(table)}
+    limits = row_limits(profile.all) if options.training else ()
+    if options.training and not limits:
+        raise UsageError("--training needs rows with a prompt and an answer, and there are none here")
+    return Report(
+        sources=options.source,
+        found=reader.summary,
+        profile=profile,
+        groups=shown,
+        words=profile.words.splitting(),
+        advice=advise(profile.all, shown, tiers, options.max_new_tokens),
+        row_limits=limits,
+        memory=_memory(options, limits),
+        tokens_per_second=options.tokens_per_second,
+    )
+
+
+def _tells_apart(groups: Mapping[str, GroupLengths]) -> bool:
+    """Whether a column that nobody asked for is worth a table: several values, and not a name for every row."""
+    return len(groups) > 1 and max(group.records for group in groups.values()) > 1
+
+
+def _measured(options: ProfileOptions) -> tuple[LengthReader, Profile]:
+    from suffice.budget.length_constraints.prompt_text import answer_language
+    from suffice.cli.profile.token_counter import load_counter
+    from suffice.cli.progress import ProgressBar
+    from suffice.data import count_rows
+    from suffice.profiling import DEFAULT_GROUPS, LengthReader, find_sources, measure
+
+    reader = LengthReader(
+        groups=options.by or DEFAULT_GROUPS,
+        columns=_columns(options.columns),
+        counter=lambda: load_counter(options.model, options.hub),
+        language_of=answer_language,
+        seed=options.seed,
+    )
+    files: list[str] = []
+    for spec in options.source:
+        paths, notes = find_sources(spec)
+        files += paths
+        reader.summary.notes += notes
+    total = count_rows(files[0]) if len(files) == 1 and Path(files[0]).is_file() and _small(files[0]) else None
+    with ProgressBar("reading", total) as progress:
+        profile = measure(reader.read(files), reader.groups, lambda _: progress.update(reader.summary.rows))
+    return reader, profile
+
+
+def _small(path: str) -> bool:
+    """Whether the rows may be counted first, only to show how far the reading is."""
+    return Path(path).stat().st_size < 1 << 26
+
+
+def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts | None:
+    """What the model's shape says about tokens, where its config is here and its arithmetic known."""
+    from suffice.cli.profile.token_counter import model_config
+    from suffice.memory import forecast_training, kv_bytes_per_token
+    from suffice.profiling import MemoryFacts
+
+    config = model_config(options.model, options.hub) if options.model else None
+    if config is None:
+        return None
+    try:
+        kv_bytes = kv_bytes_per_token(config)
+        training = {
+            limit.max_length: forecast_training(
+                config,
+                batch_size=options.batch_size,
+                max_length=limit.max_length,
+                lora_rank=options.lora_rank,
+                gradient_checkpointing=True,
+                weight_bits=16,
+                compute_bytes=2,
+            ).total
+            for limit in limits
+        }
+    except UsageError as error:
+        print(f"notice: no memory figures: {error}", file=sys.stderr)
+        return None
+    setup = f"peak on a CUDA card, batch size {options.batch_size}, LoRA rank {options.lora_rank}, 16-bit weights, "
+    return MemoryFacts(str(options.model), kv_bytes, training or None, setup + "gradient checkpointing (forecast)")
+
+
+def _columns(pairs: Sequence[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    wrong = [pair for pair, (name, equals, ours) in zip(pairs, split, strict=True) if not (name and equals and ours)]
+    if wrong:
+        raise UsageError(f"--columns takes NAME=OURS, for example n_out=answer_tokens, and not {wrong[0]!r}")
+    return {name: ours for name, _, ours in split}
+
+
+def _check_pictures(options: ProfileOptions) -> None:
+    """What cannot be drawn or written is an error before hours of reading, not after."""
+    for flag, path, endings in (
+        ("--plot", options.plot, (".png", ".svg")),
+        ("--html", options.html, (".html", ".htm")),
+    ):
+        if path is None:
+            continue
+        if path.suffix.lower() not in endings:
+            raise UsageError(f"{flag} {path}: the name must end in {' or '.join(endings)}")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{flag} {path}: there is no folder {path.absolute().parent}")
+    if options.plot is not None:
+        try:
+            import matplotlib  # noqa: F401 - whether it is there
+        except ImportError:
+            raise UsageError(
+                "--plot needs matplotlib: pip install matplotlib (or take --html, which does not)"
+            ) from None
+
+
+def _pictures(options: ProfileOptions, report: Report) -> list[Path]:
+    written = []
+    try:
+        if options.plot is not None:
+            from suffice.profiling.plot import draw
+
+            for notice in draw(report, options.plot):
+                print(f"notice: {notice}", file=sys.stderr)
+            written.append(options.plot)
+        if options.html is not None:
+            from suffice.profiling.html import report_page
+
+            options.html.write_text(report_page(report), encoding="utf-8")
+            written.append(options.html)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
+    return written
+
+
+command = Command("profile", callback=_run, params=profile_options(), help=_run.__doc__, examples=_EXAMPLES)

@@ -1,0 +1,298 @@
+"""The local engine: transformers' continuous batching in this process, on CPU or one CUDA device."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suffice.checkpoints.load_model import load_model
+from suffice.checkpoints.model_source import resolve_model
+from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.local.model_text import ModelTokenizer
+from suffice.engines.local.token_stream import AnswerStream
+from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
+from suffice.memory import MemoryMeter, human_bytes, is_memory_error
+from suffice.watch.streaming_text import IncrementalDecoder
+
+if TYPE_CHECKING:
+    from suffice.engines.local.batching import Manager
+
+__all__ = ["LocalEngine"]
+
+_LEAST_KV_TOKENS = 256  # a cache that is smaller answers nobody
+
+
+class LocalEngine:
+    """Runs a model in this process. Requests with different limits and sampling share one batch.
+
+    A seed makes an answer repeatable on the same machine, whatever else runs beside it, up to rounding: logits differ
+    in the last bits with the number of requests in a step, which can flip a near-tie.
+
+    `Usage.answer_tokens` and `Chunk.token_ids` count the end token, as `max_new_tokens` does; the text never shows it.
+
+    Args:
+        model: a folder, a hub id, a short id, or None for the adapters' base model or the bundled model.
+        adapters: LoRA folders, merged when the model is loaded.
+        hub: `hf` or `modelscope`.
+        dtype: `auto`, `bf16`, `fp16` or `fp32`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        trust_remote_code: run Python code that comes with the model.
+        kv_tokens: size of the KV cache in tokens; None takes it from the memory that is free.
+        max_batch_tokens: most tokens in one step, which is also how much of a long prompt is read at once.
+        ignore_end_tokens: go on to `max_new_tokens` whatever the model says, for measurements.
+
+    Raises:
+        ModelError: the model cannot be found (at once) or loaded (on entering).
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        adapters: Sequence[str | Path] = (),
+        hub: str = "hf",
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        kv_tokens: int | None = None,
+        max_batch_tokens: int | None = None,
+        ignore_end_tokens: bool = False,
+    ) -> None:
+        self._source = resolve_model(model, adapters=adapters, hub=hub)
+        self._load = partial(
+            load_model, self._source, hub=hub, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+        )
+        self._kv_tokens, self._max_batch_tokens = kv_tokens, max_batch_tokens
+        self._ignore_end_tokens = ignore_end_tokens
+        self._prompting: ModelTokenizer | None = None  # set while the engine is entered
+        self._manager: Manager | None = None
+        self._streams: dict[str, AnswerStream] = {}
+        self._numbers = count()
+        self._failure: str | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, as a person would say it."""
+        return self._source.name
+
+    @property
+    def bundled(self) -> bool:
+        """Whether this is the small model that comes with Suffice."""
+        return self._source.bundled
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer of transformers."""
+        return self._ready().tokenizer
+
+    @property
+    def decode_token(self) -> Callable[[int], str]:
+        """The text of one token."""
+        return self._ready().decode_token
+
+    async def __aenter__(self) -> LocalEngine:
+        self._loop = asyncio.get_running_loop()
+        self._starting = asyncio.Lock()
+        self._prompting = ModelTokenizer(await asyncio.to_thread(self._load))
+        self._manager = await asyncio.to_thread(self._new_manager)
+        gc.freeze()  # a million objects of torch and transformers, which transformers' own collections would walk
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for stream in self._streams.values():
+            stream.end(Finish("cancelled", what="the engine was closed"))
+        manager, self._manager, self._prompting = self._manager, None, None
+        if manager is not None and manager.is_running():
+            await asyncio.to_thread(manager.stop, hard_stop=True)
+        gc.unfreeze()
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """Generate one answer, chunk by chunk; the last chunk has `finish`. Closing the iterator cancels.
+
+        Raises:
+            PromptTooLongError: the prompt leaves no room in the context or in the KV cache.
+            UsageError: a request with this id is running, or it asks for something that makes no sense.
+            EngineError: generation failed; what was yielded before stays valid.
+        """
+        prompting = self._ready()
+        if any(stream.request.id == request.id for stream in self._streams.values()):
+            raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
+        manager = await self._running_manager()
+        prompt = prompting.given_ids(request)
+        after = list(request.after.token_ids) if request.after is not None else []
+        limit, limited_by = self._room(request, len(prompt) + len(after))
+        sampling = prompting.sampling(request.sampling)
+        end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
+        decoder = IncrementalDecoder(prompting.decode, after)
+        stream = AnswerStream(request, decoder, len(prompt), end_tokens, limited_by)
+        thinking = not after and prompting.opens_thinking(prompt)
+        key = str(next(self._numbers))
+        if request.logprobs is not None:
+            stream.likely = manager.watch(key, len(prompt), request.logprobs, prompting.token_bytes)
+        self._streams[key] = stream
+        try:
+            accepted = manager.submit(
+                prompt + after,
+                key,
+                max_new_tokens=limit,
+                reservation=request.reservation or limit,
+                end_ids=[*end_tokens],
+                sampling=sampling,
+            )
+            if not accepted:
+                raise EngineError(f"generation has stopped: {self._failure or 'the engine is closing'}")
+            while True:
+                chunk = await stream.next()
+                yield replace(chunk, thinking=True) if thinking else chunk
+                thinking = False
+                if chunk.finish is not None:
+                    return
+        finally:
+            self._streams.pop(key, None)
+            if stream.likely is not None:
+                manager.unwatch(key)
+            if stream.running:
+                stream.running = False
+                manager.cancel_request(key)
+
+    async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
+        """Where an answer can be gone on from: after its own tokens, and those of `then`."""
+        prompting = self._ready()
+        ids = written.token_ids or prompting.text_ids(written.text)
+        while ids and IncrementalDecoder.is_unfinished(prompting.decode(ids)):
+            ids = ids[:-1]
+        return AnswerPrefix(written.text + then, (*ids, *prompting.text_ids(then)))
+
+    async def cancel(self, request_id: str) -> None:
+        """End a running request and free its cache; its iterator finishes with `cancelled`. Unknown ids are ignored."""
+        for key, stream in self._streams.items():
+            if stream.request.id == request_id and stream.running:
+                stream.end(Finish("cancelled"))
+                if self._manager is not None:
+                    self._manager.cancel_request(key)
+
+    def capacity(self) -> Capacity:
+        """What fits: the model's context, and the KV cache that was set aside."""
+        prompting = self._ready()
+        kv_tokens = self._manager.kv_tokens if self._manager is not None else None
+        default = prompting.default_max_new_tokens
+        return Capacity(prompting.context_tokens, kv_tokens, default, "reservation", calls_in_text=True)
+
+    def reserved_tokens(self) -> int:
+        """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
+        return self._manager.reserved_tokens() if self._manager is not None else 0
+
+    def memory_meter(self) -> MemoryMeter:
+        """A meter of the device that the model is on, with the KV cache."""
+        device = str(self._ready().model.device)
+        return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
+
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
+        """Tokens of the prompt as `submit` would build it."""
+        return TokenCount(len(self._ready().prompt_ids(messages, prompt, tools)))
+
+    async def health(self) -> Health:
+        """Not ok before loading, and after a failure until a request succeeds."""
+        if self._prompting is None:
+            return Health(False, "the model is not loaded")
+        return Health(self._failure is None, self._failure or "")
+
+    def _ready(self) -> ModelTokenizer:
+        if self._prompting is None:
+            raise EngineError("the engine is not started: use `async with engine:`")
+        return self._prompting
+
+    def _room(self, request: GenerationRequest, prompt_tokens: int) -> tuple[int, tuple[str, int]]:
+        """The most tokens the answer may have, and the limit that says so (name, value)."""
+        if request.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
+        capacity = self.capacity()
+        longest = capacity.kv_tokens if self._manager is None else self._manager.longest_request
+        limits = [(request.max_new_tokens, ("caller", request.max_new_tokens))]
+        for total, name, words in (
+            (capacity.context_tokens, "context", "the model's context"),
+            (longest, "memory", "the room in the KV cache"),
+        ):
+            if total is None:
+                continue
+            if prompt_tokens >= total:
+                raise PromptTooLongError(prompt_tokens, total, words + self._arithmetic(name))
+            limits.append((total - prompt_tokens, (name, total)))
+        return min(limits, key=lambda limit: limit[0])
+
+    def _arithmetic(self, limit: str) -> str:
+        """Where the KV cache is the limit: what it holds."""
+        if limit != "memory" or self._manager is None:
+            return ""
+        per_token, (_, total) = self._manager.kv_bytes_per_token, self._manager.kv_bytes
+        return f" ({human_bytes(total)} at {per_token:,} bytes a token)"
+
+    async def _running_manager(self) -> Manager:
+        """The manager, started when the first request comes, and made anew after a failure."""
+        async with self._starting:
+            if self._manager is None:
+                self._manager = await asyncio.to_thread(self._new_manager)
+            if not self._manager.is_running():
+                # A thread inherits being a daemon from the one that starts it, so a program that forgets to close the
+                # engine can still end.
+                starter = threading.Thread(target=self._manager.start, daemon=True)
+                starter.start()
+                starter.join()
+            return self._manager
+
+    def _new_manager(self) -> Manager:
+        from suffice.engines.local.batching import Manager, cache_config
+        from suffice.engines.local.fused_norms import fuse_norms
+
+        model, context = self._ready().model, self._ready().context_tokens
+        fuse_norms(model)
+        kv_tokens = self._kv_tokens
+        while True:
+            config = cache_config(model, context, kv_tokens, self._max_batch_tokens)
+            try:
+                manager = Manager(model, config, self._deliver, self._fail, context)
+                manager.warmup()
+                return manager
+            except (RuntimeError, ValueError, MemoryError) as error:
+                if not is_memory_error(error):
+                    raise ModelError(f"{self.model_name} cannot be run with continuous batching: {error}") from error
+                kv_tokens = config.num_blocks * config.page_size // 2  # what was free has gone: half of it may be there
+                if self._kv_tokens is not None or kv_tokens < _LEAST_KV_TOKENS:
+                    raise EngineError(f"no memory for a KV cache ({error}): free some, or set kv_tokens") from error
+
+    # The next two run in the generation thread.
+
+    def _deliver(self, outputs: list[Any]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._receive, outputs)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._give_up, error)
+
+    def _receive(self, outputs: list[Any]) -> None:
+        for output in outputs:
+            stream = self._streams.get(output.request_id)
+            if stream is None:
+                continue
+            stream.receive(output)
+            if not stream.running and output.error is None:
+                self._failure = None
+
+    def _give_up(self, error: Exception) -> None:
+        """The generation thread has died: nobody waits for it any longer, and the next request gets a new one."""
+        self._failure = f"{type(error).__name__}: {error}"
+        manager, self._manager = self._manager, None
+        for stream in self._streams.values():
+            stream.fail(self._failure)
+        if manager is not None:
+            manager.stop(hard_stop=True)

@@ -1,0 +1,97 @@
+"""What a model's own files say: its chat template, end tokens, context and sampling defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from suffice.checkpoints.chat_tokenizer import ChatTokenizer
+from suffice.checkpoints.load_model import LoadedModel
+from suffice.engines.base import Finish, GenerationRequest, Sampling
+from suffice.engines.local.sampling import SamplingParams
+from suffice.errors import UsageError
+
+__all__ = ["ModelTokenizer"]
+
+
+class ModelTokenizer(ChatTokenizer):
+    """The text side of a loaded model: prompts to tokens, tokens to text, defaults filled in."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        super().__init__(loaded.tokenizer, loaded.source.name)
+        self.model = loaded.model
+        self._generation = loaded.model.generation_config
+        self._config = loaded.model.config.get_text_config()
+        self._end_ids = self._own_end_ids()
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt + answer."""
+        return int(self._config.max_position_embeddings)
+
+    @property
+    def default_max_new_tokens(self) -> int | None:
+        """From `generation_config.json`, if it says."""
+        limit: int | None = self._generation.max_new_tokens
+        return limit
+
+    def given_ids(self, request: GenerationRequest) -> list[int]:
+        """The prompt's tokens, as they are given or as text makes them.
+
+        Raises:
+            UsageError: as `prompt_ids` does, or the vocabulary has no such token.
+        """
+        if not request.prompt_ids:
+            return self.prompt_ids(request.messages, request.prompt, request.tools)
+        if (largest := max(request.prompt_ids)) >= self._config.vocab_size:
+            raise UsageError(f"the prompt has the token {largest}: this model's end at {self._config.vocab_size - 1}")
+        return list(request.prompt_ids)
+
+    def end_tokens(self, stop_tokens: Sequence[str]) -> dict[int, Finish]:
+        """Every token that ends an answer, and what to say when it does."""
+        special = set(self.tokenizer.all_special_tokens) | {
+            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        }
+        found = {
+            self.tokenizer.convert_tokens_to_ids(word): Finish("stop", "stop_word", word)
+            for word in stop_tokens
+            if word in special
+        }
+        own = {token: self.tokenizer.convert_ids_to_tokens(token) for token in self._end_ids}
+        return found | {token: Finish("stop", "end_token", str(word)) for token, word in own.items()}
+
+    def sampling(self, wanted: Sampling) -> SamplingParams:
+        """Fill in what the request leaves open.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        own = self._generation
+        temperature = _first(wanted.temperature, (own.temperature or 1.0) if own.do_sample else 0.0)
+        params = SamplingParams(
+            temperature=float(temperature),
+            top_p=float(_first(wanted.top_p, own.top_p, 1.0)),
+            top_k=int(_first(wanted.top_k, own.top_k, 0)),
+            repetition_penalty=float(_first(wanted.repetition_penalty, own.repetition_penalty, 1.0)),
+            seed=wanted.seed,
+        )
+        for name, value, ok, range_ in (
+            ("temperature", params.temperature, params.temperature >= 0, "0 or more"),
+            ("top_p", params.top_p, 0 < params.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", params.top_k, params.top_k >= 0, "0 (off) or more"),
+            ("repetition_penalty", params.repetition_penalty, params.repetition_penalty > 0, "above 0"),
+        ):
+            if not ok:
+                raise UsageError(f"{name} is {value:g}: it must be {range_}")
+        return params
+
+    def _own_end_ids(self) -> tuple[int, ...]:
+        ids = self._generation.eos_token_id
+        listed = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        if self.tokenizer.eos_token_id is not None:
+            listed.append(self.tokenizer.eos_token_id)
+        return tuple(dict.fromkeys(int(each) for each in listed))
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

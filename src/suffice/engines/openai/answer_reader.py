@@ -1,0 +1,201 @@
+"""One answer of an OpenAI-compatible server, event by event, in the words of the engine protocol. No network here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
+from suffice.engines.openai.logprobs import token_logprobs
+from suffice.engines.openai.requests import error_message, estimate_tokens, one_line, text_of
+from suffice.engines.tool_calls import ToolCalls
+from suffice.errors import EngineError
+from suffice.json_codec import load
+
+__all__ = ["AnswerReader"]
+
+_END_TOKEN = frozenset({"stop", "eos", "eos_token", "end_turn"})  # the first is OpenAI's, the others are seen elsewhere
+_LENGTH = frozenset({"length", "max_tokens"})
+_FAILED = frozenset({"abort", "error"})  # vLLM and SGLang, when they drop a request themselves
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CUT_ANYWHERE = ("content", "text", "reasoning_content", "reasoning", "arguments")  # by servers that count in UTF-16
+
+
+class AnswerReader:
+    """Follows one answer through its events: its text, why it ended, what it took.
+
+    Reasoning (`reasoning_content`, `reasoning`) is not part of the text, but apart in its chunk. It is part of the
+    usage: servers count it, and where they say nothing, its pieces are counted here.
+    """
+
+    def __init__(self, request: GenerationRequest, host: str) -> None:
+        self.pieces = 0
+        """Pieces of text so far."""
+        self.done = False
+        """The server said that nothing more will come."""
+        self._request = request
+        self._host = host
+        self._tokens = self._reasoning_tokens = 0  # by their ids, else by pieces
+        self._finish_reason: str | None = None
+        self._stop_reason: Any = None
+        self._usage: Usage | None = None
+        self._held: dict[object, str] = {}  # halves of characters: of the text, the reasoning, the arguments of a call
+        self._calls: ToolCalls | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has said how the answer ended."""
+        return self.done or self._finish_reason is not None
+
+    def read(self, data: str) -> Chunk | None:
+        """What one event's data adds to the answer, None if nothing.
+
+        Raises:
+            EngineError: the event reports an error, or is not what the API promises.
+        """
+        if data.strip() == "[DONE]":
+            self.done = True
+            return None
+        event = self._decode(data)
+        self._usage = _usage(event.get("usage")) or self._usage
+        choices = event.get("choices")
+        if not choices:
+            return None
+        try:
+            return self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise self._error(f"malformed event from the server: {one_line(data)}") from None
+
+    def last(self, finish: Finish | None = None) -> Chunk:
+        """The chunk that ends the answer.
+
+        Args:
+            finish: why it ended, where that is not the server's decision.
+
+        Raises:
+            EngineError: the server stopped sending before the answer's end, or gave the request up.
+        """
+        finish = finish or self._finish()
+        tails = ["\ufffd" if where in self._held else "" for where in ("text", "reasoning")]
+        usage = self._usage or self._counted()
+        return Chunk(tails[0], reasoning=tails[1], tool_calls=self._last_halves(), finish=finish, usage=usage)
+
+    def after(self) -> str:
+        """How far the answer had come, for the end of an error message."""
+        if not self.pieces:
+            return "before the first piece"
+        return f"after {self.pieces} piece{'s' if self.pieces > 1 else ''}"
+
+    def _decode(self, data: str) -> dict[str, Any]:
+        try:
+            event = load(data, halves=_CUT_ANYWHERE)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise self._error(f"malformed JSON from the server {self.after()}: {one_line(data)}")
+        if event.get("error") or event.get("object") == "error":
+            raise self._error(f"the server failed {self.after()}: {error_message(data)}")
+        return event
+
+    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk | None:
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if choice.get("stop_reason") is not None:
+            self._stop_reason = choice["stop_reason"]
+        message = choice.get("delta") or choice.get("message") or {}
+        reasoning = self._whole("reasoning", text_of(message.get("reasoning_content") or message.get("reasoning")))
+        text = self._whole("text", text_of(message.get("content") or choice.get("text") or ""))
+        calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
+        self.pieces += bool(text) or bool(calls)
+        prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
+        ids = _ids(choice, "token_ids")
+        tokens = len(ids) or bool(text) + bool(reasoning) + bool(calls)
+        self._tokens += tokens
+        self._reasoning_tokens += tokens if reasoning else 0
+        likely = choice.get("logprobs")
+        logprobs = token_logprobs(likely) if likely and (text or not (reasoning or calls)) else ()
+        if not (text or ids or reasoning or calls or prompt_ids or logprobs):
+            return None
+        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids, tool_calls=calls, logprobs=logprobs)
+
+    def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        if self._calls is None:
+            self._calls = ToolCalls()
+        return tuple(self._calls.add(self._whole_call(piece)) for piece in pieces)
+
+    def _last_halves(self) -> tuple[Mapping[str, Any], ...]:
+        if self._calls is None:
+            return ()
+        calls = [where for where in self._held if where not in ("text", "reasoning")]
+        return tuple(self._calls.add({"index": where, "function": {"arguments": "\ufffd"}}) for where in calls)
+
+    def _whole_call(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
+        function = piece.get("function") or {}
+        if not isinstance(given := function.get("arguments"), str):
+            return piece
+        arguments = self._whole(piece.get("index"), given)
+        return piece if arguments == given else {**piece, "function": {**function, "arguments": arguments}}
+
+    def _whole(self, where: object, text: str) -> str:
+        """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
+        if text and self._held:
+            text = self._held.pop(where, "") + text
+        if not _SURROGATE.search(text):
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._held[where] = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def _finish(self) -> Finish:
+        reason = self._finish_reason
+        if reason is None:
+            if not self.done:
+                raise self._error(f"connection dropped {self.after()}")
+            if self._usage and self._cap_reached():
+                return self._length()
+            return Finish("stop", what="the server gave no finish_reason")
+        if reason in _FAILED:
+            raise self._error(f"the server gave the request up ({reason}) {self.after()}")
+        if reason in _LENGTH:
+            return self._length()
+        if reason == "repetition":  # vLLM's own detection, where the request asked for it
+            return Finish("stop", "repetition", "found by the server")
+        if self._calls is not None and not self._calls.whole and self._cap_reached():
+            return self._length()  # some servers say `tool_calls` for a call that the cap has cut
+        what = "" if self._stop_reason is None else str(self._stop_reason)
+        return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
+
+    def _cap_reached(self) -> bool:
+        return (self._usage.answer_tokens if self._usage else self._tokens) >= self._request.first_cap
+
+    def _length(self) -> Finish:
+        return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
+
+    def _counted(self) -> Usage:
+        request = self._request
+        prompt_tokens = len(request.prompt_ids) or estimate_tokens(request.messages, request.prompt, request.tools)
+        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
+
+    def _error(self, text: str) -> EngineError:
+        return EngineError(text, where=self._host)
+
+
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    prompt_tokens, answer_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (_is_count(prompt_tokens) and _is_count(answer_tokens)):
+        return None
+    details = usage.get("completion_tokens_details")
+    thinking = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return Usage(prompt_tokens, answer_tokens, thinking_tokens=thinking if _is_count(thinking) else 0)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < 2**31
+
+
+def _ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """Token ids that vLLM sends along when it is asked to."""
+    found = fields.get(name)
+    return tuple(found) if isinstance(found, list) and all(isinstance(each, int) for each in found) else ()

@@ -1,0 +1,327 @@
+"""The remote engine: any OpenAI-compatible server, by URL. Knows nothing about weights, templates or tokenizers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from aiohttp import ClientPayloadError, ClientResponse
+
+from suffice.checkpoints.chat_tokenizer import load_tokenizer
+from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.openai.answer_reader import AnswerReader
+from suffice.engines.openai.client import NETWORK_ERRORS, OpenAIClient, drain, read_body
+from suffice.engines.openai.continuation import CHARGES_CAP, Continuation
+from suffice.engines.openai.requests import Dialect, error_message, estimate_tokens, is_chat, json_object
+from suffice.engines.openai.sse import EventParser
+from suffice.errors import EngineError, ModelError
+
+__all__ = ["RemoteEngine"]
+
+_CONTEXT_KEYS = ("max_model_len", "context_length", "context_window")  # vLLM and SGLang, OpenRouter, Groq
+_READ_AHEAD = 1024  # pieces of one answer that wait for a slow caller before its server is left waiting too
+
+
+class RemoteEngine:
+    """Generates on an OpenAI-compatible server: vLLM, SGLang, TensorRT-LLM, llama.cpp, Ollama or a hosted API.
+
+    Answers are always streamed. `stop_tokens` are not sent: servers end at the model's own end tokens, and hosted APIs
+    take four stop words at most. Reasoning (`reasoning_content`) stays apart from the text.
+
+    Args:
+        base_url: the server's address, with or without `/v1`.
+        model: the model's name there; `None` takes the first that the server lists.
+        api_key: sent as a bearer token; `None` reads SUFFICE_API_KEY, then OPENAI_API_KEY; '' sends none.
+        connect_timeout: seconds to wait for a connection.
+        read_timeout: seconds of silence allowed, before the first byte and between two.
+        proxy: URL of an HTTP proxy. The environment's proxies are not used.
+        tokenizer: folder or hub id of the model's tokenizer: prompts are then counted here, and answers can be gone on
+            with on servers that cannot go on with a message.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        ModelError: there is no such tokenizer.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 300.0,
+        proxy: str | None = None,
+        tokenizer: str | None = None,
+    ) -> None:
+        self._client = OpenAIClient(base_url, api_key, connect_timeout, read_timeout, proxy)
+        self._model = model
+        self._owner = ""
+        self._tokenizer = load_tokenizer(tokenizer) if tokenizer else None
+        self._going_on = Continuation(self._client, self._tokenizer)
+        self._context_tokens: int | None = None
+        self._dialect = Dialect()
+        self._can_tokenize = True
+        self._running: dict[str, _Run] = {}
+
+    @property
+    def model_name(self) -> str:
+        """The model's name on the server; the server's own name until one is known."""
+        return self._model or self._client.host
+
+    @property
+    def decode_token(self) -> None:
+        """The server decodes."""
+        return None
+
+    async def __aenter__(self) -> Self:
+        """Connects, and asks the server for its models.
+
+        Raises:
+            EngineError: the server cannot be reached, or does not list its models when none was named.
+            ModelError: the server has no model and none was named.
+        """
+        await self._client.start()
+        try:
+            await self._find_model()
+        except BaseException:
+            await self._client.close()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for run in self._running.values():
+            run.cancel()
+        await self._client.close()
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """Generate one answer. See `Engine.submit`.
+
+        Raises:
+            EngineError: the server refused, failed, went silent or dropped the connection.
+        """
+        if request.id in self._running:
+            raise EngineError(f"request id {request.id!r} is already running: give every request its own")
+        run = self._running[request.id] = _Run(AnswerReader(request, self._client.host))
+        task = run.task = asyncio.create_task(self._generate(request, run))
+        task.add_done_callback(run.end)
+        try:
+            while True:
+                item = run.pieces.popleft() if run.pieces else await run.next()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if item.finish is not None:
+                    return
+        finally:
+            del self._running[request.id]
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
+        """Where an answer that was ended can be gone on from; see `openai_going_on`.
+
+        Raises:
+            CannotContinueError: this server cannot do it.
+            EngineError: the server cannot be reached.
+        """
+        return await self._going_on.resume_point(request, written, then, self._owner, self._model or "")
+
+    async def cancel(self, request_id: str) -> None:
+        """End a running request and close its connection, which makes the server stop. Unknown ids are ignored."""
+        if run := self._running.get(request_id):
+            run.cancel()
+
+    def capacity(self) -> Capacity:
+        """The context length where the server tells it; servers do not tell their KV cache."""
+        return Capacity(
+            self._context_tokens,
+            kv_tokens=None,
+            charges="cap" if self._owner in CHARGES_CAP else "nothing",
+            counts_tokens=self._tokenizer is not None or self._can_tokenize,
+        )
+
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
+        """Tokens of a prompt: exact where the tokenizer is known and from servers with a /tokenize route (vLLM,
+        SGLang), else estimated by characters.
+
+        Raises:
+            EngineError: the server cannot be reached.
+        """
+        if self._tokenizer is not None:
+            return TokenCount(len(self._tokenizer.prompt_ids(messages, prompt, tools)))
+        if self._can_tokenize:
+            subject: dict[str, Any] = {"messages": list(messages)} if prompt is None else {"prompt": prompt}
+            if tools:
+                subject["tools"] = list(tools)
+            status, text = await self._client.ask(
+                "POST", f"{self._client.root}/tokenize", {"model": self._model, **subject}
+            )
+            count = json_object(text).get("count") if status == 200 else None
+            if isinstance(count, int):
+                return TokenCount(count)
+            self._can_tokenize = status not in (200, 404, 405, 501)  # 200 without a count: another route of that name
+        return TokenCount(estimate_tokens(messages, prompt, tools), exact=False)
+
+    async def health(self) -> Health:
+        """Whether the server answers: on /health where there is one, else on /v1/models. Never raises."""
+        status, text = 0, ""
+        for url in (f"{self._client.root}/health", f"{self._client.api}/models"):
+            try:
+                status, text = await self._client.ask("GET", url)
+            except EngineError as error:
+                return Health(False, str(error))
+            if status == 200:
+                return Health(True)
+            if status not in (401, 403, 404, 405):
+                break
+        return Health(False, str(self._client.refusal(status, text)))
+
+    async def _find_model(self) -> None:
+        """Learns the model's name, if none was given, and its context length."""
+        status, text = await self._client.ask("GET", f"{self._client.api}/models")
+        if status != 200 and self._model is None:
+            refusal = self._client.refusal(status, text)
+            if status in (401, 403):  # nor would it answer anything else
+                raise refusal
+            raise EngineError(f"{refusal}; it does not list its models, so name the one to use")
+        listed = json_object(text).get("data") if status == 200 else None
+        models = [entry for entry in listed or () if isinstance(entry, dict) and entry.get("id")]
+        if self._model is None:
+            if not models:
+                raise ModelError(
+                    f"{self._client.host}: the server has no model: load one there, or name the one to use"
+                )
+            self._model = str(models[0]["id"])
+        for entry in models:
+            if entry["id"] == self._model:
+                self._context_tokens = next((entry[k] for k in _CONTEXT_KEYS if isinstance(entry.get(k), int)), None)
+                self._owner = str(entry.get("owned_by") or "").lower()
+        self._dialect = replace(self._dialect, token_ids=self._owner == "vllm")
+
+    async def _generate(self, request: GenerationRequest, run: _Run) -> None:
+        """Reads one answer from the server into `run`, apart from the caller's pace.
+
+        A task of its own, because aiohttp drops what it has buffered when a connection breaks: somebody must be
+        waiting at the socket for every piece, or a caller who takes a moment over one would lose those behind it.
+        """
+        try:
+            async with await self._open(request) as response:
+                await self._read(response, run)
+        except NETWORK_ERRORS as error:
+            if not run.reader.complete:
+                reason = self._client.explain(error, run.reader.after())
+                raise EngineError(reason, where=self._client.host) from error
+        except EngineError as error:
+            raise EngineError(self._client.without_key(error.message), status=error.status, where=error.where) from None
+        run.pass_on(run.reader.last())
+
+    async def _open(self, request: GenerationRequest) -> ClientResponse:
+        """Sends the request, once more for each thing that the server turns out not to know, and remembers those."""
+        route = "chat/completions" if is_chat(request) else "completions"
+        dialect = self._dialect
+        while True:
+            body = dialect.body(request, self._model)
+            response = await self._client.post_stream(f"{self._client.api}/{route}", body, request)
+            if response.status == 200:
+                self._dialect = dialect
+                return response
+            async with response:
+                text = await read_body(response)
+            adapted = dialect.without_what_is_refused(response.status, text)
+            if adapted == dialect:
+                raise self._client.refusal(response.status, text, response)
+            dialect = adapted
+
+    async def _read(self, response: ClientResponse, run: _Run) -> None:
+        """Passes the pieces of an answer on until its end.
+
+        Raises:
+            NETWORK_ERRORS: the connection broke, or fell silent.
+        """
+        if response.content_type in ("application/json", "text/html"):
+            run.read(await self._whole_answer(response))
+            run.reader.done = True
+            return
+        parser = EventParser()
+        async for block in response.content.iter_any():
+            try:
+                events = parser.feed(block)
+            except ValueError as error:
+                raise EngineError(f"{error}, {run.reader.after()}", where=self._client.host) from None
+            for data in events:
+                run.read(data)
+            if run.reader.done:
+                await drain(response)
+                return
+            if len(run.pieces) >= _READ_AHEAD:
+                await run.caught_up()
+        if rest := parser.close():
+            if rest.strip() != "[DONE]" and not json_object(rest):
+                raise ClientPayloadError("the last event is not whole")
+            run.read(rest)
+
+    async def _whole_answer(self, response: ClientResponse) -> str:
+        """The answer of a server that does not stream: JSON, in the same shape but for `message` instead of `delta`."""
+        text = await read_body(response)
+        if not json_object(text):
+            raise EngineError(
+                f"the server answers with {response.content_type} instead of a stream of events: "
+                f"{error_message(text)}; is this the address of its API?",
+                where=f"{self._client.host} ({self._client.api})",
+            )
+        return text
+
+
+@dataclass(slots=True)
+class _Run:
+    """One answer on its way from the task that reads the server to the iterator that the caller holds."""
+
+    reader: AnswerReader
+    pieces: deque[Chunk | BaseException] = field(default_factory=deque)
+    news: asyncio.Future[None] | None = None
+    """What the caller waits for: the next piece."""
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the caller has taken every piece and wants more."""
+    task: asyncio.Task[None] | None = None
+
+    async def next(self) -> Chunk | BaseException:
+        """Waits for the next piece."""
+        self.looked.set()
+        while not self.pieces:
+            self.news = asyncio.get_running_loop().create_future()
+            await self.news
+        return self.pieces.popleft()
+
+    async def caught_up(self) -> None:
+        """Waits until the caller has taken all pieces."""
+        self.looked.clear()
+        await self.looked.wait()
+
+    def read(self, data: str) -> None:
+        """Passes on what one event says."""
+        if (chunk := self.reader.read(data)) is not None:
+            self.pass_on(chunk)
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        """Passes on what ended the task, where that was not the answer's end; it may never have taken a step."""
+        if task.cancelled():
+            self.pass_on(self.reader.last(Finish("cancelled")))
+        elif (error := task.exception()) is not None:
+            self.pass_on(error)
+
+    def pass_on(self, piece: Chunk | BaseException) -> None:
+        """A piece, or why there are no more."""
+        self.pieces.append(piece)
+        if self.news is not None and not self.news.done():
+            self.news.set_result(None)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()

@@ -1,0 +1,209 @@
+"""How requests to OpenAI-compatible servers are put, and how their refusals are read. No network here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from suffice.engines.base import GenerationRequest, Message
+from suffice.errors import UsageError
+from suffice.json_codec import load
+
+__all__ = [
+    "Dialect",
+    "addresses",
+    "api_key",
+    "error_message",
+    "estimate_tokens",
+    "is_chat",
+    "json_object",
+    "one_line",
+    "text_of",
+]
+
+_KEY_VARIABLES = ("SUFFICE_API_KEY", "OPENAI_API_KEY")
+
+_CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+_TOKENS_PER_CJK = 0.7  # rounded up from what current vocabularies need, so that the estimate errs on the long side
+_CHARACTERS_PER_TOKEN = 4  # OpenAI's rule of thumb for English
+_TOKENS_PER_MESSAGE = 4  # role and turn markers of ChatML-like templates
+
+_MAX_MESSAGE = 500  # characters of a server's error that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server understands of the parameters that not all of them know."""
+
+    usage_in_stream: bool = True
+    """`stream_options`, which older servers refuse."""
+    cap: str = "max_tokens"
+    """The cap's name in chat; OpenAI's reasoning models take only `max_completion_tokens`."""
+    token_ids: bool = False
+    """`return_token_ids`, with which vLLM sends the ids of all tokens."""
+
+    def body(self, request: GenerationRequest, model: str | None) -> dict[str, Any]:
+        """The request as JSON. What the caller left open is left open.
+
+        A conversation that ends with the assistant is gone on with: vLLM and SGLang need to be told, llama.cpp does so
+        by itself, and a server that cannot says so.
+        """
+        body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
+        if is_chat(request):
+            messages = _messages(request)
+            body |= {"messages": messages, self.cap: request.first_cap}
+            if messages[-1]["role"] == "assistant":
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        else:
+            body |= {"prompt": _raw_prompt(request), "max_tokens": request.first_cap}
+        if request.tools:
+            body["tools"] = list(request.tools)
+        if request.logprobs is not None:
+            asked = {"logprobs": True, "top_logprobs": request.logprobs}
+            body |= asked if "messages" in body else {"logprobs": request.logprobs}
+        if self.token_ids:
+            body["return_token_ids"] = True
+        if self.usage_in_stream:
+            body["stream_options"] = {"include_usage": True}
+        for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
+            value = getattr(request.sampling, name)
+            if value is not None:
+                body[name] = value
+        return body
+
+    def without_what_is_refused(self, status: int, text: str) -> Dialect:
+        """The dialect that a refusal asks for; the same one if it is about something else."""
+        if status not in (400, 422):
+            return self
+        if self.token_ids and "return_token_ids" in text:
+            return replace(self, token_ids=False)
+        if self.usage_in_stream and "stream_options" in text:
+            return replace(self, usage_in_stream=False)
+        if self.cap == "max_tokens" and "max_completion_tokens" in text:
+            return replace(self, cap="max_completion_tokens")
+        return self
+
+
+def is_chat(request: GenerationRequest) -> bool:
+    """Whether a request goes to chat/completions: a conversation does, unless it is gone on with token by token."""
+    return request.prompt is None and not (request.after is not None and request.after.prompt_ids)
+
+
+def _messages(request: GenerationRequest) -> list[Message]:
+    """The conversation, with what there is of the answer at its end."""
+    messages = list(request.messages)
+    if request.after is None:
+        return messages
+    if messages and messages[-1]["role"] == "assistant":
+        return [*messages[:-1], {**messages[-1], "content": text_of(messages[-1]["content"]) + request.after.text}]
+    return [*messages, {"role": "assistant", "content": request.after.text}]
+
+
+def _raw_prompt(request: GenerationRequest) -> str | list[int]:
+    """Text to complete; or tokens, with which nothing is tokenized a second time and perhaps otherwise."""
+    after = request.after
+    if after is None:
+        return list(request.prompt_ids) or request.prompt or ""
+    return [*after.prompt_ids, *after.token_ids] if after.prompt_ids else (request.prompt or "") + after.text
+
+
+def addresses(base_url: str) -> tuple[str, str]:
+    """The server's root (for /health, /tokenize) and its API (for /models, /chat/completions), from what people write.
+
+    Raises:
+        UsageError: it is no HTTP address, or holds more than an address.
+    """
+    try:
+        parts = urlsplit(base_url.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable and not any(mark in base_url for mark in "@?#"):  # behind which secrets stand: those are not shown
+        raise UsageError(f"{base_url!r} is not a server's address: give one like http://localhost:8000/v1")
+    if not usable or parts.username or parts.password or parts.query or parts.fragment:
+        raise UsageError(
+            "the server's address must hold no user, password, query or fragment; set keys as SUFFICE_API_KEY"
+        )
+    path = re.sub(r"(/chat)?/completions$", "", parts.path.rstrip("/"))
+    server = f"{parts.scheme}://{parts.netloc}"
+    versioned = re.search(r"/v\d[^/]*(/|$)", path)  # hosted APIs also have /api/v3 or /v1beta/openai
+    return server + re.sub(r"/v\d[^/]*$", "", path), server + (path if versioned else f"{path}/v1")
+
+
+def api_key(given: str | None) -> str:
+    """The key to send: the one given, else the environment's, else ''.
+
+    Raises:
+        UsageError: it cannot be sent in a header.
+    """
+    if given is None:
+        given = next(filter(None, map(os.environ.get, _KEY_VARIABLES)), "")
+    key = given.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("the API key holds characters that no header can carry: check how it was copied")
+    return key
+
+
+def estimate_tokens(
+    messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+) -> int:
+    """About how many tokens a prompt has, by its characters: for where no tokenizer is known. Images count nothing."""
+    texts = [text_of(message.get("content")) for message in messages] + [prompt or ""]
+    if tools:
+        texts.append(json.dumps(list(tools), ensure_ascii=False))
+    cjk = sum(len(_CJK.findall(text)) for text in texts)
+    other = sum(map(len, texts)) - cjk
+    return round(cjk * _TOKENS_PER_CJK + other / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)
+
+
+def error_message(body: str) -> str:
+    """The server's own words out of the body of an error: OpenAI's shape, FastAPI's, plain text or HTML; one line."""
+    try:
+        found = load(body)
+    except ValueError:
+        found = _html_text(body) if "<html" in body.lower() else body
+    while isinstance(found, dict):
+        found = next((found[key] for key in ("error", "message", "detail", "msg") if found.get(key)), json.dumps(found))
+    if isinstance(found, list):
+        found = "; ".join(_validation_errors(found))
+    return one_line(str(found)) or "no reason given"
+
+
+def _validation_errors(errors: list[Any]) -> Iterator[str]:
+    for error in errors:
+        if isinstance(error, dict) and "msg" in error:
+            yield f"{'.'.join(map(str, error.get('loc', ())))}: {error['msg']}"
+        else:
+            yield str(error)
+
+
+def _html_text(page: str) -> str:
+    title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
+    return title[1] if title and title[1].strip() else re.sub(r"<[^>]*>", " ", page)
+
+
+def one_line(text: str) -> str:
+    """`text` as it may stand in an error: one printable line of bounded length."""
+    line = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object; empty if the text is something else."""
+    try:
+        found = load(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which is a string, nothing, or a list of parts of which some are text."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return str(content or "")

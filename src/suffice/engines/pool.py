@@ -1,0 +1,292 @@
+"""Several engines as one: each request goes to the least loaded healthy one, and to another if that fails at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Engine, GenerationRequest, Health, Message, TokenCount
+from suffice.errors import EngineError, ModelError
+
+__all__ = ["Pool", "Trace", "Upstream"]
+
+_RETRY_ELSEWHERE = (408, 409, 425, 429)
+"""Refusals (4xx) that another server may not share; the others say that the request itself is wrong."""
+
+
+@dataclass(slots=True, eq=False)
+class Upstream:
+    """One engine, how much it is doing, and whether it can be trusted with more.
+
+    Its circuit opens after some failures in a row, and for some seconds nothing is sent; then one request tries.
+    """
+
+    engine: Engine
+    name: str
+    running: int = 0
+    failures: int = 0
+    """In a row."""
+    entered: bool = False
+    healthy: bool = True
+    """What the last health check said."""
+    detail: str = ""
+    open_until: float = 0.0
+    trying: bool = False
+    """The circuit is half open, and one request is finding out."""
+
+    def available(self, now: float, failure_limit: int) -> bool:
+        """Whether a request may be sent there now."""
+        if not (self.entered and self.healthy):
+            return False
+        return self.failures < failure_limit or (now >= self.open_until and not self.trying)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What became of one request."""
+
+    upstream: str = ""
+    """Who answered last."""
+    attempts: int = 0
+    error: EngineError | None = None
+    """Why it failed, if it did."""
+    failed_on: list[Upstream] = field(default_factory=list)
+    """Who is not asked again for this request."""
+    blamed: list[Upstream] = field(default_factory=list)
+    """Whose failure has been counted; several answers to one request share it, so that they are one failure."""
+
+
+@dataclass(slots=True)
+class Pool:
+    """An engine made of engines that serve the same model.
+
+    A failure before anything was yielded is tried again elsewhere; after that it is the caller's to see.
+    """
+
+    upstreams: Sequence[Upstream]
+    failure_limit: int = 3
+    """Failures in a row that open an upstream's circuit."""
+    pause: float = 10.0
+    """Seconds for which it stays open."""
+    check_every: float = 5.0
+    """Seconds between health checks."""
+    clock: Callable[[], float] = time.monotonic
+    _traces: dict[str, Trace] = field(default_factory=dict)
+    _turn: int = 0
+    _checking: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, engines: Sequence[Engine]) -> Pool:
+        """A pool of engines, named by their model or their server's address."""
+        return cls([Upstream(engine, engine.model_name) for engine in engines])
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, as the first engine that is there says it."""
+        return self._first_there.engine.model_name
+
+    async def __aenter__(self) -> Self:
+        """Enters every engine. One that cannot be reached is tried again at each health check, unless it is the only.
+
+        Raises:
+            EngineError: none of the engines is there.
+            ModelError: an engine cannot run its model.
+        """
+        await asyncio.gather(*map(self._enter, self.upstreams))
+        if not any(each.entered for each in self.upstreams):
+            raise EngineError("; ".join(each.detail for each in self.upstreams))
+        self._checking = asyncio.create_task(self._check_for_ever())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait([self._checking])
+        for each in self.upstreams:
+            if each.entered:
+                each.entered = False
+                await each.engine.__aexit__(*error)
+
+    def follow(self, *request_ids: str) -> tuple[Trace, ...]:
+        """Note what becomes of answers that belong together; `forget` each afterwards."""
+        blamed: list[Upstream] = []
+        return tuple(self._traces.setdefault(each, Trace(blamed=blamed)) for each in request_ids)
+
+    def forget(self, request_id: str) -> None:
+        """The request is over."""
+        self._traces.pop(request_id, None)
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """Generate one answer on the least loaded upstream. See `Engine.submit`.
+
+        Raises:
+            EngineError: no upstream is healthy, all that were tried failed, or one failed after it had begun.
+        """
+        trace = self._traces.get(request.id) or Trace()
+        while True:
+            upstream = self._pick(trace.failed_on)
+            if upstream is None:
+                trace.error = trace.error or EngineError("no upstream is healthy: try again later", status=503)
+                raise trace.error
+            trace.upstream, trace.attempts = upstream.name, trace.attempts + 1
+            begun, well = False, False
+            self._begin(upstream)
+            try:
+                async with aclosing(upstream.engine.submit(request)) as chunks:
+                    async for chunk in chunks:
+                        if not begun:
+                            begun = True
+                            self._answers(upstream)
+                        if chunk.finish is not None:  # after which nobody need ask for more
+                            well, trace.error = True, None
+                        yield chunk
+                return
+            except EngineError as error:
+                trace.error = error
+                trace.failed_on.append(upstream)
+                well = self._is_refusal(error)  # the server is well: it is the request that it does not like
+                self._failed(upstream, error, trace.blamed)
+                if begun or well:
+                    raise
+            finally:
+                upstream.running -= 1
+                upstream.trying = False
+                if well:
+                    upstream.failures = 0
+
+    def may_retry(self, request_id: str) -> bool:
+        """Whether a request that failed may be submitted once more: it is not to blame, and there is somebody else."""
+        trace = self._traces.get(request_id)
+        if trace is None or trace.error is None or self._is_refusal(trace.error):
+            return False
+        return any(self.is_available(each) and each not in trace.failed_on for each in self.upstreams)
+
+    @property
+    def decode_token(self) -> Callable[[int], str] | None:
+        """As the first engine that is there decodes: all have the same model."""
+        return self._first_there.engine.decode_token
+
+    async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
+        """Where an answer can be continued, on any upstream: all have the same model. See `Engine.resume_point`."""
+        upstream = self._pick(())
+        if upstream is None:
+            raise EngineError("no upstream is healthy: try again later", status=503)
+        return await upstream.engine.resume_point(request, written, then)
+
+    async def cancel(self, request_id: str) -> None:
+        """End a running request, whoever has it."""
+        for each in self.upstreams:
+            if each.entered:
+                await each.engine.cancel(request_id)
+
+    def capacity(self) -> Capacity:
+        """The shortest context of those that are there, and the KV caches of all together."""
+        found = [each.engine.capacity() for each in self.upstreams if each.entered]
+        if len(found) == 1:
+            return found[0]
+        contexts = [each.context_tokens for each in found if each.context_tokens is not None]
+        caches = [each.kv_tokens for each in found if each.kv_tokens is not None]
+        defaults = [each.default_max_new_tokens for each in found if each.default_max_new_tokens is not None]
+        return Capacity(
+            min(contexts, default=None),
+            sum(caches) if caches and len(caches) == len(found) else None,
+            min(defaults, default=None),
+            found[0].charges if found else "nothing",
+            any(each.calls_in_text for each in found),
+            any(each.counts_tokens for each in found),
+        )
+
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
+        """Tokens of the prompt, as one of the upstreams counts them.
+
+        Raises:
+            EngineError: none can be asked.
+        """
+        tried: list[Upstream] = []
+        while (upstream := self._pick(tried)) is not None:
+            try:
+                return await upstream.engine.count_tokens(messages, prompt, tools)
+            except EngineError as error:
+                self._failed(upstream, error, [])
+                tried.append(upstream)
+        raise EngineError("no upstream is healthy: try again later", status=503)
+
+    async def health(self) -> Health:
+        """Ok while one upstream can take requests."""
+        if any(map(self.is_available, self.upstreams)):
+            return Health(True)
+        return Health(False, "; ".join(f"{each.name}: {each.detail or 'too many failures'}" for each in self.upstreams))
+
+    def is_available(self, upstream: Upstream) -> bool:
+        """Whether a request may be sent there now."""
+        return upstream.available(self.clock(), self.failure_limit)
+
+    async def check(self) -> None:
+        """Ask every upstream how it is, and enter those that were not there."""
+        await asyncio.gather(*map(self._check, self.upstreams))
+
+    @property
+    def _first_there(self) -> Upstream:
+        return next((each for each in self.upstreams if each.entered), self.upstreams[0])
+
+    def _pick(self, tried: Sequence[Upstream]) -> Upstream | None:
+        """The least loaded one that may be asked; equally loaded ones take turns at generating."""
+        candidates = [each for each in self.upstreams if each not in tried and self.is_available(each)]
+        if not candidates:
+            return None
+        first = self._turn % len(candidates)
+        rotated = candidates[first:] + candidates[:first]
+        return min(rotated, key=lambda each: each.running)
+
+    def _begin(self, upstream: Upstream) -> None:
+        self._turn += 1
+        upstream.running += 1
+        upstream.trying = upstream.failures >= self.failure_limit
+
+    def _answers(self, upstream: Upstream) -> None:
+        """A first piece closes an open circuit, so that the trial's whole answer need not be waited for; one more
+        failure opens it again."""
+        if upstream.failures >= self.failure_limit:
+            upstream.failures, upstream.trying = self.failure_limit - 1, False
+
+    def _failed(self, upstream: Upstream, error: EngineError, blamed: list[Upstream]) -> None:
+        upstream.detail = str(error)
+        if upstream not in blamed and (error.status is None or error.status >= 500):
+            blamed.append(upstream)
+            upstream.failures += 1
+            if upstream.failures >= self.failure_limit:
+                upstream.open_until = self.clock() + self.pause
+
+    def _is_refusal(self, error: EngineError) -> bool:
+        return error.status is not None and 400 <= error.status < 500 and error.status not in _RETRY_ELSEWHERE
+
+    async def _enter(self, upstream: Upstream) -> None:
+        try:
+            await upstream.engine.__aenter__()
+        except ModelError:
+            raise
+        except EngineError as error:
+            upstream.detail = str(error)
+        else:
+            upstream.entered, upstream.healthy, upstream.detail = True, True, ""
+
+    async def _check_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.check_every)
+            await self.check()
+
+    async def _check(self, upstream: Upstream) -> None:
+        if not upstream.entered:
+            try:
+                await self._enter(upstream)
+            except ModelError as error:
+                upstream.detail = str(error)
+            return
+        health = await upstream.engine.health()
+        upstream.healthy, upstream.detail = health.ok, health.detail

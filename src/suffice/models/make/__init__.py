@@ -1,1 +1,0 @@
-"""How the bundled model is made: text, tokenizer, training, measurement: `python -m suffice.models.make`."""

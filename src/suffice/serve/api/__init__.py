@@ -1,0 +1,1 @@
+"""The API: what its routes read, and the responses that they write."""

@@ -1,0 +1,1 @@
+"""Who sent a request, and what they may ask for: API keys, permissions, tiers."""

@@ -1,0 +1,82 @@
+"""Who asks, and what they may: 401 for nobody we know where somebody is needed, 403 for somebody who may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from suffice.budget.types import Tier
+from suffice.serve.http.errors import Problem
+
+__all__ = ["ANONYMOUS", "Caller", "Limits", "check_known", "check_tier", "permitted_tiers"]
+
+_CHALLENGE = {"www-authenticate": "Bearer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a key may take. `None` sets no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody with a key, or somebody without."""
+
+    key_id: str = ""
+    """'' without a key, or with one that is not valid."""
+    name: str = ""
+    tiers: frozenset[str] = frozenset()
+    """The tiers that the key permits; empty: those that need no key."""
+    models: frozenset[str] = frozenset()
+    """The models that the key permits; empty: all."""
+    limits: Limits = Limits()
+    refused: str = ""
+    """Why the key that was shown does not count."""
+    unchecked: bool = False
+    """A key was shown to a server that has none to compare it with."""
+
+
+ANONYMOUS = Caller()
+
+
+def check_known(caller: Caller, *, required: bool) -> None:
+    """A key that was shown must be valid, and one must be shown where it is required.
+
+    Raises:
+        Problem: 401.
+    """
+    if caller.refused:
+        raise Problem(401, caller.refused, code="invalid_api_key", headers=_CHALLENGE)
+    if required and not caller.key_id:
+        message = "no key was sent: send Authorization: Bearer KEY (the operator makes keys with `suffice keys create`)"
+        raise Problem(401, message, code="missing_api_key", headers=_CHALLENGE)
+
+
+def permits(caller: Caller, tier: Tier) -> bool:
+    """Whether the caller may use a tier."""
+    return tier.name in caller.tiers if caller.tiers else not tier.needs_key
+
+
+def permitted_tiers(caller: Caller, tiers: Mapping[str, Tier]) -> list[Tier]:
+    """What the caller may use, the smallest cap first."""
+    return sorted((tier for tier in tiers.values() if permits(caller, tier)), key=lambda tier: tier.max_new_tokens)
+
+
+def check_tier(caller: Caller, tier: Tier) -> None:
+    """Whether the caller may use a tier.
+
+    Raises:
+        Problem: 401 without a key, 403 with one that does not permit it.
+    """
+    if permits(caller, tier):
+        return
+    if caller.refused:
+        message = f"{caller.refused}, and the tier {tier.name} needs one that permits it"
+        raise Problem(403, message, param="tier", code="invalid_api_key")
+    if caller.key_id or caller.unchecked:
+        raise Problem(403, f"this key does not permit the tier {tier.name}", param="tier", code="tier_not_permitted")
+    raise Problem(401, f"the tier {tier.name} needs a key that permits it", code="missing_api_key", headers=_CHALLENGE)

@@ -1,0 +1,154 @@
+"""Reading a request's JSON: limits of size and depth, and fields with types and ranges."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NoReturn
+
+import orjson
+
+from suffice.serve.http.errors import Problem
+
+__all__ = ["Fields", "parse_object", "read_body"]
+
+_LONG_NUMBER = re.compile(rb"\d{19}")  # orjson rounds whole numbers beyond 64 bits, and they must be seen as they are
+_MAX_DEPTH = 32  # response_format's JSON schemas are the deepest thing that clients send
+
+
+async def read_body(receive: Callable[[], Awaitable[Any]], limit: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        Problem: 413 when it is longer than `limit` bytes; 400 when the client went before its end.
+    """
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the connection closed before the request's end")
+        body = body + message.get("body", b"") if body else message.get("body", b"")
+        if len(body) > limit:
+            raise Problem(413, f"the body is longer than {limit} bytes", code="body_too_large")
+        if not message.get("more_body"):
+            return body
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body.
+
+    Raises:
+        Problem: it is no JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
+    """
+    try:
+        found = _read_slowly(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
+    except ValueError:
+        found = _read_slowly(body)
+    if not isinstance(found, dict):
+        raise Problem(400, f"the body must be a JSON object, not {type(found).__name__}", code="invalid_json")
+    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH and _depth_exceeds(found, _MAX_DEPTH):
+        raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json")
+    return found
+
+
+def _read_slowly(body: bytes) -> Any:
+    """What orjson does not read: UTF-16 and UTF-32, a byte order mark, long numbers; else what is wrong, in words.
+
+    Raises:
+        Problem: as `parse_object`.
+    """
+    try:
+        found = _DECODER.decode(body.decode(json.detect_encoding(body)))
+    except RecursionError:
+        raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json") from None
+    except ValueError as error:
+        raise Problem(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    if not _is_text(json.dumps(found, ensure_ascii=False)):
+        raise Problem(400, "the body holds half a character (a lone surrogate)", code="invalid_json")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _depth_exceeds(value: Any, levels: int) -> bool:
+    if isinstance(value, (dict, list)):
+        inside: Iterable[Any] = value.values() if isinstance(value, dict) else value
+        return levels == 0 or any(_depth_exceeds(each, levels - 1) for each in inside)
+    return False
+
+
+class Fields:
+    """A request's fields, taken out one by one; what is left is what nobody knew. `null` is the same as absent."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.left = {name: value for name, value in body.items() if value is not None}
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """A field of any type."""
+        return self.left.pop(name, default)
+
+    def text(self, name: str, default: str | None = None) -> str | None:
+        """A string."""
+        value = self.take(name, default)
+        if value is not None and not isinstance(value, str):
+            raise wrong(name, value, "a string")
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """true or false."""
+        value = self.take(name, default)
+        if not isinstance(value, bool):
+            raise wrong(name, value, "true or false")
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        """A whole number from `low` to `high`."""
+        value = _whole(self.take(name))
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high):
+            raise wrong(name, value, f"a whole number from {low} to {high}")
+        return value
+
+    def number(self, name: str, low: float, high: float, *, open_low: bool = False) -> float | None:
+        """A number from `low` (or just above it) to `high`."""
+        value = self.take(name)
+        if value is None:
+            return None
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+        if not fits or (open_low and value == low):
+            raise wrong(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")
+        return float(value)
+
+    def tokens(self, name: str) -> int | str | None:
+        """A number of tokens, or "auto"."""
+        value = _whole(self.take(name))
+        if value in (None, "auto"):
+            return value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise wrong(name, value, 'a whole number of tokens from 1, or "auto"')
+        return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of numbers: 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def wrong(name: str, value: Any, wanted: str) -> Problem:
+    """The refusal of one field."""
+    shown = json.dumps(value, ensure_ascii=False)
+    shown = shown if len(shown) <= 80 else shown[:79] + "…"
+    return Problem(400, f"{name} is {shown}: it must be {wanted}", param=name, code="invalid_value")

@@ -1,0 +1,55 @@
+"""Pieces of a response on their way to the client: those that come in one go leave in one write."""
+
+from __future__ import annotations
+
+import asyncio
+
+from suffice.serve.http.asgi import Send
+
+__all__ = ["StreamWriter"]
+
+_AHEAD = 1 << 16  # bytes that may wait for a slow reader before the answer waits with them
+
+
+class StreamWriter:
+    """The body of one streamed response, whose headers have been sent.
+
+    A write is a system call, and an upstream often delivers many pieces at once. So a piece is written when whoever
+    brings the pieces has to wait for the next one, not before: nothing is held back from a reader.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._writing: asyncio.Task[None] | None = None
+        self.ended = False
+        """The response is whole."""
+
+    async def put(self, data: bytes) -> None:
+        """Send a piece soon; waits only while the reader is far behind."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        if self._size > _AHEAD:
+            await asyncio.shield(self._writing)  # who stops waiting for a slow reader may still `close`
+
+    async def close(self, data: bytes) -> None:
+        """Send what is left and `data`, which ends the response."""
+        if self._writing is not None:
+            await self._writing
+        await self._send({"type": "http.response.body", "body": data})
+        self.ended = True
+
+    def abandon(self) -> None:
+        """Send nothing more: the client has gone, or the response has ended."""
+        if self._writing is not None:
+            self._writing.cancel()
+
+    async def _write(self) -> None:
+        while self._parts:
+            body = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,1 @@
+"""What the length model learns from the answers that were served."""

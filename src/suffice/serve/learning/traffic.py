@@ -1,0 +1,209 @@
+"""Teaches the length model what all replicas answer, and keeps that for the next start. Used by the ledger's thread.
+
+An answer is learned once. One's own is learned when its row is in the store, the others' when their rows are read
+there, and a state that is saved says up to which row it has learned: what comes after is read at the next start.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from suffice.budget import LengthModel
+from suffice.budget.length_model import LengthKey
+from suffice.budget.length_model.history import MEMORY
+from suffice.budget.length_model.state import FILE_NAME
+from suffice.errors import DataError
+from suffice.serve.learning.observations import Observation, records_of
+from suffice.serve.log.store import Store
+
+__all__ = ["TrafficLearner"]
+
+_LOOK = 1000  # rows read at once: some 80 ms
+_CATCH_UP = 20_000  # the newest rows: what older ones taught has faded, so whoever is further behind skips them
+_GAP_SECONDS = 60.0  # a number that is missing so long was never written
+_GAP = 1000  # numbers that may be missing at once; more were made by somebody who deleted rows
+_SAVE_EVERY = 300.0  # seconds
+_AT_ONCE = MEMORY  # answers of one kind that are learned in one go: what a histogram remembers
+_PER_SECOND = 100.0  # and from then on: what it remembers are then some seconds, where all would be the last moment
+
+
+class TrafficLearner:
+    """Learns from this replica's answers and from the others' rows.
+
+    Args:
+        model: who learns.
+        store: where all replicas write their rows.
+        replica: the name under which this one does.
+        path: where the model's state is kept; None keeps none.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        model: LengthModel,
+        store: Store,
+        replica: str,
+        path: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model, self._store, self._replica, self._path, self._clock = model, store, replica, path, clock
+        self._identity, self._newest = store.identity(), store.last_row()
+        self._row = 0
+        self._missing: dict[int, float] = {}
+        self._changed = False
+        self._behind = True
+        self._saved = clock()
+        self._complained = False
+        self._learned, self._room = clock(), _AT_ONCE
+        self.left_out = 0
+        """Answers of this replica that taught nothing, because so many of their kind came at once."""
+        self._go_on_after(model.card)
+        if path is not None:
+            self._restore(path)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there were more rows than one look reads."""
+        return self._behind
+
+    def learn(self, lessons: Sequence[Observation]) -> None:
+        """Answers of this replica, whose rows have just been written. Where one kind (of one client, route, system
+        prompt and model) comes by the hundred each second, some of it, evenly: `left_out` counts the others."""
+        now, before = self._clock(), self._learned
+        self._learned, self._room = now, min(_AT_ONCE, self._room + _PER_SECOND * (now - before))
+        kinds = Counter(each.asked.groups for each in lessons)
+        most = max(1, int(self._room))
+        taught = _thinned(lessons, kinds, most)
+        self._room -= min(most, max(kinds.values(), default=0))
+        self.left_out += len(lessons) - len(taught)
+        self._learn_all(taught)
+
+    def _learn_all(self, lessons: Iterable[Observation]) -> None:
+        for each in lessons:
+            self._model.learn(each.asked, each.tokens, cut=each.cut)
+            self._changed = True
+
+    def look(self) -> None:
+        """Learn from the rows that others have written since the last look, or from a bounded part of them.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        now = self._clock()
+        self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
+        if self._behind:
+            self._row = max(self._row, self._store.last_row() - _CATCH_UP)
+        numbers, others = self._store.rows_after(self._row, _LOOK, tuple(self._missing), self._replica)
+        for number in numbers:
+            if number > self._row:  # PostgreSQL numbers rows before they are there: those between may come later
+                if number - self._row <= _GAP:
+                    self._missing |= dict.fromkeys(range(self._row + 1, number), now)
+                self._row = number
+            self._missing.pop(number, None)
+        for row in others:
+            self._learn_all(self._lessons(row))
+        self._missing = dict(list(self._missing.items())[-_GAP:])
+        self._behind = len(numbers) >= _LOOK
+
+    def _lessons(self, row: Mapping[str, Any]) -> list[Observation]:
+        """What a row teaches; one of a replica without a length model, or of an earlier release, who asked alone."""
+        try:
+            if row["lessons"] is not None:
+                return [
+                    Observation(LengthKey.from_json(each["asked"]), each["tokens"], each["cut"])
+                    for each in row["lessons"]
+                ]
+            return [
+                Observation(self._model.look(each, predicted=False), each["output_tokens"], each["finish"] == "length")
+                for each in records_of(row)
+            ]
+        except (DataError, KeyError, TypeError):  # of a later release, perhaps
+            return []
+
+    def save_now_and_then(self) -> None:
+        """Save what is new, every five minutes."""
+        if self._clock() - self._saved >= _SAVE_EVERY:
+            self.save()
+
+    def close(self) -> None:
+        """Read what there is to read, and save.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        for _ in range(_CATCH_UP // _LOOK):
+            self.look()
+            if not self.behind:
+                break
+        self.save()
+
+    def save(self) -> None:
+        """Save what is new, once all rows that there are have been read: then it is known up to which one.
+
+        A file that cannot be written is one warning, and the service goes on.
+        """
+        if self._path is None or not self._changed or self._behind:
+            return
+        self._saved = self._clock()
+        learned = {"database": self._identity, "row": self._row, "missing": sorted(self._missing)}
+        self._model.card = {**self._model.card, "traffic": learned}
+        try:
+            self._model.save(self._path)
+        except DataError as error:
+            if not self._complained:
+                print(f"warning: {error}; what traffic teaches is not kept", file=sys.stderr)
+            self._complained = True
+        else:
+            self._changed = self._complained = False
+
+    def _restore(self, path: Path) -> None:
+        """Go on from the file, where there is one; a damaged one is said, and forgotten."""
+        if not (path / FILE_NAME if path.is_dir() else path).exists():
+            return
+        try:
+            kept = LengthModel.load(path)
+        except DataError as error:
+            print(f"warning: {error}; the length model starts without it", file=sys.stderr)
+            return
+        self._model.go_on_from(kept)
+        self._row = 0
+        self._go_on_after(kept.card)
+
+    def _go_on_after(self, card: Mapping[str, Any]) -> None:
+        """Begin behind the rows that a model has learned already, from this database."""
+        learned = _position(said := card.get("traffic"))
+        if said is not None and learned is None:
+            print(
+                f"warning: the length state learned up to {said!r:.100}, which is no place in any database: the "
+                f"newest {_CATCH_UP} requests are learned as if they were new",
+                file=sys.stderr,
+            )
+        if learned is not None and learned[0] == self._identity:
+            self._row = min(learned[1], self._newest)  # fewer rows: somebody has deleted some
+            self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
+
+
+def _thinned(lessons: Iterable[Observation], kinds: Mapping[tuple[bytes, ...], int], most: int) -> list[Observation]:
+    """At most so many of each kind, spread evenly over those that there are; `kinds` counts them."""
+    seen: Counter[tuple[bytes, ...]] = Counter()
+    kept = []
+    for each in lessons:
+        kind = each.asked.groups
+        at, there = seen[kind], kinds[kind]
+        seen[kind] += 1
+        if there <= most or at * most // there < (at + 1) * most // there:
+            kept.append(each)
+    return kept
+
+
+def _position(said: Any) -> tuple[float, int, list[int]] | None:
+    """Database, row, and missing rows that a state has learned up to; None where it does not say."""
+    try:
+        return float(said["database"]), int(said["row"]), [int(row) for row in said["missing"]]
+    except (KeyError, TypeError, ValueError, OverflowError):  # int(inf) is the last
+        return None

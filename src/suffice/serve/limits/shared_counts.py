@@ -1,0 +1,116 @@
+"""Counts that replicas share, in PostgreSQL or Redis, and what happens while that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from limits.aio.storage import Storage
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+
+from suffice.errors import SufficeError, UsageError, first_line
+from suffice.serve.config import without_password
+
+__all__ = ["SharedCounts", "StorageAwayError"]
+
+_PATIENCE = 1.0  # seconds that a request waits for the storage
+_PAUSE = 5.0  # seconds until a storage that was away is asked again
+
+
+class StorageAwayError(SufficeError):
+    """The storage did not answer in time."""
+
+
+class SharedCounts:
+    """Fixed windows in a storage of the package limits. That it is away is said once, and that it is back.
+
+    Args:
+        storage: `database`, or a redis:// URL.
+        database: URL of the database.
+
+    Raises:
+        UsageError: the storage cannot be used.
+    """
+
+    def __init__(self, storage: str, database: str) -> None:
+        self._storage = _open_database(database) if storage == "database" else _open(storage)
+        theirs = self._storage.base_exceptions
+        self._failures: tuple[type[Exception], ...] = (
+            *(theirs if isinstance(theirs, tuple) else (theirs,)),
+            OSError,
+        )  # a TimeoutError is one
+        self._away_until = 0.0
+
+    @property
+    def there(self) -> bool:
+        """Whether it is worth asking."""
+        return not self._away_until or time.monotonic() >= self._away_until
+
+    async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        """The count of a window after `amount`, and when it ends; a new one begins where there is none.
+
+        Raises:
+            StorageAwayError: it did not answer within a second.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                count = await self._storage.incr(key, seconds, amount=amount)
+                ends = await self._storage.get_expiry(key)
+        except self._failures as error:
+            if not self._away_until:
+                why = first_line(error)
+                print(f"warning: the storage of limits is away ({why}); this replica counts alone", file=sys.stderr)
+            self._away_until = time.monotonic() + _PAUSE
+            raise StorageAwayError(first_line(error)) from None
+        if self._away_until:
+            print("notice: the storage of limits is back", file=sys.stderr)
+        self._away_until = 0.0
+        return count, ends
+
+    async def check(self) -> None:
+        """Ask whether it is there.
+
+        Raises:
+            UsageError: it is not.
+        """
+        why = "nothing answers there"
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if await self._storage.check():
+                    return
+        except self._failures as error:
+            why = first_line(error)
+        raise UsageError(f"the storage of limits cannot be reached: {why}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if (close := getattr(self._storage, "close", None)) is not None:
+            await close()
+
+
+def _open_database(database: str) -> Storage:
+    if not database.startswith("postgresql"):
+        raise UsageError(f"quota_storage = database needs PostgreSQL, and the database is {database.partition(':')[0]}")
+    try:
+        import suffice.serve.limits.postgres_counts  # noqa: F401  # which makes the scheme known
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"limits in the database need the package {error.name}: pip install 'suffice[postgresql]'"
+        ) from None
+    return _open(f"postgresql:{database.partition(':')[2]}")
+
+
+def _open(uri: str) -> Storage:
+    # redis-py: what limits' default client of newer versions needs is not what limits gives it
+    options = {"implementation": "redispy"} if uri.startswith("redis") else {}
+    try:
+        found = storage_from_string(f"async+{uri}", **options)
+    except (ConfigurationError, ImportError, ValueError):
+        shown = without_password(uri)
+        raise UsageError(
+            f"quota_storage {shown!r} cannot be used: it must be memory, database, or a redis:// URL (extra redis)"
+        ) from None
+    assert isinstance(found, Storage)
+    return found

@@ -1,0 +1,312 @@
+"""What outlives the process: keys, and one row per request, in SQLite or PostgreSQL. Blocking; called from threads."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from suffice.errors import UsageError
+from suffice.json_codec import dump, load
+from suffice.serve.log.tables import MIGRATIONS, key_rows, migration_rows, prompt_rows, request_rows
+
+__all__ = ["LESSON_COLUMNS", "REJECTED_ROW", "Store", "StoreError", "cannot_be_opened", "sqlite_file"]
+
+_SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
+_LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
+
+LESSON_COLUMNS = ("row", "replica", "lessons", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
+"""What the length model learns from."""
+
+StoreError = SQLAlchemyError
+"""What a database that is away raises; the same call may succeed later."""
+REJECTED_ROW = (DataError, IntegrityError)
+"""What a database raises that will never take this row: one too long for a column, for instance."""
+
+_POSTGRESQL = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
+"""Of libpq, in seconds and milliseconds: a server that went without a word is noticed. A URL can say otherwise."""
+
+
+class Store:
+    """A database, with its schema brought up to date.
+
+    Args:
+        url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
+        must_exist: whether a SQLite file that is not there is an error; else it is made.
+        migrate: bring the schema up to date; without, `pending` says what that would do.
+
+    Raises:
+        UsageError: the URL cannot be used, or the database cannot be opened.
+    """
+
+    def __init__(self, url: str, *, must_exist: bool = False, migrate: bool = True) -> None:
+        parsed = _parsed(url)
+        if must_exist and (file := sqlite_file(url)) is not None and not file.is_file():
+            raise UsageError(f"there is no database at {parsed.database}: `suffice serve --check` shows the server's")
+        try:
+            if (file := sqlite_file(url)) is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            if parsed.drivername == "postgresql+psycopg":
+                parsed = parsed.set(query={**_POSTGRESQL, **parsed.query})
+            self._engine = sa.create_engine(
+                parsed, pool_pre_ping=True, json_serializer=lambda value: dump(value).decode(), json_deserializer=load
+            )
+            names = [column.name for column in request_rows.columns if column.name != "row"]
+            self._insert = sa.insert(request_rows).compile(dialect=self._engine.dialect, column_keys=names)
+            if parsed.drivername.startswith("sqlite"):
+                sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            if migrate:
+                self._migrate()
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
+            ) from None
+        except (ArgumentError, NoSuchModuleError):
+            raise UsageError(_NO_URL) from None
+        except (SQLAlchemyError, OSError) as error:
+            raise cannot_be_opened(error) from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def keys(self) -> list[Mapping[str, Any]]:
+        """All keys, the oldest first, without their text, which is nowhere."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created)).mappings()
+            return [dict(row) for row in found]
+
+    def add_key(self, row: Mapping[str, Any]) -> None:
+        """A new key.
+
+        Raises:
+            UsageError: there is one of that name.
+        """
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(key_rows).values(**row))
+        except sa.exc.IntegrityError:
+            raise UsageError(f"there is a key named {row['name']!r} already: choose another name") from None
+
+    def change_key(self, name: str, **values: Any) -> None:
+        """Change columns of the key of that name (or id).
+
+        Raises:
+            UsageError: there is none.
+        """
+        named = (key_rows.c.name == name) | (key_rows.c.id == name)
+        with self._engine.begin() as connection:
+            if not connection.execute(sa.update(key_rows).where(named).values(**values)).rowcount:
+                raise UsageError(f"no key named {name!r}: `suffice keys list` shows them")
+
+    def add_requests(self, rows: Sequence[Mapping[str, Any]], *, again: bool = False) -> None:
+        """Write rows, all or none.
+
+        Args:
+            rows: at least one.
+            again: the same call has failed before, which may have been after the database wrote them all.
+
+        Raises:
+            REJECTED_ROW: the database will not take one of them.
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            if not (again and self._has(connection, rows[0])):
+                connection.exec_driver_sql(str(self._insert), [self._bound(row) for row in rows])
+
+    def _bound(self, row: Mapping[str, Any]) -> Any:
+        """A row as the driver takes it. SQLAlchemy's own way through its types takes as long as the database."""
+        lessons = row["lessons"]
+        values = {**row, "lessons": None if lessons is None else dump(lessons).decode()}
+        names = self._insert.positiontup
+        return values if names is None else tuple([values[name] for name in names])
+
+    @staticmethod
+    def _has(connection: sa.Connection, row: Mapping[str, Any]) -> bool:
+        """Ids may come again, but not at the same time."""
+        same = (request_rows.c.time == row["time"]) & (request_rows.c.request_id == row["request_id"])
+        return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
+
+    def add_prompts(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write texts, all or none.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(prompt_rows), list(rows))
+
+    def prompts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
+        """The texts since a time (seconds since 1970), the oldest first, one by one: the columns of `prompts`."""
+        query = sa.select(prompt_rows).where(prompt_rows.c.time >= since).order_by(prompt_rows.c.row)
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.execution_options(yield_per=100)).mappings():
+                yield dict(row)
+
+    def forget_prompts(self, before: float) -> int:
+        """Delete the texts from before a time (seconds since 1970); how many there were.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        with self._engine.begin() as connection:
+            return connection.execute(sa.delete(prompt_rows).where(prompt_rows.c.time < before)).rowcount
+
+    def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
+        """Some columns of every request since a time, row by row."""
+        query = sa.select(*(request_rows.c[name] for name in columns)).where(request_rows.c.time >= since)
+        with self._engine.connect() as connection:
+            yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
+
+    def sums(self, by: str, first_day: str, key_name: str | None, patience: float) -> list[Mapping[str, Any]]:
+        """Counts of requests and tokens, grouped by a column, in order of its values.
+
+        Args:
+            by: `day`, `tier` or `model`.
+            first_day: such as 2027-01-31.
+            key_name: whose requests; None for those without a key.
+            patience: seconds after which PostgreSQL gives up.
+
+        Raises:
+            StoreError: the database is away, or takes longer.
+        """
+        rows = request_rows.c
+        looped = sa.or_(rows.finish == "repetition", rows.finish_detail == "repetition")
+        counted = {
+            "errors": rows.finish == "error",
+            "cancelled": rows.finish == "cancelled",
+            "truncated": sa.and_(rows.finish == "length", sa.not_(looped)),
+            "runaways": sa.and_(rows.finish.not_in(["error", "cancelled"]), looped),
+        }
+        group = sa.func.coalesce(sa.func.nullif(rows[by], ""), "-")
+        query = (
+            sa.select(
+                group.label("name"),
+                sa.func.count().label("requests"),
+                *(sa.func.sum(sa.case((what, 1), else_=0)).label(name) for name, what in counted.items()),
+                *(sa.func.sum(rows[name]).label(name) for name in ("prompt_tokens", "answer_tokens")),
+            )
+            .where(rows.day >= first_day, rows.key_name.is_(None) if key_name is None else rows.key_name == key_name)
+            .group_by(sa.text("name"))
+        )
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text(f"SET LOCAL statement_timeout = {round(1000 * patience)}"))
+            found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
+        return sorted(found, key=itemgetter("name"))  # databases have alphabets of their own
+
+    def identity(self) -> float:
+        """Tells this database from another: when its first table was made."""
+        with self._engine.connect() as connection:
+            return float(connection.scalar(sa.select(sa.func.min(migration_rows.c.applied))) or 0.0)
+
+    def last_row(self) -> int:
+        """Number of the newest request; 0 without any."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(request_rows.c.row))) or 0)
+
+    def rows_after(
+        self, row: int, most: int, missed: Collection[int] = (), own: str | None = None
+    ) -> tuple[Sequence[int], Sequence[Mapping[str, Any]]]:
+        """Numbers of the first requests above `row`, in order, behind those of `missed` that are there by now; and what
+        others than the replica `own` wrote under these numbers."""
+        number = request_rows.c.row
+        there, theirs = sa.select(number).order_by(number), request_rows.c.replica.is_distinct_from(own)
+        lessons = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).where(theirs).order_by(number)
+        with self._engine.connect() as connection:
+            late = connection.scalars(there.where(number.in_(missed))).all() if missed else []
+            fresh = connection.scalars(there.where(number > row).limit(most)).all()
+            rows = list(connection.execute(lessons.where(number.in_(late))).mappings()) if late else []
+            if fresh:  # between two numbers, because thousands of them are too many for a statement
+                rows += connection.execute(lessons.where(number.between(fresh[0], fresh[-1]))).mappings()
+            known = {*late, *fresh}
+            return [*late, *fresh], [dict(each) for each in rows if each["row"] in known]
+
+    def newest_rows(self, most: int) -> Sequence[Mapping[str, Any]]:
+        """The last requests, the oldest of them first."""
+        query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row.desc())
+        with self._engine.connect() as connection:
+            return [dict(each) for each in connection.execute(query.limit(most)).mappings()][::-1]
+
+    def pending(self) -> list[str]:
+        """Names of the migrations that a start would apply."""
+        with self._engine.connect() as connection:
+            there = sa.inspect(connection).has_table(migration_rows.name)
+            applied = set(connection.scalars(sa.select(migration_rows.c.name))) if there else set()
+        return [each.__name__ for each in MIGRATIONS if each.__name__ not in applied]
+
+    def _migrate(self) -> None:
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":  # replicas that start together take turns
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            elif connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            migration_rows.create(connection, checkfirst=True)
+            applied = set(connection.scalars(sa.select(migration_rows.c.name)))
+            for migration in MIGRATIONS:
+                if migration.__name__ not in applied:
+                    migration(connection)
+                    values = {"name": migration.__name__, "applied": time.time()}
+                    connection.execute(sa.insert(migration_rows).values(**values))
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums as whole numbers, which in PostgreSQL they are not."""
+    return {name: value if name == "name" else int(value) for name, value in row.items()}
+
+
+_NO_URL = "the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME"
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the second: a port that is no number
+        raise UsageError(_NO_URL) from None
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for other databases, and for one in memory.
+
+    Raises:
+        UsageError: it is no URL.
+    """
+    parsed = _parsed(url)
+    if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
+        return None
+    name = str(parsed.database)
+    if not name.startswith("file:"):
+        return Path(name).expanduser()
+    uri = urlsplit(name)
+    in_memory = parsed.query.get("mode") == "memory" or uri.path in ("", ":memory:")
+    return None if in_memory else Path(unquote(uri.path))
+
+
+def cannot_be_opened(error: Exception) -> UsageError:
+    """What is wrong with the database, in a line."""
+    first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+    return UsageError(f"the database cannot be opened: {first}")
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    """Readers and the writer do not block each other, and a commit survives the process (not a power failure)."""
+    connection.execute(f"PRAGMA busy_timeout={_SQLITE_PATIENCE * 1000:.0f}")
+    given_up = time.monotonic() + _SQLITE_PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:  # two that switch a new file at once: SQLite does not wait for this lock
+            if time.monotonic() > given_up:
+                raise
+            time.sleep(0.05)
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,0 +1,147 @@
+"""What a caller used lately: the store's rows, added up by the database and kept for whoever looks again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+from suffice.serve.http.errors import Problem
+from suffice.serve.log.store import Store, StoreError
+
+__all__ = ["GROUPS", "MAX_DAYS", "RecentUsage", "read_query"]
+
+GROUPS = ("day", "tier", "model")
+"""What the rows can be grouped by: columns of the store."""
+MAX_DAYS = 366
+_DEFAULT_DAYS = 30
+_FRESH = 5.0  # seconds that an answer is good for, also that there is none
+_REMEMBERED = 256
+_AT_ONCE = 4  # questions that the database works on; the rows of new requests are written over the same connections
+_IN_LINE = 8  # questions of one caller
+_PATIENCE = 10.0  # seconds
+
+Sums = Sequence[Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One caller's questions, which are answered one after another."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
+class RecentUsage:
+    """Sums of a caller's own rows.
+
+    Args:
+        store: where the rows are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[tuple[str, int, str], tuple[float, Sums | Problem]] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def of(self, key_name: str, by: str, days: int) -> Sums:
+        """The groups in order of their names; the database is asked the same at most once in five seconds.
+
+        Args:
+            key_name: whose; '' for those who have no key.
+            by: one of `GROUPS`.
+            days: how many, today (UTC) included.
+
+        Raises:
+            Problem: 503, while the database is away or too slow; 429, while too many questions of this caller wait.
+        """
+        lane = self._lanes.setdefault(key_name, _Lane())
+        if lane.waiting >= _IN_LINE:
+            message = f"{lane.waiting} questions of yours about usage wait for an answer: ask again after that"
+            raise Problem(429, message, code="too_many_questions", headers={"retry-after": "5"})
+        lane.waiting += 1
+        try:
+            async with lane.lock:
+                found = await self._find((by, days, key_name))
+        finally:
+            lane.waiting -= 1
+            if not lane.waiting:
+                del self._lanes[key_name]
+        if isinstance(found, Problem):
+            raise found
+        return found
+
+    async def _find(self, asked: tuple[str, int, str]) -> Sums | Problem:
+        until, found = self._known.get(asked, (0.0, ()))
+        if time.monotonic() < until:
+            return found
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await self._ask(*asked)
+        except (StoreError, TimeoutError):
+            found = Problem(503, "the database is away or too slow: try again later", code="database_away")
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[asked] = time.monotonic() + _FRESH, found
+        return found
+
+    async def _ask(self, by: str, days: int, key_name: str) -> Sums:
+        await self._turns.acquire()
+        first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86400))
+        asking = _in_thread(partial(self._store.sums, by, first, key_name or None, _PATIENCE))
+        asking.add_done_callback(self._answered)
+        return await asyncio.shield(asking)
+
+    def _answered(self, asking: asyncio.Future[Sums]) -> None:
+        """A turn ends with the database's work, which may go on when nobody waits for it any more."""
+        self._turns.release()
+        asking.exception()  # seen, also where nobody waits
+
+
+def _in_thread(work: Callable[[], Sums]) -> asyncio.Future[Sums]:
+    """Do it in a thread that the end of the process does not wait for, as it would for those of `asyncio.to_thread`."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Sums] = loop.create_future()
+
+    def run() -> None:
+        try:
+            tell = partial(done.set_result, work())
+        except Exception as error:
+            tell = partial(done.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell)
+
+    threading.Thread(target=run, name="usage", daemon=True).start()
+    return done
+
+
+def read_query(query: bytes) -> tuple[str, int]:
+    """What to group by and how many days, from the query of a URL.
+
+    Raises:
+        Problem: 400 for a value that is neither, or that comes twice.
+    """
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    by = _one(given, "by", "day")
+    if by not in GROUPS:
+        raise Problem(400, f"by is {by!r}: it must be one of {', '.join(GROUPS)}", param="by", code="invalid_value")
+    days = _one(given, "days", str(_DEFAULT_DAYS))
+    if not re.fullmatch(r"[0-9]{1,3}(\.0)?", days) or not 1 <= float(days) <= MAX_DAYS:
+        message = f"days is {days!r}: it must be a whole number from 1 to {MAX_DAYS}"
+        raise Problem(400, message, param="days", code="invalid_value")
+    return by, int(float(days))
+
+
+def _one(given: Mapping[str, Sequence[str]], name: str, default: str) -> str:
+    values = given.get(name, [default])
+    if len(values) > 1:
+        raise Problem(400, f"{name} comes {len(values)} times: give it once", param=name, code="invalid_value")
+    return values[0]

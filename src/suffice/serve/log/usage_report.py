@@ -1,0 +1,104 @@
+"""What was used, added up from the store's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from suffice.serve.log.store import Store
+
+__all__ = ["COLUMNS", "By", "Total", "totals"]
+
+By = Literal["key", "tier", "model", "day"]
+_COLUMNS: dict[By, str] = {"key": "key_name", "tier": "tier", "model": "model", "day": "day"}
+COLUMNS = (
+    "requests",
+    "errors",
+    "cancelled",
+    "prompt_tokens",
+    "answer_tokens",
+    "truncated_percent",
+    "runaway_percent",
+    "median_answer_tokens",
+    "p95_answer_tokens",
+    "median_seconds",
+    "p95_seconds",
+)
+
+
+@dataclass(slots=True)
+class Total:
+    """The sums of one group."""
+
+    name: str
+    requests: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    """Clients that went away."""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    truncated: int = 0
+    """Answers that a cap ended."""
+    runaways: int = 0
+    """Answers that were ended because they looped."""
+    lengths: list[int] = field(default_factory=list, repr=False)
+    seconds: list[float] = field(default_factory=list, repr=False)
+
+    @property
+    def answers(self) -> int:
+        """Requests that got an answer to its end."""
+        return len(self.lengths)
+
+    def add(self, finish: str, detail: str, prompt: int, answer: int, seconds: float) -> None:
+        """One more request."""
+        self.requests += 1
+        self.prompt_tokens += prompt
+        self.answer_tokens += answer
+        if finish in ("error", "cancelled"):
+            self.errors += finish == "error"
+            self.cancelled += finish == "cancelled"
+            return
+        looped = "repetition" in (finish, detail)
+        self.runaways += looped
+        self.truncated += finish == "length" and not looped
+        self.lengths.append(answer)
+        self.seconds.append(seconds)
+
+    def row(self) -> dict[str, Any]:
+        """The values of `COLUMNS`; rates are per cent of answers, percentiles are over answers."""
+        share = 100 / self.answers if self.answers else 0.0
+        return {
+            "requests": self.requests,
+            "errors": self.errors,
+            "cancelled": self.cancelled,
+            "prompt_tokens": self.prompt_tokens,
+            "answer_tokens": self.answer_tokens,
+            "truncated_percent": round(self.truncated * share, 2),
+            "runaway_percent": round(self.runaways * share, 2),
+            "median_answer_tokens": _nearest_rank(self.lengths, 0.5),
+            "p95_answer_tokens": _nearest_rank(self.lengths, 0.95),
+            "median_seconds": round(_nearest_rank(self.seconds, 0.5), 3),
+            "p95_seconds": round(_nearest_rank(self.seconds, 0.95), 3),
+        }
+
+
+def totals(store: Store, by: By, since: float = 0.0) -> Iterator[Total]:
+    """The groups in order of their names.
+
+    Args:
+        store: where the rows are.
+        by: what makes a group.
+        since: seconds since 1970.
+    """
+    groups: dict[str, Total] = {}
+    columns = (_COLUMNS[by], "finish", "finish_detail", "prompt_tokens", "answer_tokens", "seconds")
+    for name, *rest in store.requests(since, columns):
+        group = groups.setdefault(name or "-", Total(name or "-"))
+        group.add(*rest)
+    yield from (groups[name] for name in sorted(groups))
+
+
+def _nearest_rank(values: list[Any], p: float) -> Any:
+    ordered = sorted(values)
+    return ordered[max(0, -int(-len(ordered) * p // 1) - 1)] if ordered else 0

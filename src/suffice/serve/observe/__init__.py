@@ -1,0 +1,1 @@
+"""What operators see: metrics, spans, the access log."""

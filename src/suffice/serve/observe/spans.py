@@ -1,0 +1,237 @@
+"""One OpenTelemetry span per request that generates, in the words of the GenAI conventions. Never text.
+
+The names are those of the OpenTelemetry project (semantic-conventions-genai, docs/gen-ai/client-inference.md, and HTTP
+server spans); what it has no word for is `suffice.*`. Nothing of OpenTelemetry is imported until spans are wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from suffice.errors import UsageError
+from suffice.serve.config import ServeSettings
+from suffice.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.trace import Span
+
+    from suffice.serve.request_state import RequestState
+
+__all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]*)?")  # W3C Trace Context, 3.2
+_PRINTABLE = re.compile(rb"[ -~]{1,512}")
+_FLUSH_SECONDS = 5.0  # that the end of the server waits for a collector
+
+
+def trace_context(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The W3C trace context among the headers of a request: `traceparent`, and with it `tracestate`."""
+    found = {name: value for name, value in headers if name in (b"traceparent", b"tracestate")}
+    if not found or not _TRACEPARENT.fullmatch(found.get(b"traceparent", b"")):
+        return {}
+    return {name.decode(): value.decode() for name, value in found.items() if _PRINTABLE.fullmatch(value)}
+
+
+def spans_endpoint(settings: ServeSettings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where spans go, as the settings or OpenTelemetry's own variables say; None where nobody wants any."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    if settings.otlp_endpoint:
+        return f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+    traces, base = (environment.get(name) for name in _ENDPOINTS)
+    return traces or (f"{base.rstrip('/')}/v1/traces" if base else None)
+
+
+def open_spans(settings: ServeSettings) -> Spans | None:
+    """Spans to the collector that is configured, if one is.
+
+    The rest is for OpenTelemetry's own variables to say: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and so on.
+
+    Raises:
+        UsageError: the packages are not installed, and the settings name a collector.
+    """
+    endpoint = spans_endpoint(settings)
+    if endpoint is None:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ModuleNotFoundError as error:
+        message = f"spans for {endpoint} need the package {error.name}: pip install 'suffice[otel]'"
+        if settings.otlp_endpoint:
+            raise UsageError(message) from None
+        print(f"warning: {message}; going on without spans", file=sys.stderr)  # the variable may be meant for others
+        return None
+    return Spans(OTLPSpanExporter(endpoint), endpoint)
+
+
+class Spans:
+    """Begins and ends the span of each request; they leave in batches, from a thread of their own.
+
+    Args:
+        exporter: who sends them.
+        where: its address, for messages.
+    """
+
+    def __init__(self, exporter: SpanExporter, where: str = "") -> None:
+        import logging
+
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its tracebacks: `_Delivery` says it in a line
+        name = os.environ.get("OTEL_SERVICE_NAME", "suffice")
+        resource = Resource.create({"service.name": name, "service.version": __version__})
+        self._delivery = _Delivery(exporter, where)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(self._delivery))  # type: ignore[arg-type]
+        self._tracer = self._provider.get_tracer("suffice.serve", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+        self._ended = 0
+
+    def begin(self, ticket: RequestState, trace_context: dict[str, str]) -> None:
+        """Begin the ticket's span, a child of its caller's, and make the trace context that of the span."""
+        from opentelemetry.trace import SpanKind, set_span_in_context
+
+        parent = self._propagator.extract(trace_context)
+        began = time.time_ns() - round(ticket.exchange.seconds * 1e9)
+        ticket.span = self._tracer.start_span(_operation(ticket.route), parent, SpanKind.SERVER, start_time=began)
+        trace_context.clear()
+        self._propagator.inject(trace_context, set_span_in_context(ticket.span))
+
+    def end(self, span: Span, ticket: RequestState, row: Mapping[str, Any]) -> None:
+        """End a span.
+
+        Args:
+            span: that of the ticket.
+            ticket: the request.
+            row: what is written down of it.
+        """
+        from opentelemetry.trace import Status, StatusCode
+
+        if span.is_recording():
+            self._ended += 1
+            if row["model"]:
+                span.update_name(f"{_operation(ticket.route)} {row['model']}")
+            said = _of_request(ticket) | _of_answer(ticket, row) | _of_budget(ticket, row)
+            span.set_attributes({name: value for name, value in said.items() if value is not None})
+            if (
+                ticket.problem is not None and ticket.problem.status >= 500
+            ):  # what the caller did wrong is no error here
+                span.set_attribute("error.type", row["error"])
+                span.set_status(Status(StatusCode.ERROR, row["error"]))
+        span.end()
+
+    def close(self) -> None:
+        """Send what is left, for a few seconds at most. Blocks."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_FLUSH_SECONDS)
+        if lost := self._ended - self._delivery.sent:
+            print(f"warning: {lost} of {self._ended} spans did not arrive at {self._delivery.where}", file=sys.stderr)
+
+
+class _Delivery:
+    """An exporter that says once when its collector is away, and once when it is back."""
+
+    def __init__(self, exporter: SpanExporter, where: str) -> None:
+        self._exporter, self.where = exporter, where
+        self._away = False
+        self.sent = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Sends a batch; called from the batching thread."""
+        result = self._exporter.export(spans)
+        arrived = result.name == "SUCCESS"
+        self.sent += len(spans) if arrived else 0
+        if arrived and self._away:
+            print("notice: spans are sent again", file=sys.stderr)
+        elif not arrived and not self._away:
+            print(f"warning: spans cannot be sent to {self.where}; requests go on without them", file=sys.stderr)
+        self._away = not arrived
+        return result
+
+    def shutdown(self) -> None:
+        """Ends the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """What the exporter holds back."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _operation(route: str) -> str:
+    return "text_completion" if route == "/v1/completions" else "chat"
+
+
+def _of_request(ticket: RequestState) -> dict[str, Any]:
+    request, extra = ticket.wanted.request, ticket.wanted.request.extra
+    penalties = {
+        f"gen_ai.request.{name}": float(extra[name])
+        for name in ("frequency_penalty", "presence_penalty")
+        if isinstance(extra.get(name), (int, float))
+    }
+    return {
+        "http.request.method": "POST",
+        "http.route": ticket.route,
+        "gen_ai.operation.name": _operation(ticket.route),
+        "gen_ai.provider.name": "suffice",
+        "gen_ai.request.choice.count": ticket.wanted.n if ticket.wanted.n > 1 else None,
+        "gen_ai.request.stream": ticket.wanted.stream,
+        "gen_ai.request.max_tokens": request.max_new_tokens if request.max_new_tokens != "auto" else None,
+        "gen_ai.request.temperature": request.sampling.temperature,
+        "gen_ai.request.top_p": request.sampling.top_p,
+        "gen_ai.request.top_k": request.sampling.top_k,
+        "gen_ai.request.seed": request.sampling.seed,
+        **penalties,
+        "suffice.request_id": ticket.exchange.request_id,
+        "suffice.key_id": ticket.caller.key_id or None,
+    }
+
+
+def _of_answer(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
+    reply, generated = ticket.reply, ticket.generated
+    first = row["first_token_seconds"]
+    reasons = [each.finish_reason for each in reply.answers] if reply and reply.finish else None
+    return {
+        "http.response.status_code": row["status"],
+        "gen_ai.request.model": row["model"],
+        "gen_ai.response.model": row["model"] if generated else None,
+        "gen_ai.response.id": reply.id if reply and generated else None,
+        "gen_ai.response.finish_reasons": reasons,
+        "gen_ai.response.time_to_first_chunk": first if ticket.wanted.stream else None,
+        "gen_ai.usage.input_tokens": row["prompt_tokens"] if generated else None,
+        "gen_ai.usage.output_tokens": row["answer_tokens"] if generated else None,
+        "gen_ai.usage.reasoning.output_tokens": row["thinking_tokens"] or None,
+        "suffice.time_to_first_token_seconds": first,
+        "suffice.queue_seconds": row["queue_seconds"],
+        "suffice.finish": row["finish"],
+        "suffice.finish_detail": row["finish_detail"] or None,
+        "suffice.error": row["error"],
+        "suffice.upstream": row["upstream"],
+        "suffice.attempts": ticket.attempts or None,
+    }
+
+
+def _of_budget(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
+    budget = ticket.reply.budget if ticket.reply else None
+    quantiles = {f"suffice.quantiles.{name}": row[name] for name in ("p50", "p90", "p95", "p99")}
+    return {
+        "suffice.tier": row["tier"],
+        "suffice.max_new_tokens": row["max_new_tokens"],
+        "suffice.clamped_from": budget.clamped_from if budget else None,
+        "suffice.expected_tokens": budget.expected_tokens if budget else None,
+        "suffice.limited_by": row["limited_by"],
+        **quantiles,
+    }

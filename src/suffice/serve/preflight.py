@@ -1,0 +1,183 @@
+"""`suffice serve --check`: every setting and where it comes from, and whether what the settings name is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+from suffice.checkpoints.hub import fetch_config, find_on_hub
+from suffice.checkpoints.load_model import check_device_and_dtype
+from suffice.checkpoints.model_source import resolve_model
+from suffice.errors import EngineError, ModelError, SufficeError, UsageError
+from suffice.serve.app import engines_of
+from suffice.serve.auth.api_keys import KeyRing
+from suffice.serve.auth.tiers import load_budgeter
+from suffice.serve.config import ServeSettings, check_exposure, without_password
+from suffice.serve.limits.shared_counts import SharedCounts
+from suffice.serve.log.store import Store, StoreError, cannot_be_opened, sqlite_file
+from suffice.serve.observe.spans import spans_endpoint
+from suffice.serve.server import listening_socket
+
+__all__ = ["show_check"]
+
+
+def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
+    """Print the settings as TOML, and then a line for each thing that was tried, as a comment.
+
+    Returns:
+        0 when nothing speaks against a server with these settings, 1 when it would not start or not answer.
+    """
+    for name, text in _lines(settings).items():
+        print(f"{text:<60} # {origins.get(name, 'default')}")
+    print()
+    outcomes = [(trial, *_outcome(trial)) for trial in _trials(settings)]
+    others_answer = any(trial.one_suffices and word == "ok" for trial, word, _ in outcomes)
+    wrong = False
+    for trial, outcome, said in outcomes:
+        word = outcome
+        if outcome == "away":
+            word = "warning" if trial.one_suffices and others_answer else "error"
+        wrong = wrong or word == "error"
+        print(f"# {word:<7} {trial.name}: {said}")
+    return 1 if wrong else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    name: str
+    attempt: Callable[[], str | Awaitable[str]]
+    """Says what it found, or raises."""
+    one_suffices: bool = False
+    """A server starts while any of these answers."""
+
+
+class _UntriedError(SufficeError):
+    """It is not known whether this would do."""
+
+
+def _outcome(trial: _Trial) -> tuple[str, str]:
+    """`ok`, `untried`, `error`, or `away` for a server that does not answer; and what there is to say."""
+    try:
+        found = trial.attempt()
+        return "ok", asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
+    except _UntriedError as error:
+        return "untried", str(error)
+    except EngineError as error:
+        return "away", without_password(str(error))
+    except SufficeError as error:
+        return "error", without_password(str(error))
+
+
+def _lines(settings: ServeSettings) -> dict[str, str]:
+    """Each setting as a line of TOML, passwords taken out; what is decided at start is a comment."""
+    found = {}
+    for each in fields(ServeSettings):
+        value = getattr(settings, each.name)
+        if isinstance(value, tuple):
+            value = [without_password(url) for url in value]
+        elif isinstance(value, str):
+            value = without_password(value)
+        written = json.dumps(value, ensure_ascii=False)
+        found[each.name] = f"# {each.name}: decided at start" if value is None else f"{each.name} = {written}"
+    return found
+
+
+def _trials(settings: ServeSettings) -> Iterator[_Trial]:
+    yield _Trial("address", lambda: _address(settings))
+    yield _Trial("tiers", lambda: ", ".join(load_budgeter(settings).tiers))
+    yield _Trial("database", lambda: _database(settings))
+    if settings.quota_storage != "memory":
+        yield _Trial("limits", lambda: _counts(settings))
+    for url in settings.upstreams:
+        yield _Trial(f"upstream {without_password(url)}", partial(_upstream, settings, url), one_suffices=True)
+    if not settings.upstreams:
+        yield _Trial("engine", lambda: _engine(settings))
+    if settings.length_folder is not None:
+        yield _Trial("lengths", partial(_folder, settings.length_folder))
+    if (endpoint := spans_endpoint(settings)) is not None:
+        yield _Trial("spans", partial(_spans, endpoint))
+
+
+async def _awaited(found: Awaitable[str]) -> str:
+    return await found
+
+
+def _address(settings: ServeSettings) -> str:
+    listening_socket(settings).close()
+    return f"{settings.host}:{settings.port} is free"
+
+
+def _database(settings: ServeSettings) -> str:
+    url = settings.database_url
+    if (file := sqlite_file(url)) is not None and not file.exists():
+        _folder(file.parent)
+        exposure = check_exposure(settings, has_keys=False)
+        return f"{without_password(url)}, made at start; {exposure or 'keys guard the server'}"
+    store = Store(url, migrate=False)
+    try:
+        pending = store.pending()
+        keys = [] if pending and pending[0] == "create_keys_and_requests" else store.keys()
+    except StoreError as error:
+        raise cannot_be_opened(error) from None
+    finally:
+        store.close()
+    exposure = check_exposure(settings, has_keys=KeyRing(keys).configured)
+    changes = f"; changed at start: {', '.join(pending)}" if pending else ""
+    count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+    return f"{without_password(url)}, {count}; {exposure or 'keys guard the server'}{changes}"
+
+
+def _engine(settings: ServeSettings) -> str:
+    check_device_and_dtype(settings.device, settings.dtype)
+    name = engines_of(settings)[0].model_name
+    source = resolve_model(settings.model, adapters=settings.adapters, hub=settings.hub)
+    if source.local:
+        return f"{name}, loaded at start"
+    if settings.hub == "modelscope":
+        raise _UntriedError(f"{name}, fetched from ModelScope at start; whether it has it was not asked")
+    try:
+        found = find_on_hub(source)
+        folder = fetch_config(found).parent
+    except ModelError as error:
+        raise ModelError(f"{name} is no folder here, and {error}") from None
+    if not found.offline:
+        return f"{name}, loaded at start from the hub, or as it was fetched before"
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{name}: the hub cannot be reached, and its weights were not fetched before")
+    return f"{name}, loaded at start as it was fetched before; the hub cannot be reached"
+
+
+def _folder(path: Path) -> str:
+    """What traffic teaches is kept there; the server makes the folder."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UsageError(f"{path} cannot be written: {there} is no folder that this user may write to")
+    return f"kept in {path}"
+
+
+def _spans(endpoint: str) -> str:
+    raise _UntriedError(f"to {without_password(endpoint)}; whether it is there is seen with the first")
+
+
+async def _counts(settings: ServeSettings) -> str:
+    counts = SharedCounts(settings.quota_storage, settings.database_url)
+    try:
+        await counts.check()
+    finally:
+        await counts.close()
+    return without_password(settings.quota_storage)
+
+
+async def _upstream(settings: ServeSettings, url: str) -> str:
+    [engine] = engines_of(replace(settings, upstreams=(url,)))
+    async with engine:
+        health = await engine.health()
+        if not health.ok:
+            raise EngineError(health.detail)
+        context = engine.capacity().context_tokens
+        return f"{engine.model_name}, context {context or 'not told'}"

@@ -1,0 +1,202 @@
+"""What an engine's chunks mean to whoever reads the answer: thinking, text without stop words, loops, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from suffice.budget import Budget
+from suffice.engines.base import Chunk, Finish, Usage
+from suffice.session.events import Event, Repetition, Text, Thinking, ToolCallPiece
+from suffice.session.logprobs import LogprobAligner
+from suffice.session.progress import ProgressMeter
+from suffice.session.request import Request
+from suffice.session.runaway_watch import Loop, RunawayWatch
+from suffice.session.thinking_budget import ThinkingSplit
+from suffice.watch import CallSplitter, StopWords, ThinkingSplitter
+
+__all__ = ["ChunkReader"]
+
+
+class ChunkReader:
+    """Reads one answer.
+
+    Args:
+        request: what was asked for.
+        budget: what was decided.
+        caps: how much of it may be thinking, and how much answer.
+        decode: the engine's text of one token, where it has one.
+        calls_in_text: tool calls are to be looked for in the text.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        budget: Budget,
+        caps: ThinkingSplit,
+        decode: Callable[[int], str] | None,
+        *,
+        calls_in_text: bool = False,
+    ) -> None:
+        self.finish: Finish | None = None
+        """Why the answer is over, once it is."""
+        self._request, self._budget, self._caps, self._decode = request, budget, caps, decode
+        self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
+        self._splitter = ThinkingSplitter()
+        self._loops = self._new_watch()
+        self._seen = self._base = self._shown = 0  # characters: of the engine, before this watch, shown as answer
+        self._thinking_tokens = self._answer_tokens = self._undecided = 0
+        self._separate = False  # the server takes thinking out of the text itself
+        self._loop: Loop | None = None
+        self._note = ""
+        self._meter = ProgressMeter(request, budget) if request.progress else None
+        self._calls = CallSplitter() if calls_in_text else None
+        self._likely = LogprobAligner() if request.logprobs is not None else None
+
+    def read(self, chunk: Chunk) -> Iterator[Event]:
+        """The events in a chunk; look at `finish` and `thinking_is_over` after."""
+        if chunk.thinking:
+            self._splitter.open()
+        self._seen += len(chunk.text)
+        if self._likely is not None:
+            self._likely.push(chunk)
+        if chunk.reasoning:
+            self._separate = True
+            yield Thinking(chunk.reasoning)
+        for is_thinking, text in self._splitter.push(chunk.text):
+            self._separate = self._separate and is_thinking
+            if is_thinking:
+                yield Thinking(text)
+            else:
+                yield from self._text(text) if self._calls is None else self._text_and_calls(text, self._calls)
+        if chunk.tool_calls:
+            self._separate = False
+            yield from map(ToolCallPiece, chunk.tool_calls)
+        self._count(chunk)
+        if self.finish is None:
+            elsewhere = chunk.reasoning or chunk.tool_calls
+            loop = self._loops.push(chunk) or (self._loop_elsewhere(chunk) if elsewhere else None)
+            if loop is not None and not (chunk.finish is not None and chunk.finish.reason == "stop"):
+                yield from self._looped(loop)
+        if self.finish is None:
+            self.finish = chunk.finish or self._caps.reached(self._answer_tokens)
+        if self._meter is not None and self.finish is None:
+            tokens = self._thinking_tokens + self._answer_tokens + self._undecided
+            yield from self._meter.read("" if self.thinking else chunk.text, tokens, self.thinking)
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a block of thinking is open."""
+        return self._splitter.thinking or self._separate
+
+    @property
+    def thinking_is_over(self) -> bool:
+        """Whether the block of thinking shall be closed now: its budget is spent, or it loops."""
+        spent = self._loop is not None or self._thinking_tokens >= self._caps.thinking
+        return self.thinking and spent and not self._note and self.finish is None
+
+    def close_thinking(self, refusal: str) -> Iterator[Event]:
+        """The block was closed, or could not be for the reason `refusal`: then a loop in it ends everything."""
+        if refusal:
+            self._note = f"; thinking could not be closed: {refusal}"
+            if self._loop is not None:
+                self.finish = self._by_repetition(self._loop)
+            return
+        if rest := self._splitter.close():
+            yield Thinking(rest)
+        self._separate, self._loop = False, None
+        self._loops, self._base = self._new_watch(), self._seen
+
+    def fail(self, error: str) -> None:
+        """The engine failed."""
+        self.finish = Finish("error", "engine", error)
+
+    def end(self, usage: Usage) -> Iterator[Event]:
+        """What was held back, and the last two events."""
+        finish = self.finish or Finish("error", "engine", "the engine ended the answer without saying why")
+        if finish.by not in ("stop_word", "repetition"):
+            self.finish = None  # what was held back is part of the answer, and may complete a stop word
+            is_thinking, rest = self._splitter.flush()
+            if rest and is_thinking:
+                yield Thinking(rest)
+            elif rest:
+                yield from self._text(rest) if self._calls is None else self._text_and_calls(rest, self._calls)
+            if self._calls is not None and (rest := self._calls.flush()):
+                yield from self._text(rest)
+            if rest := self._stop_words.flush():
+                yield self._shown_text(rest)
+            finish = self.finish or finish
+        yield replace(usage, thinking_tokens=max(usage.thinking_tokens, self._thinking_tokens))
+        yield self._with_limit(finish)
+
+    def _text_and_calls(self, text: str, calls: CallSplitter) -> Iterator[Event]:
+        """A piece of the answer, tool calls apart."""
+        for part in calls.push(text):
+            if isinstance(part, str):
+                yield from self._text(part)
+            elif self.finish is None:
+                yield ToolCallPiece(part)
+
+    def _text(self, text: str) -> Iterator[Event]:
+        """A piece of the text, as far as it may be shown."""
+        if self.finish is not None:
+            return
+        match = self._stop_words.push(text)
+        if match.text:
+            yield self._shown_text(match.text)
+        if match.word is not None:
+            self.finish = Finish("stop", "stop_word", match.word)
+
+    def _shown_text(self, text: str) -> Text:
+        self._shown += len(text)
+        if self._likely is None:
+            return Text(text)
+        begin = self._splitter.answer_start or 0
+        return Text(text, self._likely.between(begin, begin + self._shown))
+
+    def _count(self, chunk: Chunk) -> None:
+        self._undecided += len(chunk.token_ids) or bool(chunk.text) + bool(chunk.reasoning) + bool(chunk.tool_calls)
+        if self._separate or self._splitter.phase == "thinking":
+            self._thinking_tokens, self._undecided = self._thinking_tokens + self._undecided, 0
+        elif self._splitter.phase == "answer" or chunk.tool_calls:
+            self._answer_tokens, self._undecided = self._answer_tokens + self._undecided, 0
+
+    def _new_watch(self) -> RunawayWatch:
+        return RunawayWatch(self._request.prompt or self._request.messages, self._decode)
+
+    def _loop_elsewhere(self, chunk: Chunk) -> Loop | None:
+        """A loop in thinking that the server keeps apart, or in the arguments of a call."""
+        if chunk.lengths:
+            return None
+        text = chunk.reasoning
+        for piece in chunk.tool_calls:
+            text += str((piece.get("function") or {}).get("arguments") or "")
+        return self._loops.push(Chunk(text)) if text else None
+
+    def _looped(self, loop: Loop) -> Iterator[Event]:
+        """What the caller wants done about a loop."""
+        if self._request.on_runaway == "off":
+            return
+        stopped = self._request.on_runaway == "stop"
+        dropped = entries = 0
+        if stopped and not self.thinking:
+            keep = max(0, self._base + loop.keep - (self._splitter.answer_start or 0))
+            dropped = max(0, self._shown - keep)
+            if dropped and self._likely is not None:
+                entries = self._likely.after((self._splitter.answer_start or 0) + keep)
+            self.finish = self._by_repetition(loop)
+        elif stopped:
+            self._loop = loop
+        thinking = self.thinking
+        yield Repetition(loop.onset, loop.period, loop.unit, dropped, stopped, thinking, dropped_logprobs=entries)
+
+    def _by_repetition(self, loop: Loop) -> Finish:
+        return Finish("stop", "repetition", str(loop))
+
+    def _with_limit(self, finish: Finish) -> Finish:
+        """An engine knows its own limits (context, memory); whose limit the cap was, the budget knows."""
+        if finish.reason != "length":
+            return finish
+        if finish.by in ("context", "memory", "reservation"):
+            return replace(finish, what=finish.what + self._note)
+        return Finish("length", self._budget.limited_by, f"{self._budget.max_new_tokens} tokens{self._note}")

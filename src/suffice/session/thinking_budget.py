@@ -1,0 +1,48 @@
+"""How much of what is generated may be thinking, and how much answer."""
+
+from __future__ import annotations
+
+from suffice.budget import Budget
+from suffice.engines.base import Finish
+from suffice.immutable import immutable
+from suffice.session.request import Request
+
+__all__ = ["ThinkingSplit"]
+
+_ANSWER_SHARE = 4  # without a budget of its own, thinking leaves the answer at least one part in this many of the cap
+
+
+@immutable
+class ThinkingSplit:
+    """The caps of one answer, in tokens."""
+
+    total: int
+    """What the engine may generate."""
+    thinking: int
+    """Thinking that is longer is closed, so that the answer is written."""
+    answer: int
+
+    @classmethod
+    def plan(cls, request: Request, budget: Budget, context: int | None) -> ThinkingSplit:
+        """Share out a budget.
+
+        With `max_thinking_tokens`, thinking comes on top of the budget as far as the context has room, and no more than
+        half of that room goes to it where both do not fit. Without, thinking counts as part of the budget and is closed
+        when a quarter of it is left.
+
+        Args:
+            context: tokens that prompt and answer may have on the engine; None where nobody knows.
+        """
+        answer = budget.max_new_tokens
+        if request.max_thinking_tokens is None:
+            return cls(answer, answer - max(1, answer // _ANSWER_SHARE), answer)
+        total = answer + request.max_thinking_tokens
+        for limit in (request.max_length, context):
+            if limit is not None:
+                total = max(1, min(total, limit - (budget.prompt_tokens or 0)))
+        thinking = min(request.max_thinking_tokens, total - min(answer, (total + 1) // 2))
+        return cls(total, thinking, answer)
+
+    def reached(self, answer_tokens: int) -> Finish | None:
+        """The finish of an answer that has all the tokens it may have, where the engine would go on."""
+        return Finish("length") if answer_tokens >= self.answer < self.total else None

@@ -1,0 +1,90 @@
+"""An engine that says what it is told to: for tests of everything that stands on the engine protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from suffice.engines.base import (
+    AnswerPrefix,
+    Capacity,
+    Chunk,
+    Finish,
+    GenerationRequest,
+    Health,
+    Message,
+    TokenCount,
+    Usage,
+)
+from suffice.errors import EngineError
+
+
+class ScriptedEngine:
+    """One token is one character. Answers with `answer`, cut at the cap; its prompts are as long as their text."""
+
+    def __init__(
+        self,
+        answer: str = "hello",
+        *,
+        context: int | None = 1000,
+        default_max_new_tokens: int | None = None,
+        fail_after: int | None = None,
+        slow: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.context = context
+        self.default_max_new_tokens = default_max_new_tokens
+        self.fail_after = fail_after
+        self.slow = slow
+        self.asked: list[GenerationRequest] = []
+        self.cancelled: list[str] = []
+        self.running = 0
+        self.most_running = 0
+
+    model_name = "scripted"
+    decode_token = staticmethod(chr)
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        sent, done = 0, False
+        try:
+            for number, character in enumerate(self.answer[: request.max_new_tokens]):
+                if number == self.fail_after:
+                    raise EngineError("the cable was pulled")
+                await asyncio.sleep(0.01 if self.slow else 0)
+                sent += 1
+                yield Chunk(character, (ord(character),))
+            cut = len(self.answer) > request.max_new_tokens
+            usage = Usage(len(request.prompt or "") + sum(len(m["content"]) for m in request.messages), sent)
+            done = True
+            yield Chunk(finish=Finish("length") if cut else Finish("stop", "end_token", "<end>"), usage=usage)
+        finally:
+            self.running -= 1
+            if not done:
+                self.cancelled.append(request.id)
+
+    async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
+        return AnswerPrefix(written.text + then)
+
+    async def cancel(self, request_id: str) -> None:
+        raise AssertionError("the session closes the iterator instead")
+
+    def capacity(self) -> Capacity:
+        return Capacity(self.context, None, self.default_max_new_tokens)
+
+    async def count_tokens(
+        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> TokenCount:
+        return TokenCount(len(prompt or "") + sum(len(m["content"]) for m in messages))
+
+    async def health(self) -> Health:
+        return Health(True)
+
+    async def __aenter__(self) -> ScriptedEngine:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        return None

@@ -1,0 +1,131 @@
+"""How often does the prompt want something said, where may a list end? Read only when a loop is about to be told."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from suffice.watch.repetition_score import RepetitionScore
+from suffice.watch.units import TextUnits
+
+__all__ = ["WantedRepetition", "ends_wanted", "prompt_text", "turns_wanted", "wanted"]
+
+_LONGEST = 20_000  # characters read, from the end
+_MARGIN = 1.25  # models miscount
+_ENDLESS = 100  # turns granted where the prompt wants repetition without saying how much
+_NAMED = {"twice": 2, "thrice": 3, "ten": 10, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
+_NAMED |= {"seventy": 70, "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "a thousand": 1000}
+_NAMED |= {"one thousand": 1000}
+_ENDS = {0, 10, 20, 100}  # where lists end, and countdowns, if nobody says where: docs/runaways.md
+_CHINESE = "[零〇一二两三四五六七八九十百千万]+"
+
+_VERBS = (
+    r"(?:repeat|repetition|writ|say|print|typ|copy|copies|output|sing|chant|recit|r[ée]p[éeè]t|escrib|[ée]cri[vst]|répèt"
+    r"|重复|反复|写|说|抄|输出|打印|念|复制|默写|繰り返|書)"
+)
+# "write … 100 times", not "… should appear at least 40 times": that one asks for a word, and not for more of the same.
+_TIMES = re.compile(
+    rf"{_VERBS}[^.!?。！？\n]{{0,120}}?"
+    rf"(?:\b(?P<named>{'|'.join(_NAMED)})(?:\s+(?:times|lines|copies|repetitions))?\b"
+    r"|\b(?P<number>\d[\d,]*)\s*(?:x\b|times|lines|copies|repetitions|fois|veces|vezes|mal\b)"
+    rf"|(?P<chinese>\d+|{_CHINESE})\s*(?:遍|次|行|回|份|个))",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(
+    rf"\b(?P<named>{'|'.join(_NAMED)})\b|(?<![\d.,])(?P<number>\d{{1,4}})(?![\d.,]*\d)|(?P<chinese>{_CHINESE})",
+    re.IGNORECASE,
+)
+_WITHOUT_END = re.compile(
+    r"over and over|again and again|keep (?:repeating|saying|writing|printing)|\bforever\b|\bendlessly\b"
+    r"|不断(?:地)?重复|一直重复|反复(?:地)?(?:写|说|输出|重复)|无限(?:地)?重复|不停(?:地)?(?:重复|写|说|输出)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRepetition:
+    """What a prompt says about repetition."""
+
+    turns: int
+    """How often something may be said again."""
+    ends: tuple[int, ...]
+    """Numbers at which a list that counts may come to its end, rising."""
+
+    def end_ahead(self, value: int, step: int) -> int | None:
+        """The first of `ends` that counting on from `value` by `step` comes to, `value` itself included."""
+        at = bisect_left(self.ends, value) if step > 0 else bisect_right(self.ends, value) - 1
+        return self.ends[at] if 0 <= at < len(self.ends) else None
+
+
+def wanted(prompt: object) -> WantedRepetition:
+    """What `prompt`, a string or chat messages, says about repetition."""
+    text = prompt_text(prompt)
+    return WantedRepetition(turns_wanted(text), ends_wanted(text))
+
+
+def prompt_text(prompt: object) -> str:
+    """The text of a prompt: a string, or the `content` of chat messages; anything else has none."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Iterable):
+        return "\n".join(filter(None, (_content(message) for message in prompt if isinstance(message, Mapping))))
+    return ""
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "\n".join(str(part["text"]) for part in content if isinstance(part, Mapping) and part.get("text"))
+    return content if isinstance(content, str) else ""
+
+
+def turns_wanted(prompt: str) -> int:
+    """How many turns of a repetition the prompt asks for, or shows in itself, with a margin; 0 where it does neither.
+
+    A number of times counts ("100 times", 「重复一百遍」), a wish without end counts as 100 turns, and a prompt that is
+    itself repetitive (a table to translate, a list to convert) counts as often as its own parts return.
+    """
+    text = prompt[-_LONGEST:]
+    said = [_number(match) for match in _TIMES.finditer(text)]
+    endless = _ENDLESS if _WITHOUT_END.search(text) else 0
+    return int(max([0, endless, _shown(text), *said]) * _MARGIN)
+
+
+def ends_wanted(prompt: str) -> tuple[int, ...]:
+    """Where a list may end, rising: at any number below 10,000 that the prompt names, and at round ones."""
+    return tuple(sorted(_ENDS.union(_number(match) for match in _NUMBERS.finditer(prompt[-_LONGEST:]))))
+
+
+def _number(match: re.Match[str]) -> int:
+    if named := match.group("named"):
+        return _NAMED[named.lower()]
+    digits = (match.group("number") or match.group("chinese")).replace(",", "")
+    return int(digits[:9]) if digits.isdecimal() else chinese_number(digits)
+
+
+def chinese_number(numerals: str) -> int:
+    """The value of Chinese numerals below 10^8, such as 三百二十 or 一万."""
+    total = section = digit = 0
+    for numeral in numerals:
+        value = int(unicodedata.numeric(numeral, 2))  # 两 has no value there
+        if value == 10_000:
+            total, section, digit = (total + section + digit or 1) * value, 0, 0
+        elif value >= 10:
+            section, digit = section + (digit or 1) * value, 0
+        else:
+            digit = value
+    return total + section + digit
+
+
+def _shown(text: str) -> int:
+    """How often a part of the prompt returns while the prompt is repetitive."""
+    units, repeats, turns = TextUnits(), RepetitionScore(), 0
+    for start, unit in units.push(text + "\n"):
+        repeats.take(unit, start)
+        if repeats.turns > turns and repeats.suspicion > 0.3:
+            turns = repeats.turns
+    return turns

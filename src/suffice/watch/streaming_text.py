@@ -1,0 +1,148 @@
+"""Text as it streams: token ids to whole characters, and stop words across piece boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["IncrementalDecoder", "StopMatch", "StopWords", "TextJoiner"]
+
+_REPLACEMENT = "\ufffd"
+_MAX_HELD = 3  # a UTF-8 character has at most 4 bytes, so at most 3 of them can be waiting for the last one
+_WINDOW = 24  # tokens decoded together before the window moves on; any small number gives constant work per token
+_OVERLAP = 6  # tokens kept when it moves, so that decoders which look at the previous token see it
+
+
+class IncrementalDecoder:
+    """Turns token ids into text one at a time, with constant work per token and never half a character.
+
+    Args:
+        decode: the tokenizer's own `decode` of a few ids (special tokens skipped).
+        after: ids that came before and have been shown, for decoders which look at the previous token.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], after: Sequence[int] = ()) -> None:
+        self._decode = decode
+        self._ids: list[int] = list(after[-_OVERLAP:])
+        self._shown = len(decode(self._ids)) if self._ids else 0
+
+    @staticmethod
+    def is_unfinished(text: str) -> bool:
+        """Whether decoded text ends inside a character."""
+        return text.endswith(_REPLACEMENT)
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` completes; '' while a character is unfinished."""
+        self._ids.append(token_id)
+        text = self._decode(self._ids)
+        held = _unfinished(text)
+        piece = text[self._shown : len(text) - held]
+        self._shown = max(self._shown, len(text) - held)
+        if len(self._ids) >= _WINDOW:
+            self._ids = self._ids[-_OVERLAP:]
+            self._shown = len(self._decode(self._ids)) - held
+        return piece
+
+    def flush(self) -> str:
+        """What is still held back when the answer ends: bytes that never became a character, as U+FFFD."""
+        text = self._decode(self._ids) if self._ids else ""
+        piece, self._shown = text[self._shown :], len(text)
+        return piece
+
+
+def _unfinished(text: str) -> int:
+    """How many characters at the end may still turn into another one."""
+    tail = text[-_MAX_HELD:]
+    return len(tail) - len(tail.rstrip(_REPLACEMENT))
+
+
+@dataclass(frozen=True, slots=True)
+class StopMatch:
+    """What one piece of text became."""
+
+    text: str
+    """Safe to show: it cannot be the beginning of a stop word."""
+    word: str | None = None
+    """The stop word that ended the answer, if one did."""
+
+
+class StopWords:
+    """Finds stop words in streamed text, wherever the pieces are cut, without looking at any character twice for long.
+
+    The answer ends where the first stop word is *complete*, so the result does not depend on how the text was cut.
+
+    Args:
+        words: any strings; empty ones are ignored.
+        keep: leave the stop word in the text instead of removing it.
+    """
+
+    def __init__(self, words: Sequence[str], *, keep: bool = False) -> None:
+        self._words = tuple(dict.fromkeys(word for word in words if word))
+        self._longest = max(map(len, self._words), default=0)
+        self._keep = keep
+        self._held = ""
+
+    def push(self, piece: str) -> StopMatch:
+        """Take the next piece; once a match has a `word`, the answer is over."""
+        if not self._words:
+            return StopMatch(piece)
+        text = self._held + piece
+        found = [(start + len(word), start, word) for word in self._words if (start := text.find(word)) >= 0]
+        if found:
+            end, start, word = min(found)
+            self._held = ""
+            return StopMatch(text[: end if self._keep else start], word)
+        held = self._beginning_at_end(text)
+        self._held = text[len(text) - held :]
+        return StopMatch(text[: len(text) - held])
+
+    def flush(self) -> str:
+        """What was held back, when the answer ends without a stop word."""
+        held, self._held = self._held, ""
+        return held
+
+    def _beginning_at_end(self, text: str) -> int:
+        """Length of the longest end of `text` that could become a stop word."""
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[-length:]
+            if any(word.startswith(tail) for word in self._words):
+                return length
+        return 0
+
+
+class TextJoiner:
+    """Joins the text of an answer that was written in several runs, so that nothing is lost and nothing is there twice.
+
+    A run that is ended inside a character may show U+FFFD for it, and the next run writes the whole character; and the
+    white space at the end of a run may have been left out of what the next one goes on after, which then writes it
+    again.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._tail = ""
+
+    def push(self, piece: str) -> str:
+        """The part of a piece that is new, and whole."""
+        piece = self._held + piece
+        if self._tail and piece:
+            piece = self._without_tail(piece)
+        kept = piece.rstrip(_REPLACEMENT)
+        self._held = piece[len(kept) :]
+        return kept
+
+    def begin(self, tail: str) -> None:
+        """A new run begins; `tail` was shown, and may be written again."""
+        self._held, self._tail = "", tail.rstrip(_REPLACEMENT)
+
+    def flush(self) -> str:
+        """What was held back, when the answer is over."""
+        held, self._held = self._held, ""
+        return held
+
+    def _without_tail(self, piece: str) -> str:
+        same = next((at for at, (a, b) in enumerate(zip(piece, self._tail, strict=False)) if a != b), None)
+        if same is None:
+            same = min(len(piece), len(self._tail))
+        self._tail = self._tail[same:] if same == len(piece) else ""
+        return piece[same:]

@@ -1,0 +1,567 @@
+"""Datasets in every shape people have them, and a result file that survives being killed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suffice.data as data
+from suffice.data import (
+    Conversation,
+    ResultWriter,
+    UnusableRow,
+    count_rows,
+    dataset_fingerprint,
+    read_dataset,
+    read_results,
+)
+from suffice.data.indices import IndexSet
+from suffice.data.rows import read_row
+from suffice.data.types import RowProblem
+from suffice.errors import DataError
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def prompts(spec: Path | str, **options: Any) -> list[str]:
+    """The last turn of each row, or "line N" for one that cannot be used."""
+    return [
+        row.messages[-1]["content"] if isinstance(row, Conversation) else f"line {row.line}"
+        for row in read_dataset(str(spec), **options)
+    ]
+
+
+def only_error(path: Path) -> UnusableRow:
+    (row,) = read_dataset(str(path))
+    assert isinstance(row, UnusableRow)
+    return row
+
+
+# ---- formats of a row ----
+
+
+@pytest.mark.parametrize(
+    ("row", "roles", "last", "reference", "name"),
+    [
+        ({"query": "你好", "response": "在"}, "user", "你好", "在", "query/response"),
+        ({"prompt": "hi"}, "user", "hi", None, "query/response"),
+        ({"question": "2+2?", "answer": 4}, "user", "2+2?", "4", "query/response"),
+        ({"input": "a", "output": ""}, "user", "a", None, "query/response"),
+        ({"Prompt": "hi", "Completion": "ho"}, "user", "hi", "ho", "query/response"),
+        (
+            {"query": "q", "history": [["a", "b"]], "system": "s"},
+            "system user assistant user",
+            "q",
+            None,
+            "query/response",
+        ),
+        ({"query": "q", "history": '[["a", "b"]]', "system": ""}, "user assistant user", "q", None, "query/response"),
+        ({"instruction": "翻译", "input": "猫", "output": "cat"}, "user", "翻译\n猫", "cat", "alpaca"),
+        ({"instruction": "Go", "input": "", "output": "ok", "history": []}, "user", "Go", "ok", "alpaca"),
+        ({"instruction": "Go", "question": "why?"}, "user", "Go\nwhy?", None, "alpaca"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            *("user", "a", "b", "messages"),
+        ),
+        (
+            {"messages": [{"role": r, "content": r} for r in ("system", "user", "assistant", "user")], "answer": "x"},
+            *("system user assistant user", "user", "x", "messages"),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "s"},
+            *("system user", "a", "b", "sharegpt"),
+        ),
+        (
+            {"conversation": [{"from": f, "value": f} for f in ("human", "function_call", "observation", "gpt")]},
+            *("user assistant tool", "observation", "gpt", "sharegpt"),
+        ),
+        (
+            {
+                "messages": '[{"role": "user", "content": '
+                '[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]'
+            },
+            *("user", "ab", None, "messages"),
+        ),
+        (
+            {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]},
+            *("user", "a", "b", "messages"),
+        ),
+        ("只是一句话", "user", "只是一句话", None, "text"),
+    ],
+)
+def test_every_row_format_is_understood(row: Any, roles: str, last: str, reference: str | None, name: str) -> None:
+    prompt = read_row(row)
+    assert " ".join(turn["role"] for turn in prompt.messages) == roles
+    assert (prompt.messages[-1]["content"], prompt.reference, prompt.format) == (last, reference, name)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"foo": "bar", "n": 1}, "it has foo, n, expected messages, conversations, instruction, query"),
+        ({}, "no columns"),
+        (7, "expected an object with named columns, found a number (7)"),
+        ({"query": "  "}, "the prompt is empty"),
+        ({"query": None, "response": "x"}, "none of its columns is known"),
+        ({"instruction": "", "input": "", "output": "x"}, "the prompt is empty"),
+        ({"query": 5}, 'column "query" is a number (5), expected text'),
+        ({"messages": []}, "no user turn"),
+        ({"messages": "hello"}, 'column "messages" is "hello", expected a list'),
+        (
+            {"messages": [{"role": "system", "content": "s"}]},
+            "no user turn to answer (turns before the answer: system)",
+        ),
+        ({"messages": [{"role": "assistant", "content": "s"}]}, "no user turn"),
+        ({"messages": [{"role": "narrator", "content": "s"}]}, 'unknown role "narrator"'),
+        ({"messages": [{"role": "user"}]}, "turn 1 of messages has role, expected role and content"),
+        ({"messages": [{"role": "user", "content": None}]}, "is empty, expected text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 'a part of type "image_url"'),
+        ({"conversations": ["hi"]}, 'turn 1 of conversations is text ("hi")'),
+        ({"query": ["a", "b"]}, 'turn 1 of query is text ("a")'),
+        ({"query": "q", "history": [["a"]]}, 'item 1 of history is ["a"], expected a [question, answer] pair'),
+        ({"query": "q", "history": 3}, "history is a number (3)"),
+        ({"query": "q", "answer": {"a": 1}}, 'column "answer" is an object'),
+        ({"query": "half \ud83d"}, "half a character"),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why_in_one_line(row: Any, reason: str) -> None:
+    with pytest.raises(RowProblem) as caught:
+        read_row(row)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_examples_in_the_docs_are_what_they_say() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    examples = [json.loads(line) for line in docs.splitlines() if line.startswith("    {")]
+    assert [read_row(row).format for row in examples] == ["messages", "sharegpt", "alpaca", "query/response"]
+    assert all(read_row(row).reference for row in examples)
+
+
+def test_tool_turns_keep_what_a_chat_template_needs() -> None:
+    call = [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": call},
+        {"role": "tool", "content": "42", "tool_call_id": "1", "weight": 0},
+    ]
+    messages = read_row({"messages": turns}).messages
+    assert messages[1] == {"role": "assistant", "content": "", "tool_calls": call}
+    assert messages[2] == {"role": "tool", "content": "42", "tool_call_id": "1"}
+
+
+def test_columns_are_renamed_and_win_over_known_names() -> None:
+    row = {"ask": "mine", "query": "theirs", "gold": "g", "answer": "a"}
+    prompt = read_row(row, {"ask": "query", "gold": "output"})
+    assert (prompt.messages[-1]["content"], prompt.reference) == ("mine", "g")
+    moved = read_row({"prompt": "be kind", "input": "hi"}, {"prompt": "system"})
+    assert [turn["content"] for turn in moved.messages] == ["be kind", "hi"]
+    swapped = read_row({"answer": "q", "query": "a"}, {"answer": "query", "query": "response"})
+    assert (swapped.messages[-1]["content"], swapped.reference) == ("q", "a")
+
+
+# ---- files ----
+
+
+def test_a_bad_row_stays_in_its_place_and_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"query": "one", "id": "x"}\r\n\r\n{"query": "tw\n'
+        b'{"foo": 1}\n{"instruction": "four"}\n{"query": "\xc4\xe3"}\n   \n'
+        b'{"messages": [{"role": "user", "content": "six"}]}'
+    )
+    rows = read_dataset(str(path))
+    read = list(rows)
+    assert [(row.index, row.line) for row in read] == [(0, 1), (1, 3), (2, 4), (3, 5), (4, 6), (5, 8)]
+    assert isinstance(read[0], Conversation)
+    assert read[0].row == {"query": "one", "id": "x"}
+    broken, unknown, gbk = (str(row) for row in read if isinstance(row, UnusableRow))
+    assert broken.startswith(f"{path}, line 3: not valid JSON: Unterminated string starting at column 11")
+    assert "it has foo" in unknown
+    assert "line 6: not UTF-8 (byte 0xc4 at position 12)" in gbk
+    assert rows.summary.rows == 6
+    assert rows.summary.describe() == "6 rows: query/response 1, alpaca 1, messages 1, errors 3"
+    assert count_rows(str(path)) == 6
+
+
+def test_json_arrays_containers_single_objects_and_lines(tmp_path: Path) -> None:
+    rows = [{"query": "a"}, {"query": "b"}, {"foo": 1}]
+    path = tmp_path / "in.json"
+    for text in (json.dumps(rows), json.dumps(rows, indent=2), json.dumps({"version": 1, "data": rows}, indent=2)):
+        path.write_text(text)
+        assert prompts(path) == ["a", "b", "line 3"]
+        assert count_rows(str(path)) == 3
+    path.write_text("\n".join(json.dumps(row) for row in rows))  # lines under the wrong name
+    assert prompts(path) == ["a", "b", "line 3"]
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "x"}]}))
+    assert prompts(path) == ["x"]
+    path.write_text('["一", "二"]')
+    assert prompts(path) == ["一", "二"]
+    as_lines = tmp_path / "array.jsonl"
+    as_lines.write_text(json.dumps(rows, indent=2))
+    assert prompts(as_lines) == ["a", "b", "line 3"]
+    assert "row 3: none of its columns" in str(list(read_dataset(str(as_lines)))[2])
+
+
+def test_csv_and_tsv(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(
+        '\ufeffquery,response,id\r\n"a, ""b""\nc",x,1\r\n\r\nonly\r\n你好,好,3\r\nq"uote,y,4\r\n"open,y,5\r\n'.encode()
+    )
+    rows = list(read_dataset(str(path)))
+    assert [row.line for row in rows] == [2, 5, 6, 7, 8]
+    assert isinstance(rows[0], Conversation)
+    assert rows[0].messages[0]["content"] == 'a, "b"\nc'
+    assert rows[0].row["id"] == "1"
+    assert "1 cells, and the header has 3" in str(rows[1])
+    assert isinstance(rows[3], Conversation)
+    assert "not valid CSV: unexpected end of data" in str(rows[4])  # a quote never closed swallows nothing in silence
+    assert count_rows(str(path)) == 5
+    path.write_text("question;answer\na,b;c\n")
+    assert prompts(path) == ["a,b"]
+    tabbed = tmp_path / "in.tsv"
+    tabbed.write_bytes(b"query\tresponse\na\tb\n" + b"\xc4\xe3\tb\n" + b"x" * 200_000 + b"\tb\n")
+    assert [text[:6] for text in prompts(tabbed)] == ["a", "line 3", "xxxxxx"]
+    path.write_text("query,query\na,b\n")
+    with pytest.raises(DataError, match="two columns named query"):
+        read_dataset(str(path))
+
+
+def test_parquet_with_nested_messages(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"messages": [turns, None], "id": [1, 2]}), path)
+    first, second = read_dataset(str(path))
+    assert isinstance(first, Conversation)
+    assert (first.reference, first.row["id"]) == ("b", 1)
+    assert "row 2: none of its columns is known" in str(second)
+    assert count_rows(str(path)) == 2
+    path.write_bytes(b"PAR1 this is not parquet")
+    with pytest.raises(DataError, match="not a parquet file"):
+        read_dataset(str(path))
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = tmp_path / "in.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"suffice\[data\]"):
+        read_dataset(str(path))
+
+
+def test_gzip_text_and_unnamed_formats(tmp_path: Path) -> None:
+    packed = tmp_path / "in.jsonl.gz"
+    packed.write_bytes(gzip.compress(b"".join(b'{"query": "%d"}\n' % number for number in range(3_000))))
+    assert prompts(packed) == [str(number) for number in range(3_000)]
+    text = tmp_path / "in.txt"
+    text.write_bytes("一\r\n\r\n  two\n".encode())
+    assert prompts(text) == ["一", "  two"]
+    unnamed = tmp_path / "data"
+    for content, found in (('{"query": "a"}\n{"query": "b"}\n', ["a", "b"]), ("question,answer\na,b\n", ["a"])):
+        unnamed.write_text(content)
+        assert prompts(unnamed) == found
+    unnamed.write_text("no idea\n")
+    with pytest.raises(DataError, match="cannot tell its format"):
+        read_dataset(str(unnamed))
+
+
+def test_samples_are_repeatable_ordered_and_reported(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a#b.jsonl", [{"query": str(number)} for number in range(100)])
+    sample = list(read_dataset(f"{path}#10", seed=1))
+    lines = [row.line for row in sample]
+    assert [row.index for row in sample] == list(range(10))
+    assert lines == sorted(lines) == [row.line for row in read_dataset(f"{path}#10", seed=1)]
+    assert lines != [row.line for row in read_dataset(f"{path}#10", seed=2)]
+    assert len(prompts(path)) == 100
+    rows = read_dataset(f"{path}#500")
+    assert len(list(rows)) == 100
+    assert rows.summary.notes == [f"500 rows of {path} were asked for and it has 100: all are used"]
+    assert (count_rows(f"{path}#10"), count_rows(f"{path}#500")) == (10, 100)
+    write_jsonl(tmp_path / "c.jsonl", [{"query": "other"}] * 9)
+    assert prompts(write_jsonl(tmp_path / "c.jsonl#5", [{"query": "real name"}])) == ["real name"]
+    table = tmp_path / "in.csv"
+    table.write_text("query\n" + "".join(f"{number}\n" for number in range(100)))
+    assert [int(text) + 2 for text in prompts(f"{table}#10", seed=1)] == [line + 1 for line in lines]
+
+
+def test_a_column_that_is_nowhere_is_reported(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [{"query": "a"}])
+    rows = read_dataset(str(path), columns={"aks": "query"})
+    assert len(list(rows)) == 1
+    assert rows.summary.notes == [f'the column "aks" is in no row of {path}']
+    with pytest.raises(DataError, match='no column is called "qery"'):
+        read_dataset(str(path), columns={"ask": "qery"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("trian.jsonl", "in {0}/ there is: train.jsonl, other.csv"),
+        ("nowhere/deep/a.jsonl", 'there is no folder "{0}/nowhere/deep"'),
+        ("train.jsonl#0", "asks for 0 rows"),
+        ("train.jsonl#some", "after # comes the number of rows"),
+        ("", "is a folder"),
+        ("blank.jsonl", "is empty"),
+        ("none.json", "has no rows"),
+        ("bad.json", "bad.json, line 2: not valid JSON"),
+        ("sheet.csv", r"is a zip \(or Excel\) file"),
+        ("wide.jsonl", "is UTF-16"),
+        ("pipe", "is a pipe or a device"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_an_error_at_once(tmp_path: Path, spec: str, message: str) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"query": "a"}])
+    (tmp_path / "other.csv").write_text("query\na\n")
+    (tmp_path / "notes.md").write_text("x")
+    if spec == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+    contents = {"blank.jsonl": b"\n", "none.json": b"[]", "bad.json": b'[{"query": "a"},\n{"query" "b"}]'}
+    contents |= {"sheet.csv": b"PK\x03\x04...", "wide.jsonl": '{"query": "a"}'.encode("utf-16")}
+    if spec in contents:
+        (tmp_path / spec).write_bytes(contents[spec])
+    with pytest.raises(DataError, match=message.format(tmp_path)) as caught:
+        read_dataset(f"{tmp_path}/{spec}")
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_streams(tmp_path: Path) -> None:
+    """A file whose end is damaged gives its first rows, and then says where the damage is."""
+    path = tmp_path / "in.jsonl.gz"
+    lines = b"".join(b'{"query": "%s"}\n' % os.urandom(600).hex().encode() for _ in range(1000))
+    path.write_bytes(gzip.compress(lines)[:-1000])
+    rows = read_dataset(str(path))
+    assert all(isinstance(next(rows), Conversation) for _ in range(500))
+    with pytest.raises(DataError, match=r"cannot be read after line \d+: Compressed file ended"):
+        list(rows)
+
+
+# ---- results ----
+
+
+def test_results_come_as_they_are_written_and_are_compacted_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.jsonl"
+    with ResultWriter(path) as writer:
+        for index in (2, 0, 3):
+            writer.write(index, {"text": f"答{index}"})
+            assert [row["index"] for row in read_results(path)][-1] == index  # there before anything is closed
+        writer.write(0, {"text": "newer"})
+        writer.compact()
+        writer.write(5, {"text": "after"})
+        writer.write(4, {"text": "late"})
+        writer.compact()
+        writer.write(4, {"text": "答4"})
+        writer.compact()
+    assert [(row["index"], row["text"]) for row in read_results(path)] == [
+        (0, "newer"),
+        (2, "答2"),
+        (3, "答3"),
+        (4, "答4"),
+        (5, "after"),
+    ]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["out.jsonl", "out.jsonl.meta.json"]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("my notes\n")
+    with pytest.raises(DataError, match="--resume goes on with it, --overwrite starts anew"):
+        ResultWriter(path)
+    with pytest.raises(DataError, match="does not say which dataset"):
+        ResultWriter(path, resume=True)
+    assert path.read_text() == "my notes\n"
+    ResultWriter(path, overwrite=True).close()
+    assert path.read_text() == ""
+
+
+def test_a_torn_last_line_is_removed_and_its_row_is_not_finished(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with ResultWriter(path) as writer:
+        writer.write(0, {"text": "a"})
+        writer.write(1, {"text": "b"})
+        good = path.read_bytes()
+        writer.write(2, {"text": "猫"})
+    whole = path.read_bytes()
+    for end in range(len(good) + 1, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with ResultWriter(path, resume=True) as writer:
+            assert set(writer.finished) == {0, 1}
+            assert len(writer.notices) == 1
+            assert path.read_bytes() == good
+    path.write_bytes(whole[:-1])  # whole, but for the line end
+    with ResultWriter(path, resume=True) as writer:
+        assert set(writer.finished) == {0, 1, 2}
+        writer.write(3, {})
+    assert [row["index"] for row in read_results(path)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", [b'{"ind\n', b'{"index": -1}\n', b'{"index": 99999999999}\n', b"[]\n", b"\0\0\0\n"])
+def test_damage_in_the_middle_is_left_to_a_person(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    with ResultWriter(path) as writer:
+        writer.write(0, {"text": "a"})
+    path.write_bytes(path.read_bytes() + damage + b'{"index": 2}\n')
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="line 2 is not an answer"):
+        ResultWriter(path, resume=True)
+    assert path.read_bytes() == before
+
+
+def test_failed_rows_are_run_again_unless_told_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with ResultWriter(path) as writer:
+        writer.write(0, {"text": "a", "error": None})
+        writer.write(1, {"error": "server down"})
+    with ResultWriter(path, resume=True, retry_failed=False) as writer:
+        assert (set(writer.finished), set(writer.failed)) == ({0, 1}, {1})
+    with ResultWriter(path, resume=True) as writer:
+        assert (set(writer.finished), set(writer.failed)) == ({0}, {1})
+        writer.write(1, {"text": "b"})
+        assert (set(writer.finished), set(writer.failed)) == ({0, 1}, set())
+        writer.compact()
+    assert list(read_results(path)) == [{"index": 0, "text": "a", "error": None}, {"index": 1, "text": "b"}]
+
+
+def test_resuming_checks_the_dataset_and_tells_of_settings(tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "in.jsonl", [{"query": "a"}])
+    path = tmp_path / "out.jsonl"
+    before = dataset_fingerprint(str(rows))
+    with ResultWriter(path, dataset=before, settings={"temperature": 0}) as writer:
+        writer.write(0, {})
+    with ResultWriter(path, dataset=before, settings={"temperature": 0.7}, resume=True) as writer:
+        assert len(writer.notices) == 1
+        assert "temperature is 0.7 (was 0)" in writer.notices[0]
+    write_jsonl(rows, [{"query": "b"}])
+    for other in (dataset_fingerprint(str(rows)), dataset_fingerprint(f"{rows}#1")):
+        assert other != before
+        with pytest.raises(DataError, match="answers to another dataset"):
+            ResultWriter(path, dataset=other, resume=True)
+    assert dataset_fingerprint(f"{rows}#1", seed=1) != dataset_fingerprint(f"{rows}#1", seed=2)
+
+
+def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with ResultWriter(path) as writer:
+        writer.write(0, {"text": "a"})
+        with pytest.raises(DataError, match=rf"written by another process \(pid {os.getpid()}\)"):
+            ResultWriter(path, overwrite=True)
+        writer.write(1, {"text": "b"})
+    assert len(list(read_results(path))) == 2
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        ResultWriter(tmp_path)
+    with pytest.raises(DataError, match="cannot be written"):
+        ResultWriter("/proc/nowhere/out.jsonl")
+    with pytest.raises(DataError, match="not a regular file"):
+        ResultWriter("/dev/null", overwrite=True)
+    with pytest.raises(DataError, match="choose one"):
+        ResultWriter(tmp_path / "out.jsonl", resume=True, overwrite=True)
+
+
+def test_a_full_disk_loses_no_answer(tmp_path: Path) -> None:
+    """The limit on file size stands for the disk: the write stops half-way in a line."""
+    script = """
+        import resource, signal, sys
+        from suffice.data import ResultWriter
+        from suffice.errors import DataError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        writer = ResultWriter(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            for index in range(100):
+                writer.write(index, {"text": "x" * 60})
+        except DataError as error:
+            print(error)
+    """
+    path = tmp_path / "out.jsonl"
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), path], capture_output=True, text=True, check=True, env=_env()
+    )
+    assert "cannot be written" in told.stdout
+    assert "--resume" in told.stdout
+    content = path.read_bytes()
+    assert content.endswith(b"}\n")
+    assert [row["index"] for row in read_results(path)] == list(range(len(content.splitlines())))
+    assert len(content) > 900
+
+
+def test_killed_at_any_moment_and_resumed_gives_every_row_once(tmp_path: Path) -> None:
+    script = """
+        import random, sys
+        from suffice.data import ResultWriter
+        order = list(range(3000))
+        random.Random(sys.argv[2]).shuffle(order)
+        with ResultWriter(sys.argv[1], dataset={"rows": 3000}, resume=True) as writer:
+            for index in order:
+                if index not in writer.finished:
+                    writer.write(index, {"text": "字" * 200, "by": sys.argv[2]})
+                    print(index, flush=True)
+            writer.compact()
+    """
+    path = tmp_path / "out.jsonl"
+    told: set[int] = set()
+    for life in range(4):
+        command = [sys.executable, "-c", textwrap.dedent(script), str(path), str(life)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env()) as process:
+            assert process.stdout is not None
+            for count, line in enumerate(process.stdout):
+                told.add(int(line))
+                if life < 3 and count == 500 + 7 * life:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        if life < 3:
+            assert process.returncode == -signal.SIGKILL
+            assert told <= {row["index"] for row in read_results(path)}
+    rows = list(read_results(path))
+    assert [row["index"] for row in rows] == list(range(3000))
+    assert len({row["by"] for row in rows}) == 4  # each life added to the work of those before
+
+
+def test_anything_a_row_may_hold_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with ResultWriter(path) as writer:
+        writer.write(0, {"score": [float("nan"), 1.5], "half": "\ud83d", "path": Path("a"), "中": "文"})
+        with pytest.raises(ValueError, match="index"):
+            writer.write(1, {"index": 9})
+    text = path.read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert json.loads(text) == {"index": 0, "score": [None, 1.5], "half": "\ud83d", "path": "a", "中": "文"}
+
+
+def test_index_set_is_a_set() -> None:
+    indices, known = IndexSet(), set()
+    for value in (5, 0, 64, 5, 1_000_003):
+        indices.add(value)
+        known.add(value)
+    indices.discard(0)
+    indices.discard(7)
+    known.discard(0)
+    assert indices == known
+    assert list(indices) == sorted(known)
+    assert len(indices) == 3
+    assert -1 not in indices
+
+
+def test_public_names() -> None:
+    assert data.__all__ == sorted(data.__all__)
+    assert all(hasattr(data, name) for name in data.__all__)
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
