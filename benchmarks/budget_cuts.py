@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 
 from suffice.budget import Budget, Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
+from suffice.budget.answer_language import answer_language
 from suffice.budget.estimators import wish_tokens
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.length_constraints.prompt_text import answer_language, instructions
 from suffice.budget.types import Unit
+from suffice.prompt import instructions
 
 # The answers on which the room and the keyword table were chosen: source, and language where not all of it.
 CHOSEN_ON = {

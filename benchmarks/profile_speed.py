@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from suffice.budget.length_constraints.prompt_text import answer_language
+from suffice.budget.answer_language import answer_language
 from suffice.cli.profile.token_counter import load_counter
 from suffice.data import Conversation, read_dataset
 from suffice.profiling import LengthReader, Profile, measure

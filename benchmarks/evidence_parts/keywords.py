@@ -26,9 +26,9 @@ from evidence_parts.data import (
 from suffice.budget import Budgeter
 from suffice.budget.estimators import KeywordClass
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.length_constraints.prompt_text import instructions
 from suffice.budget.length_model.evaluate import EVALUATED
 from suffice.budget.settings import load_settings
+from suffice.prompt import instructions
 
 # What such tables usually hold, with the caps that they usually set.
 USUAL = (

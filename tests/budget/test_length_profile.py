@@ -10,9 +10,9 @@ import pytest
 
 from suffice.budget import Budgeter, Question, TextRatios
 from suffice.budget.estimators import Keywords
-from suffice.budget.length_constraints.prompt_text import instructions
 from suffice.budget.length_profile import FILE_NAME, LengthProfile, ProfileEstimator
 from suffice.errors import DataError
+from suffice.prompt import instructions
 
 TRAIN = Path(__file__).parents[2] / "src" / "suffice" / "train"
 

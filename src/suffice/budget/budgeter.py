@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from suffice.budget.estimators import ExplicitLength, Keywords, TextTransform, UsualLength
 from suffice.budget.expected_length import Forecast, Forecaster
-from suffice.budget.length_constraints.prompt_text import instructions, split_prompt
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.budget.settings import Settings, load_settings
 from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import Budget, LengthEstimate, LengthEstimator, LimitedBy, Question, Tier
 from suffice.errors import PromptTooLongError, UsageError
+from suffice.prompt import Prompt, instructions
 
 if TYPE_CHECKING:
     from suffice.budget.length_model import LengthKey
@@ -128,7 +128,8 @@ class Budgeter:
             if value is not None:
                 _check_tokens(name, value, minimum=0 if name == "prompt_tokens" else 1)
         ratios = ratios or TextRatios()
-        user, system, whole = split_prompt(prompt)
+        parts = Prompt.of(prompt)
+        user, system, whole = parts.user, parts.system, parts.text
         reasons: list[str] = []
         if prompt_tokens is None:
             template = 0 if isinstance(prompt, str) else _TEMPLATE_TOKENS * (len(prompt) + 1)

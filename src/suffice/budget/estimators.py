@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from suffice.budget.answer_language import answer_language
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.length_constraints.prompt_text import answer_language
 from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import Bound, LengthConstraint, LengthEstimate, Question, Unit
 

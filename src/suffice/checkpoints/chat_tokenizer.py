@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from suffice.engines.base import Message
 from suffice.errors import ModelError, UsageError, first_line
+from suffice.prompt import Message, content_text, is_text
 
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 
@@ -161,11 +161,6 @@ def _with_arguments(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content, which OpenAI also allows to be a list of parts, or nothing beside tool calls."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return "".join(part["text"] for part in content)
-    raise UsageError("a message's content must be text: this model reads no images, audio or files")
+    if not is_text(content):
+        raise UsageError("a message's content must be text: this model reads no images, audio or files")
+    return content_text(content)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol
 
 from suffice.immutable import immutable
+from suffice.prompt import Message
 
 __all__ = [
     "AnswerPrefix",
@@ -22,13 +23,6 @@ __all__ = [
     "TokenLogprob",
     "Usage",
 ]
-
-
-class Message(TypedDict):
-    """One turn of a conversation, in OpenAI's shape."""
-
-    role: str
-    content: Any
 
 
 @immutable

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from suffice.budget import Budget
-from suffice.budget.length_constraints.prompt_text import split_prompt
+from suffice.prompt import Prompt
 from suffice.session.events import Progress
 from suffice.session.request import Request
 from suffice.watch.remaining_length import RemainingLength
@@ -25,7 +25,7 @@ class ProgressMeter:
     """
 
     def __init__(self, request: Request, budget: Budget) -> None:
-        asked, _, _ = split_prompt(request.prompt if request.prompt is not None else request.messages)
+        asked = Prompt.of(request.prompt if request.prompt is not None else request.messages).user
         self._remaining = RemainingLength(budget.quantiles, budget.max_new_tokens, asked)
         self._first = 0.0
         self._told = 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from suffice.prompt import Prompt
 from suffice.watch.repetition_score import RepetitionScore
 from suffice.watch.units import TextUnits
 
@@ -68,19 +68,8 @@ def wanted(prompt: object) -> WantedRepetition:
 
 
 def prompt_text(prompt: object) -> str:
-    """The text of a prompt: a string, or the `content` of chat messages; anything else has none."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Iterable):
-        return "\n".join(filter(None, (_content(message) for message in prompt if isinstance(message, Mapping))))
-    return ""
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "\n".join(str(part["text"]) for part in content if isinstance(part, Mapping) and part.get("text"))
-    return content if isinstance(content, str) else ""
+    """The text of a prompt, a string or chat messages; anything else has none."""
+    return Prompt.of(prompt).text if isinstance(prompt, Prompt | str | Sequence) else ""
 
 
 def turns_wanted(prompt: str) -> int:

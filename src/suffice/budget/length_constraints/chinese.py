@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from suffice.budget.length_constraints.numbers import CHINESE_NUMBER, parse_number
-from suffice.budget.length_constraints.prompt_text import sentence_after, sentence_before
+from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
 from suffice.budget.types import Bound, LengthConstraint, Unit
 
 __all__ = ["chinese_wishes"]

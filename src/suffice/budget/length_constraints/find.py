@@ -13,7 +13,7 @@ __all__ = ["find_constraints"]
 
 
 def find_constraints(text: str) -> list[LengthConstraint]:
-    """Every length constraint in `text` (instructions only: see `prompt_text.instructions`).
+    """Every length constraint in `text` (instructions only: see `suffice.prompt.instructions`).
 
     Numbers that describe something else ("I have 200 words in my file", 这800字) are no wishes.
     """

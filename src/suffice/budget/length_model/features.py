@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from suffice.budget.estimators import wish_tokens
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.length_constraints.prompt_text import instructions, split_prompt
 from suffice.budget.token_ratios import TextRatios
 from suffice.immutable import immutable
+from suffice.prompt import Prompt as AskedPrompt
+from suffice.prompt import instructions
 
 __all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
 
@@ -71,7 +72,8 @@ class Prompt:
         content = record.get("messages") or record.get("prompt")
         if not content:
             return None
-        user, system, whole = split_prompt(content)
+        parts = AskedPrompt.of(content)
+        user, system, whole = parts.user, parts.system, parts.text
         text = user or whole
         if not text.strip():
             return None

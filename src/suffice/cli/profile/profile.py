@@ -87,7 +87,7 @@ def _tells_apart(groups: Mapping[str, GroupLengths]) -> bool:
 
 
 def _measured(options: ProfileOptions) -> tuple[LengthReader, Profile]:
-    from suffice.budget.length_constraints.prompt_text import answer_language
+    from suffice.budget.answer_language import answer_language
     from suffice.cli.profile.token_counter import load_counter
     from suffice.cli.progress import ProgressBar
     from suffice.data import count_rows

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.openai.logprobs import token_logprobs
-from suffice.engines.openai.requests import error_message, estimate_tokens, one_line, text_of
+from suffice.engines.openai.requests import error_message, estimate_tokens, one_line
 from suffice.engines.tool_calls import ToolCalls
 from suffice.errors import EngineError
 from suffice.json_codec import load
@@ -103,8 +103,8 @@ class AnswerReader:
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
         message = choice.get("delta") or choice.get("message") or {}
-        reasoning = self._whole("reasoning", text_of(message.get("reasoning_content") or message.get("reasoning")))
-        text = self._whole("text", text_of(message.get("content") or choice.get("text") or ""))
+        reasoning = self._whole("reasoning", _text(message.get("reasoning_content") or message.get("reasoning")))
+        text = self._whole("text", _text(message.get("content") or choice.get("text")))
         calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
         self.pieces += bool(text) or bool(calls)
         prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
@@ -199,3 +199,10 @@ def _ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
     """Token ids that vLLM sends along when it is asked to."""
     found = fields.get(name)
     return tuple(found) if isinstance(found, list) and all(isinstance(each, int) for each in found) else ()
+
+
+def _text(content: Any) -> str:
+    """The text of a piece of an answer; some servers send parts, which follow each other without a break."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return str(content or "")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from suffice.engines.base import GenerationRequest, Message
+from suffice.engines.base import GenerationRequest
 from suffice.errors import UsageError
 from suffice.json_codec import load
+from suffice.prompt import Message, content_text
 
 __all__ = [
     "Dialect",
@@ -23,7 +24,6 @@ __all__ = [
     "is_chat",
     "json_object",
     "one_line",
-    "text_of",
 ]
 
 _KEY_VARIABLES = ("SUFFICE_API_KEY", "OPENAI_API_KEY")
@@ -100,7 +100,7 @@ def _messages(request: GenerationRequest) -> list[Message]:
     if request.after is None:
         return messages
     if messages and messages[-1]["role"] == "assistant":
-        return [*messages[:-1], {**messages[-1], "content": text_of(messages[-1]["content"]) + request.after.text}]
+        return [*messages[:-1], {**messages[-1], "content": content_text(messages[-1]["content"]) + request.after.text}]
     return [*messages, {"role": "assistant", "content": request.after.text}]
 
 
@@ -153,7 +153,7 @@ def estimate_tokens(
     messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
 ) -> int:
     """About how many tokens a prompt has, by its characters: for where no tokenizer is known. Images count nothing."""
-    texts = [text_of(message.get("content")) for message in messages] + [prompt or ""]
+    texts = [content_text(message.get("content")) for message in messages] + [prompt or ""]
     if tools:
         texts.append(json.dumps(list(tools), ensure_ascii=False))
     cjk = sum(len(_CJK.findall(text)) for text in texts)
@@ -200,10 +200,3 @@ def json_object(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def text_of(content: Any) -> str:
-    """The text of a message's content, which is a string, nothing, or a list of parts of which some are text."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return str(content or "")
