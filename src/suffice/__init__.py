@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from suffice.deprecated import watch_for_old_modules
+
 if TYPE_CHECKING:
     from suffice.api import LoadedEngine, generate, load_engine
     from suffice.budget import Budget, Budgeter
@@ -39,6 +41,9 @@ _HOMES = {
     "generate": "suffice.api",
     "load_engine": "suffice.api",
 }
+
+
+watch_for_old_modules()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from suffice.data.answers import AnswerSummary, read_answers
 from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.results import ResultWriter, read_results
 from suffice.data.types import Conversation, DatasetSummary, Turn, UnusableRow
+from suffice.deprecated import renamed
 
 __all__ = [
     "AnswerSummary",
@@ -21,3 +22,5 @@ __all__ = [
     "read_dataset",
     "read_results",
 ]
+
+__getattr__ = renamed(__name__, {"RowError": "UnusableRow"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from suffice.deprecated import renamed
 from suffice.engines.base import (
     AnswerPrefix,
     Capacity,
@@ -59,3 +60,6 @@ def open_engine(model: str | None = None, *, upstream: str | None = None, **sett
             raise
         extra = "suffice" if upstream else "suffice[local]"
         raise UsageError(f"this engine needs the package {error.name}: pip install '{extra}'") from None
+
+
+__getattr__ = renamed(__name__, {"Prefix": "AnswerPrefix"})

@@ -1,5 +1,6 @@
 """One request's way through, the same for every engine and every caller."""
 
+from suffice.deprecated import renamed
 from suffice.session.events import Answer, AnswerBuilder, Event, Progress, Repetition, Text, Thinking, ToolCallPiece
 from suffice.session.merge_streams import merge_streams
 from suffice.session.request import Request
@@ -18,3 +19,5 @@ __all__ = [
     "ToolCallPiece",
     "merge_streams",
 ]
+
+__getattr__ = renamed(__name__, {"side_by_side": "merge_streams"})

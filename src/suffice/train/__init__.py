@@ -7,8 +7,11 @@ export_merged(["output/v0-.../last"], "merged")       one model out of base and 
 
 from __future__ import annotations
 
+from suffice.deprecated import renamed
 from suffice.train.export import export_merged
 from suffice.train.recipe import Recipe
 from suffice.train.run import Outcome, Resumed, RunPlan, make_plan, resume, train
 
 __all__ = ["Outcome", "Recipe", "Resumed", "RunPlan", "export_merged", "make_plan", "resume", "train"]
+
+__getattr__ = renamed(__name__, {"Plan": "RunPlan"})

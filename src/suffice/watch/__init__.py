@@ -1,5 +1,6 @@
 """Is this answer still going somewhere? Runaways, thinking, stop words and incremental text."""
 
+from suffice.deprecated import renamed
 from suffice.watch.runaway import Runaway, RunawayDetector
 from suffice.watch.streaming_text import IncrementalDecoder, StopMatch, StopWords, TextJoiner
 from suffice.watch.thinking import ThinkingSplitter
@@ -15,3 +16,5 @@ __all__ = [
     "TextJoiner",
     "ThinkingSplitter",
 ]
+
+__getattr__ = renamed(__name__, {"TextSeam": "TextJoiner"})

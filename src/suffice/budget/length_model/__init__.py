@@ -4,5 +4,8 @@ from __future__ import annotations
 
 from suffice.budget.length_model.distribution import LengthPrediction
 from suffice.budget.length_model.model import LengthKey, LengthModel
+from suffice.deprecated import renamed
 
 __all__ = ["LengthKey", "LengthModel", "LengthPrediction"]
+
+__getattr__ = renamed(__name__, {"Asked": "LengthKey"})
