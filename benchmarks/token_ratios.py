@@ -3,7 +3,7 @@
     python benchmarks/token_ratios.py DATA [--tokenizer DATA/qwen2-tokenizer/tokenizer.json]
 
 DATA holds `*_full.jsonl.gz`, one answer a line with `lang`, `output` and `finish`. The numbers printed are the
-constants in `suffice.budget.token_ratios`, whose docstrings say from which answers they come.
+constants in `suffice.token_ratios`, whose docstrings say from which answers they come.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from suffice.budget.token_ratios import (
+from suffice.token_ratios import (
     CHINESE_REFERENCE,
     ENGLISH_REFERENCE,
     CharacterKinds,

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from budget_cuts import Answer, answers
-from suffice.budget import Budget, Budgeter
+from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo
 
 
 def replay(found: Sequence[Answer], learn: bool) -> list[tuple[Answer, Budget]]:
@@ -29,10 +29,12 @@ def replay(found: Sequence[Answer], learn: bool) -> list[tuple[Answer, Budget]]:
         raise SystemExit("this needs numpy: pip install 'suffice[fit]'")
     model = budgeter.forecaster.model
     for answer in found:
-        budget = budgeter.decide(answer.prompt, client=answer.model, model=answer.model)
+        budget = budgeter.decide(
+            answer.prompt, info=RequestInfo(client=answer.model), engine=EngineInfo(model=answer.model)
+        )
         decided.append((answer, budget))
-        if learn and budget.asked is not None:
-            model.learn(budget.asked, answer.tokens)
+        if learn and budget.length_key is not None:
+            model.learn(budget.length_key, answer.tokens)
     return decided
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from evidence_parts.data import FOLDS, NAMES, Answer, Floats, Say, sample, table
-from suffice.budget import Budgeter, LengthModel
+from suffice.budget import Budgeter, EngineInfo, LengthModel, Limits
 from suffice.budget.expected_length import Forecaster
 from suffice.watch.remaining_length import RemainingLength
 
@@ -50,7 +50,9 @@ def moments(data: Path, say: Say) -> list[Moment]:
         budgeter = replace(Budgeter.load(), forecaster=Forecaster(model))
         for one in chosen:
             if one.fold == fold:
-                quantiles = budgeter.decide(one.prompt, max_new_tokens=_CAP, model=one.model).quantiles
+                quantiles = budgeter.decide(
+                    one.prompt, Limits(max_new_tokens=_CAP), engine=EngineInfo(model=one.model)
+                ).quantiles
                 found += _replay(one, quantiles, tokenizer)
     return found
 

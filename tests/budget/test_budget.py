@@ -21,9 +21,9 @@ from suffice.budget import (
 )
 from suffice.budget.length_constraints.find import find_constraints
 from suffice.budget.length_constraints.numbers import parse_number
-from suffice.budget.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.errors import PromptTooLongError, UsageError
 from suffice.prompt import instructions
+from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 
 
 @pytest.fixture(autouse=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from suffice.budget.budgeter import Budgeter
-from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import (
     DEFAULT_TIERS,
     Budget,
+    EngineInfo,
     LengthEstimate,
     LengthEstimator,
+    Limits,
     Question,
+    RequestInfo,
     Tier,
 )
+from suffice.token_ratios import TextRatios, estimate_tokens
 
 if TYPE_CHECKING:
     from suffice.budget.length_model import LengthModel, LengthPrediction
@@ -22,11 +25,14 @@ __all__ = [
     "DEFAULT_TIERS",
     "Budget",
     "Budgeter",
+    "EngineInfo",
     "LengthEstimate",
     "LengthEstimator",
     "LengthModel",
     "LengthPrediction",
+    "Limits",
     "Question",
+    "RequestInfo",
     "TextRatios",
     "Tier",
     "estimate_tokens",

@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
+from suffice.budget.decide_keywords import DecideKeywords, with_keywords
 from suffice.budget.estimators import ExplicitLength, Keywords, TextTransform, UsualLength
 from suffice.budget.expected_length import Forecast, Forecaster
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.budget.settings import Settings, load_settings
-from suffice.budget.token_ratios import TextRatios, estimate_tokens
-from suffice.budget.types import Budget, LengthEstimate, LengthEstimator, LimitedBy, Question, Tier
+from suffice.budget.types import (
+    Budget,
+    EngineInfo,
+    LengthEstimate,
+    LengthEstimator,
+    LimitedBy,
+    Limits,
+    Question,
+    RequestInfo,
+    Tier,
+)
 from suffice.errors import PromptTooLongError, UsageError
-from suffice.prompt import Prompt, instructions
+from suffice.prompt import Prompt
+from suffice.token_ratios import TextRatios, estimate_tokens
 
 if TYPE_CHECKING:
     from suffice.budget.length_model import LengthKey
@@ -85,40 +96,30 @@ class Budgeter:
 
     def decide(
         self,
-        prompt: str | Sequence[Mapping[str, Any]],
-        *,
-        max_new_tokens: int | Literal["auto"] = "auto",
-        max_length: int | None = None,
-        tier: str | None = None,
-        context: int | None = None,
-        prompt_tokens: int | None = None,
-        model_default: int | None = None,
-        ratios: TextRatios | None = None,
-        model: str | None = None,
-        client: str | None = None,
-        route: str | None = None,
-        more: Mapping[str, Any] | None = None,
+        prompt: Prompt | str | Sequence[Mapping[str, Any]],
+        limits: Limits = Limits(),  # noqa: B008
+        info: RequestInfo = RequestInfo(),  # noqa: B008
+        engine: EngineInfo = EngineInfo(),  # noqa: B008
+        **keywords: Unpack[DecideKeywords],
     ) -> Budget:
         """Decide for one request.
 
         Args:
-            prompt: raw text, or a conversation as `{"role": ..., "content": ...}` messages.
-            max_new_tokens: the caller's cap in tokens, or "auto".
-            max_length: the most tokens that prompt and answer may have together, as the caller wants it.
-            tier: name of the caller's class of service; its cap is never exceeded.
-            context: the model's context length in tokens.
-            prompt_tokens: tokens in the prompt, template included; estimated where not given.
-            model_default: `max_new_tokens` of the model's `generation_config.json`.
-            ratios: tokens per word and character of the model's tokenizer; Qwen2's where not given.
-            model: name of the model that will answer.
-            client: who asks, and `route`: where; whatever tells one from another. For the length model.
-            route: see `client`.
-            more: what else a length model's record may have: `tools`, `response_format`, `sampling`.
+            prompt: a prompt, raw text, or a conversation as `{"role": ..., "content": ...}` messages.
+            limits: what the caller allows.
+            info: who asks and how.
+            engine: what is known of the model that will answer, and how it counts this prompt.
+            keywords: `max_new_tokens`, `max_length` and `tier` in place of `limits`; the others are deprecated.
 
         Raises:
-            UsageError: a number that is no positive integer, an unknown tier, or a malformed message.
+            UsageError: a number that is not a positive integer, an unknown tier, or a malformed message.
             PromptTooLongError: the prompt leaves no room for an answer.
         """
+        prompt = Prompt.of(prompt)
+        if keywords:
+            prompt, limits, info, engine = with_keywords(prompt, limits, info, engine, keywords)
+        max_new_tokens, max_length, context = limits.max_new_tokens, limits.max_length, engine.context_tokens
+        model_default, prompt_tokens = engine.default_max_new_tokens, engine.prompt_tokens
         for name, value in (
             ("max_length", max_length),
             ("context", context),
@@ -127,33 +128,47 @@ class Budgeter:
         ):
             if value is not None:
                 _check_tokens(name, value, minimum=0 if name == "prompt_tokens" else 1)
-        ratios = ratios or TextRatios()
-        parts = Prompt.of(prompt)
-        user, system, whole = parts.user, parts.system, parts.text
+        ratios = engine.ratios or TextRatios()
         reasons: list[str] = []
         if prompt_tokens is None:
-            template = 0 if isinstance(prompt, str) else _TEMPLATE_TOKENS * (len(prompt) + 1)
-            prompt_tokens = estimate_tokens(whole, ratios) + template
+            template = _TEMPLATE_TOKENS * (len(prompt.messages) + 1) if prompt.is_chat else 0
+            prompt_tokens = estimate_tokens(prompt.text, ratios) + template
             reasons.append(f"prompt length estimated: about {prompt_tokens} tokens")
-        wanted = instructions(user), instructions(system)
-        conversation = () if isinstance(prompt, str) else tuple(prompt)
+        more = {
+            "tools": prompt.tools,
+            "response_format": info.response_format,
+            "sampling": {"temperature": info.temperature},
+        }
         question = Question(
-            user, system, *wanted, ratios, model_default, prompt_tokens, conversation, model, client, route, more or {}
+            prompt.user,
+            prompt.system,
+            prompt.instructions,
+            prompt.system_instructions,
+            ratios,
+            model_default,
+            prompt_tokens,
+            prompt.messages,
+            engine.model,
+            info.client,
+            info.route,
+            more,
         )
         estimate = self._estimate(question)
-        asked, forecast = self._forecast(question, wanted=estimate.guess)
+        length_key, forecast = self._forecast(question, wanted=estimate.guess)
         reasons.append(forecast.reason if forecast is not None else estimate.reason)
         if max_new_tokens == "auto":
             cap = self._auto(estimate, model_default, reasons)
         else:
             _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
             cap = _Cap(max_new_tokens, "caller", [*reasons, f"the caller asks for {max_new_tokens}"])
-        if tier is not None:
-            cap.clip(self._tier(tier).max_new_tokens, "tier", f"tier {tier}")
+        if limits.tier is not None:
+            cap.clip(self._tier(limits.tier).max_new_tokens, "tier", f"tier {limits.tier}")
+        left = None
         for limit, name in ((max_length, "max_length"), (context, "the model's context")):
             if limit is not None:
                 if prompt_tokens >= limit:
                     raise PromptTooLongError(prompt_tokens, limit, name)
+                left = min(limit - prompt_tokens, left or limit)
                 cap.clip(limit - prompt_tokens, "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
         expected = forecast.quantiles if forecast is not None else estimate.quantiles
         quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in expected)
@@ -165,7 +180,8 @@ class Budgeter:
             reasons=tuple(cap.reasons),
             clamped_from=max_new_tokens if max_new_tokens != "auto" and cap.tokens < max_new_tokens else None,
             prompt_tokens=prompt_tokens,
-            asked=asked,
+            context_left=left,
+            length_key=length_key,
         )
 
     def _estimate(self, question: Question) -> LengthEstimate:

@@ -13,8 +13,8 @@ from functools import cache
 
 from suffice.budget.answer_language import answer_language
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import Bound, LengthConstraint, LengthEstimate, Question, Unit
+from suffice.token_ratios import TextRatios, estimate_tokens
 
 __all__ = ["ExplicitLength", "KeywordClass", "Keywords", "TextTransform", "UsualLength", "wish_tokens"]
 

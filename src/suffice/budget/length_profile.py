@@ -18,10 +18,10 @@ from typing import Any
 
 from suffice.budget.answer_language import answer_language
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.token_ratios import TextRatios, estimate_tokens
 from suffice.budget.types import LengthEstimate, Quantiles, Question
 from suffice.errors import DataError
 from suffice.prompt import instructions
+from suffice.token_ratios import TextRatios, estimate_tokens
 
 __all__ = ["FILE_NAME", "AnswerLengths", "LengthProfile", "ProfileEstimator"]
 

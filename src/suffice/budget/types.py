@@ -7,23 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from suffice.deprecated import warn_deprecated
 from suffice.immutable import immutable
+from suffice.token_ratios import TextRatios
 
 if TYPE_CHECKING:
     from suffice.budget.length_model import LengthKey
-    from suffice.budget.token_ratios import TextRatios
 
 __all__ = [
     "DEFAULT_TIERS",
     "Bound",
     "Budget",
+    "EngineInfo",
     "LengthConstraint",
     "LengthEstimate",
     "LengthEstimator",
     "LimitedBy",
+    "Limits",
     "Preset",
     "Quantiles",
     "Question",
+    "RequestInfo",
     "Tier",
     "Unit",
 ]
@@ -84,6 +88,47 @@ DEFAULT_TIERS: Mapping[str, Tier] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long an answer may be, as its caller says."""
+
+    max_new_tokens: int | Literal["auto"] = "auto"
+    """The most tokens that the answer may have; `auto` lets the budgeter decide."""
+    max_length: int | None = None
+    """The most tokens that prompt and answer may have together."""
+    tier: str | None = None
+    """Name of the caller's class of service, whose cap is never exceeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestInfo:
+    """Who asks and how: what the length model may use beside the prompt."""
+
+    client: str | None = None
+    """Whatever tells one caller from another."""
+    route: str | None = None
+    """Where it was asked: a path, a command, an application."""
+    response_format: object = None
+    """OpenAI's field of that name."""
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine says of its model and of this prompt; None for what it cannot say."""
+
+    model: str | None = None
+    """Name of the model that will answer."""
+    context_tokens: int | None = None
+    """The most tokens that prompt and answer may have together."""
+    default_max_new_tokens: int | None = None
+    """`max_new_tokens` of the model's `generation_config.json`."""
+    ratios: TextRatios | None = None
+    """Tokens per word and character of the model's tokenizer; Qwen2's where it is None."""
+    prompt_tokens: int | None = None
+    """Tokens in the prompt, template included; estimated where it is None."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The decision for one request: a cap, what is expected, and why."""
@@ -103,8 +148,16 @@ class Budget:
     """What the caller asked for, when a limit reduced it."""
     prompt_tokens: int | None = None
     """Tokens in the prompt; an estimate when the reasons say so."""
-    asked: LengthKey | None = field(default=None, repr=False, compare=False)
+    context_left: int | None = field(default=None, repr=False, compare=False)
+    """Tokens that `max_length` and the model's context leave beside the prompt; None without such a limit."""
+    length_key: LengthKey | None = field(default=None, repr=False, compare=False)
     """What the length model needs to learn from the answer (`LengthModel.learn`); None without one."""
+
+    @property
+    def asked(self) -> LengthKey | None:
+        """Deprecated: `length_key`."""
+        warn_deprecated("Budget.asked", "Budget.length_key")
+        return self.length_key
 
     @property
     def reservation(self) -> int:

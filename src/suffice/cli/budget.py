@@ -41,14 +41,12 @@ def _run(
 
     PROMPT may be - for standard input.
     """
-    from suffice.budget import Budgeter
+    from suffice.budget import Budgeter, EngineInfo, Limits
 
     budget = Budgeter.load(rules, length_model).decide(
         sys.stdin.read() if prompt == "-" else prompt,
-        max_new_tokens=parse_cap(max_new_tokens),
-        max_length=max_length,
-        context=context,
-        tier=tier,
+        Limits(max_new_tokens=parse_cap(max_new_tokens), max_length=max_length, tier=tier),
+        engine=EngineInfo(context_tokens=context),
     )
     print(_as_json(budget) if as_json else _as_text(budget))
     return 0

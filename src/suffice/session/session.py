@@ -7,15 +7,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from suffice.budget import Budget, Budgeter, TextRatios
-from suffice.budget.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
+from suffice.budget import Budget, Budgeter, EngineInfo, Limits, RequestInfo, TextRatios
 from suffice.engines.base import Capacity, Engine, GenerationRequest, TokenCount
 from suffice.errors import EngineError
+from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
 from suffice.session.events import Answer, AnswerBuilder, Event
 from suffice.session.request import Request
 from suffice.session.segments import Legs, may_continue
 from suffice.session.thinking_budget import ThinkingSplit
+from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.watch.thinking import CLOSING
 
 __all__ = ["Session"]
@@ -51,22 +52,25 @@ class Session:
         else:
             count = TokenCount(0, exact=False)
         return self.budgeter.decide(
-            request.prompt if request.prompt is not None else request.messages,
-            max_new_tokens=request.max_new_tokens,
-            max_length=request.max_length,
-            tier=tier or request.tier,
-            context=capacity.context_tokens,
-            prompt_tokens=count.tokens if count.exact else None,
-            model_default=capacity.default_max_new_tokens,
-            ratios=await self._tokenizer_ratios(),
-            model=self.engine.model_name,
-            client=request.client,
-            route=request.route,
-            more={
-                "tools": request.tools,
-                "response_format": request.extra.get("response_format"),
-                "sampling": {"temperature": request.sampling.temperature},
-            },
+            Prompt(request.messages, request.prompt, request.prompt_ids, request.tools),
+            Limits(
+                max_new_tokens=request.max_new_tokens,
+                max_length=request.max_length,
+                tier=tier or request.tier,
+            ),
+            RequestInfo(
+                client=request.client,
+                route=request.route,
+                response_format=request.extra.get("response_format"),
+                temperature=request.sampling.temperature,
+            ),
+            EngineInfo(
+                model=self.engine.model_name,
+                context_tokens=capacity.context_tokens,
+                default_max_new_tokens=capacity.default_max_new_tokens,
+                ratios=await self._tokenizer_ratios(),
+                prompt_tokens=count.tokens if count.exact else None,
+            ),
         )
 
     async def _tokenizer_ratios(self) -> TextRatios:

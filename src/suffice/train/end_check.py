@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from suffice.budget import Budgeter
+from suffice.budget import Budgeter, EngineInfo
 from suffice.budget.estimators import Keywords
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.errors import PromptTooLongError
@@ -39,7 +39,9 @@ class StopCheck:
         for row in rows:
             ids = encoder.prompt_ids(row.messages[:-1])
             try:
-                budget = budgeter.decide(row.messages[:-1], context=base.context_tokens, prompt_tokens=len(ids))
+                budget = budgeter.decide(
+                    row.messages[:-1], engine=EngineInfo(context_tokens=base.context_tokens, prompt_tokens=len(ids))
+                )
             except PromptTooLongError:
                 continue
             self._prompts.append((ids, min(budget.max_new_tokens, _TOO_LONG * profile.overall.longest + _SPARE_TOKENS)))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from suffice.budget.estimators import wish_tokens
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.token_ratios import TextRatios
 from suffice.immutable import immutable
 from suffice.prompt import Prompt as AskedPrompt
 from suffice.prompt import instructions
+from suffice.token_ratios import TextRatios
 
 __all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
 

@@ -39,7 +39,7 @@ def observations_of(ticket: RequestState) -> tuple[Observation, ...]:
     if (reply := ticket.reply) is None:
         return ()
     for answer in reply.answers:
-        asked, cut = reply.budget_of(answer).asked, _cut(*answer.end, answer.tokens)
+        asked, cut = reply.budget_of(answer).length_key, _cut(*answer.end, answer.tokens)
         if asked is not None and cut is not None:
             found.append(Observation(asked, answer.tokens, cut))
     return tuple(found)
