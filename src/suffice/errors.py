@@ -5,7 +5,9 @@ SufficeError
 │   ├── DataError         a dataset, or one row of it, cannot be read
 │   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
 ├── PromptTooLongError    this prompt leaves no room for an answer
-├── QueueFullError        too many requests are waiting (serve/limits/admission.py)
+├── QueueFullError        too many requests are waiting, or one has waited too long
+├── RateLimitError        a key has used up one of its limits
+├── StorageAwayError      the storage of limits that replicas share did not answer
 ├── Problem               a request that the server refuses, with its HTTP status (serve/http/errors.py)
 ├── CannotContinueError   this engine cannot go on with an answer that was ended
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
@@ -16,12 +18,17 @@ anybody else's exception.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "CannotContinueError",
     "DataError",
     "EngineError",
     "ModelError",
     "PromptTooLongError",
+    "QueueFullError",
+    "RateLimitError",
+    "StorageAwayError",
     "SufficeError",
     "UsageError",
     "first_line",
@@ -60,6 +67,37 @@ class PromptTooLongError(SufficeError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+
+
+class QueueFullError(SufficeError):
+    """There is no room to wait, or the wait was too long."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        """
+        Args:
+            message: one line for a person.
+            retry_after: whole seconds after which it is worth trying again.
+        """
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimitError(SufficeError):
+    """A key has used up one of its limits."""
+
+    def __init__(self, message: str, code: str, headers: Mapping[str, str]) -> None:
+        """
+        Args:
+            message: one line for a person.
+            code: a word for programs.
+            headers: what to tell an HTTP client about its limits.
+        """
+        super().__init__(message)
+        self.code, self.headers = code, headers
+
+
+class StorageAwayError(SufficeError):
+    """The storage of limits that replicas share did not answer in time."""
 
 
 class CannotContinueError(SufficeError):

@@ -10,8 +10,8 @@ import pytest
 
 from suffice.engines.base import Chunk, GenerationRequest, Health
 from suffice.engines.pool import Pool
-from suffice.errors import EngineError
-from suffice.serve.limits.admission import Admission, QueueFullError, Slot
+from suffice.errors import EngineError, QueueFullError
+from suffice.serve.limits.admission import Admission, Slot
 from suffice.testing.scripted_engine import ScriptedEngine
 
 

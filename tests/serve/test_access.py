@@ -13,13 +13,11 @@ import pytest
 
 from serving import LONG, Server, reserve, serving
 from suffice.cli.main import main
-from suffice.errors import UsageError
+from suffice.errors import RateLimitError, StorageAwayError, UsageError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.auth.permissions import Caller, Limits
 from suffice.serve.config import ServeSettings, check_exposure, load_serve_settings
-from suffice.serve.http.errors import Problem
 from suffice.serve.limits.quotas import Quotas
-from suffice.serve.limits.shared_counts import StorageAwayError
 from suffice.serve.log.store import Store, sqlite_file
 from suffice.testing.scripted_engine import ScriptedEngine
 
@@ -213,7 +211,7 @@ def test_a_refused_reservation_takes_nothing() -> None:
     async def run() -> None:
         quotas = Quotas()
         caller = Caller("k", "k", limits=Limits(requests_per_minute=10, tokens_per_minute=100))
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(RateLimitError) as refused:
             await reserve(quotas, caller, 101)
         assert refused.value.headers["x-ratelimit-remaining-requests"] == "10"
         assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
@@ -222,7 +220,7 @@ def test_a_refused_reservation_takes_nothing() -> None:
         quotas.settle_soon(held, 30)
         last = await reserve(quotas, caller, 70)
         assert last.headers["x-ratelimit-remaining-tokens"] == "0"
-        with pytest.raises(Problem, match="100 tokens per minute"):
+        with pytest.raises(RateLimitError, match="100 tokens per minute"):
             await reserve(quotas, caller, 1)
 
     asyncio.run(run())
@@ -330,7 +328,7 @@ def test_limits_of_callers_who_are_gone_are_forgotten(monkeypatch: pytest.Monkey
             now += 1.0
             caller = Caller(f"k{number}", "k", limits=Limits(requests_per_minute=1))
             await reserve(quotas, caller, 1)
-            with pytest.raises(Problem):
+            with pytest.raises(RateLimitError):
                 await reserve(quotas, caller, 1)
         assert quotas._local is not None
         assert len(quotas._local._windows) <= 1000

@@ -14,6 +14,7 @@ import pytest
 from serving import LONG, Server, serving
 from suffice.engines.local.engine import LocalEngine
 from suffice.engines.openai.engine import RemoteEngine
+from suffice.serve.api.routes import ROUTES
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
 from suffice.testing.scripted_engine import ScriptedEngine
@@ -267,6 +268,23 @@ def test_documents_models_and_states(hello: Server) -> None:
             path = path.replace("{model}", "scripted")
             assert hello.ask(method.upper(), path, {} if method == "post" else None).status not in (404, 405, 500)
     assert b"openapi.json" in hello.ask("GET", "/docs").body
+
+
+def test_router_metrics_and_document_know_the_same_routes(hello: Server) -> None:
+    paths = hello.ask("GET", "/openapi.json").json["paths"]
+    documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    tiers = [*hello.service.tiers, "auto"]
+    routed = set()
+    for route in ROUTES:
+        templates = [route.template.format(tier=tier) for tier in tiers] if "{tier}" in route.path else [route.template]
+        if route.summary:
+            routed |= {(route.method, template) for template in templates}
+        for template in templates:
+            path = template.replace("{model}", "a/b")
+            hello.ask("DELETE", path)
+            assert f'route="{template}",status="405"'.encode() in hello.ask("GET", "/metrics").body
+    assert documented == routed
+    assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
 
 
 def test_metrics_count_requests_by_tier_and_show_the_gauges_that_schedulers_read(endless: Server) -> None:

@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 
 from serving import reserve, serving
-from suffice.errors import UsageError
+from suffice.errors import RateLimitError, UsageError
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.auth.permissions import Caller, Limits
-from suffice.serve.http.errors import Problem
 from suffice.serve.limits.quotas import Charge, Quotas
 from suffice.serve.limits.shared_counts import SharedCounts
 from suffice.serve.log.store import Store
@@ -156,7 +155,7 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
             *(reserve(both[i % 2], caller, 10) for i in range(60)), return_exceptions=True
         )  # fmt: skip
         assert sum(isinstance(each, Charge) for each in found) == 10
-        assert sum(isinstance(each, Problem) for each in found) == 50
+        assert sum(isinstance(each, RateLimitError) for each in found) == 50
         for quotas in both:
             await quotas.settled()
         last = await reserve(both[0], Caller(caller.key_id, "k", limits=Limits(requests_per_minute=1000)), 0)

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from suffice.budget import Budgeter
 from suffice.engines import Engine, open_engine
 from suffice.engines.pool import Pool
-from suffice.serve.api import routes
-from suffice.serve.api.generate import Generate
-from suffice.serve.api.requests import read_chat, read_completion, read_infer
-from suffice.serve.api.responses import ChatReply, CompletionReply, InferReply
+from suffice.serve.api.routes import ROUTES
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.tiers import load_budgeter
 from suffice.serve.config import ServeSettings, check_exposure
-from suffice.serve.http.asgi import Application, Router, Scope
+from suffice.serve.http.asgi import Application, Scope
 from suffice.serve.http.middleware import ExchangeMiddleware, HttpExchange
+from suffice.serve.http.router import Router
 from suffice.serve.limits.quotas import Quotas
 from suffice.serve.log.store import Store
 from suffice.serve.log.texts import PromptLog
@@ -133,30 +131,8 @@ def build_app(service: Service) -> Application:
     """The ASGI application over an open service."""
 
     def ended(scope: Scope, exchange: HttpExchange) -> None:
-        service.metrics.response(service.route(scope["path"]), exchange.status)
+        service.metrics.response(service.route_label(scope), exchange.status)
         if service.access_log is not None:
             service.access_log.add(scope, exchange)
 
-    return ExchangeMiddleware(Router(_routes(service)), ended, service.tickets.__contains__, lambda: service.leaving)
-
-
-def _routes(service: Service) -> dict[str, dict[str, Application]]:
-    def get(handler: routes.Handler) -> dict[str, Application]:
-        return {"GET": routes.Endpoint(service, handler)}
-
-    return {
-        "/v1/chat/completions": {"POST": Generate(service, read_chat, ChatReply)},
-        "/v1/completions": {"POST": Generate(service, read_completion, CompletionReply)},
-        "/infer/*": {"POST": Generate(service, read_infer, InferReply)},
-        "/v1/budget": {"POST": routes.Endpoint(service, routes.budget)},
-        "/v1/models": get(routes.list_models),
-        "/v1/usage": get(routes.usage),
-        "/v1/models/**": get(routes.show_model),
-        "/health": get(routes.health),
-        "/ready": get(routes.ready),
-        "/metrics": get(routes.metrics),
-        "/openapi.json": get(routes.openapi),
-        "/docs": get(routes.static("docs.html")),
-        "/": get(routes.static("index.html")),
-        **{f"/{name}": get(routes.static(name)) for name in routes.ASSETS},
-    }
+    return ExchangeMiddleware(Router(ROUTES, service), ended, service.tickets.__contains__, lambda: service.leaving)

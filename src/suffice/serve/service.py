@@ -16,6 +16,7 @@ from suffice.serve.auth.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.asgi import Scope
 from suffice.serve.http.errors import Problem, shutting_down
+from suffice.serve.http.router import Route
 from suffice.serve.learning.observations import observations_of
 from suffice.serve.limits.admission import Admission
 from suffice.serve.limits.quotas import Quotas
@@ -31,11 +32,6 @@ from suffice.session import Session
 
 __all__ = ["ServedModel", "Service"]
 
-_ROUTES = (
-    *("/v1/chat/completions", "/v1/completions", "/v1/budget", "/v1/models", "/v1/usage"),
-    *("/health", "/ready", "/metrics"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
@@ -44,7 +40,6 @@ class ServedModel:
     name: str
     session: Session
     pool: Pool
-    bundled: bool = False
 
 
 class Service:
@@ -80,7 +75,8 @@ class Service:
         self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
         self.ring, self.ledger, self.quotas, self.usage = ring, ledger, quotas, usage
-        self.metrics = Metrics(self)
+        pools = {name: model.pool for name, model in models.items()}
+        self.metrics = Metrics(self.admission, pools, lambda: ledger.left_out)
         self.leaving = False
         """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
@@ -122,18 +118,23 @@ class Service:
             find_tier(tier, self.tiers, caller)
         return caller
 
-    def route(self, path: str) -> str:
-        """A label for a path: itself if there is a route, so that nobody can make labels up."""
-        known = path in _ROUTES or path.removeprefix("/infer/") in (*self.tiers, AUTO)
-        return path if known else "other"
+    def route_label(self, scope: Scope) -> str:
+        """The route of a request, for metrics and the length model: what a client made up is `other`."""
+        route: Route | None = scope.get("route")
+        if route is None:
+            return "other"
+        if route.parameter != "tier":
+            return route.template
+        known = scope["path_params"]["tier"] in (*self.tiers, AUTO)
+        return str(scope["path"]) if known else "other"
 
-    def origin(self, scope: Scope, caller: Caller, path: str) -> RequestOrigin:
+    def origin(self, scope: Scope, caller: Caller, route: str) -> RequestOrigin:
         """Who asks, and where.
 
         All who have no key are no client: their routes and system prompts say more than they have in common.
         """
         context = trace_context(scope["headers"]) if self.remote or self.spans is not None else {}
-        return RequestOrigin(scope["exchange"].request_id, caller.key_id or None, self.route(path), context)
+        return RequestOrigin(scope["exchange"].request_id, caller.key_id or None, route, context)
 
     def reload(self) -> None:
         """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.

@@ -35,20 +35,19 @@ _LAST_WORDS = 5.0  # seconds that the end of a stream which failed may take to a
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """An ASGI application for one path."""
+    """The handler of one path."""
 
-    service: Service
     read: Callable[..., ApiRequest]
     """From the JSON to what is wanted."""
     reply: type[Reply]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, exchange = self.service, scope["exchange"]
+    async def __call__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["exchange"]
         service.check_open()
-        tier = scope.get("part")  # of /infer/TIER
+        tier = scope.get("path_params", {}).get("tier")
         caller = service.caller(scope, tier)
         body = parse_object(await read_body(receive, service.settings.max_body_bytes))
-        origin = service.origin(scope, caller, scope["path"])
+        origin = service.origin(scope, caller, service.route_label(scope))
         wanted = self.read(body, origin, passes_on=service.remote)
         if tier is not None:
             if wanted.tier not in (None, tier):
@@ -62,22 +61,22 @@ class Generate:
             service.spans.begin(ticket, origin.trace_context)
         with CancelOnDisconnect(scope) as connection:
             try:
-                await self._answer(ticket, connection, send)
+                await self._answer(service, ticket, connection, send)
             finally:
                 service.release(ticket, gone=connection.gone)
         if ticket.outbox is not None and not ticket.outbox.ended:  # whoever does not read waits for nothing more
             scope["extensions"]["suffice.drop"]()
             await receive()  # until the connection is gone: else the server takes this for a mistake
 
-    async def _answer(self, ticket: RequestState, connection: CancelOnDisconnect, send: Send) -> None:
+    async def _answer(self, service: Service, ticket: RequestState, connection: CancelOnDisconnect, send: Send) -> None:
         """Answers, and says what went wrong in the way that is still open: a status, or an event of the stream."""
         try:
-            await self._admitted(ticket, connection, send)
+            await self._admitted(service, ticket, connection, send)
         except asyncio.CancelledError:
             if connection.late():
-                seconds = self.service.settings.request_timeout
+                seconds = service.settings.request_timeout
                 problem = Problem(504, f"no whole answer within {seconds:g} s", code="timeout")
-            elif self.service.draining and not connection.gone:
+            elif service.draining and not connection.gone:
                 problem = shutting_down()
             else:
                 raise
@@ -95,8 +94,10 @@ class Generate:
             async with asyncio.timeout(_LAST_WORDS):
                 await ticket.outbox.close(ticket.reply.failure(problem.body))
 
-    async def _admitted(self, ticket: RequestState, connection: CancelOnDisconnect, send: Send) -> None:
-        service, wanted = self.service, ticket.wanted
+    async def _admitted(
+        self, service: Service, ticket: RequestState, connection: CancelOnDisconnect, send: Send
+    ) -> None:
+        wanted = ticket.wanted
         model = service.model(wanted.model, ticket.caller)
         tier = find_tier(wanted.tier, model.session.budgeter.tiers, ticket.caller)
         await service.enter(ticket)
@@ -109,11 +110,11 @@ class Generate:
         await service.admit(ticket, tier)
         limit = connection.limit(service.settings.request_timeout)
         try:
-            await self._generate(ticket, model.session, send)
+            await self._generate(service, ticket, model.session, send)
             while self._may_begin_again(ticket, model.pool):
                 ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
                 ticket.slot.generated = 0
-                await self._generate(ticket, model.session, send)
+                await self._generate(service, ticket, model.session, send)
             await self._finish(ticket, send)
         finally:
             limit.cancel()
@@ -126,7 +127,7 @@ class Generate:
         failed = [ticket.request_ids[each.index] for each in ticket.reply.answers if each.failed]
         return bool(failed) and all(map(pool.may_retry, failed))
 
-    async def _generate(self, ticket: RequestState, session: Session, send: Send) -> None:
+    async def _generate(self, service: Service, ticket: RequestState, session: Session, send: Send) -> None:
         reply, wanted = ticket.reply, ticket.wanted
         assert reply is not None
         streams = [
@@ -134,27 +135,27 @@ class Generate:
             for request, answer in zip(wanted.requests, reply.answers, strict=True)
         ]
         if len(streams) == 1:
-            await self._one(ticket, streams[0], send)
+            await self._one(service, ticket, streams[0], send)
         else:
-            await self._several(ticket, streams, send)
+            await self._several(service, ticket, streams, send)
 
-    async def _one(self, ticket: RequestState, stream: Stream, send: Send) -> None:
+    async def _one(self, service: Service, ticket: RequestState, stream: Stream, send: Send) -> None:
         assert ticket.reply is not None
         [answer] = ticket.reply.answers
         async with aclosing(stream) as events:
             async for event in events:
-                data = self._take(ticket, ticket.reply, answer, event)
+                data = self._take(service, ticket, ticket.reply, answer, event)
                 if data is not None:
                     await self._send_piece(ticket, data, send)
 
-    async def _several(self, ticket: RequestState, streams: list[Stream], send: Send) -> None:
+    async def _several(self, service: Service, ticket: RequestState, streams: list[Stream], send: Send) -> None:
         """Each answer on a way of its own; one that fails ends all."""
         reply = ticket.reply
         assert reply is not None
         async with aclosing(merge_streams(streams)) as events:
             async for index, event in events:
                 answer = reply.answers[index]
-                data = self._take(ticket, reply, answer, event)
+                data = self._take(service, ticket, reply, answer, event)
                 if data is not None:
                     await self._send_piece(ticket, data, send)
                 if answer.failed:
@@ -162,7 +163,7 @@ class Generate:
                 if ticket.wanted.stream and answer.finish is not None:
                     await self._send_piece(ticket, reply.ending(answer), send)
 
-    def _take(self, ticket: RequestState, reply: Reply, answer: Choice, event: Event) -> bytes | None:
+    def _take(self, service: Service, ticket: RequestState, reply: Reply, answer: Choice, event: Event) -> bytes | None:
         """One event of one answer: noted, counted, and as it is sent where it is a piece of a stream."""
         answer.take(event)
         if isinstance(event, Usage):
@@ -171,7 +172,7 @@ class Generate:
             return None
         ticket.slot.generated += 1
         if ticket.slot.generated > ticket.room:
-            self.service.reserve_more(ticket)
+            service.reserve_more(ticket)
         if not ticket.wanted.stream:
             return None
         if isinstance(event, Text):

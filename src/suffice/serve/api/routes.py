@@ -1,139 +1,103 @@
-"""The routes that generate nothing: models, budgets, health, documents."""
+"""All routes of the server: the router, the labels in metrics and the OpenAPI document are made of this table."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from suffice.json_codec import dump
+from suffice.serve.api import handlers
+from suffice.serve.api.generate import Generate
 from suffice.serve.api.openapi import document
-from suffice.serve.api.requests import read_chat, read_completion
-from suffice.serve.auth.tiers import decide, find_tier
+from suffice.serve.api.requests import read_chat, read_completion, read_infer
+from suffice.serve.api.responses import ChatReply, CompletionReply, InferReply
 from suffice.serve.http.asgi import Receive, Scope, Send
-from suffice.serve.http.body import parse_object, read_body
-from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import send_bytes
-from suffice.serve.log.usage_query import read_query
-from suffice.serve.service import ServedModel, Service
+from suffice.serve.http.router import Route
+from suffice.serve.log.usage_query import GROUPS, MAX_DAYS
+from suffice.serve.service import Service
 
-__all__ = [
-    "ASSETS",
-    "Endpoint",
-    "budget",
-    "health",
-    "list_models",
-    "metrics",
-    "openapi",
-    "ready",
-    "show_model",
-    "static",
-    "usage",
-]
+__all__ = ["ROUTES"]
 
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
-_PAGES = Path(__file__).parents[1] / "pages"
-_ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
-ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "usage.js", "words.js")
-"""What the playground is made of, beside its page."""
-
-Handler = Callable[[Service, Scope, Receive, Send], Awaitable[None]]
+_ASSETS = ("playground.css", "playground.js", "budget.js", "dashboard.js", "markdown.js", "usage.js", "words.js")
+_POST_ERRORS = (400, 401, 403, 404, 413, 429, 502, 503, 504)
+_USAGE_QUERY = (
+    {"name": "by", "in": "query", "schema": {"type": "string", "enum": list(GROUPS), "default": "day"}},
+    {"name": "days", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DAYS}},
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A function as an ASGI application."""
-
-    service: Service
-    handler: Handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.handler(self.service, scope, receive, send)
-
-
-async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/models`: what is served, with its context."""
-    caller = service.caller(scope)
-    models = [_shown(each) for each in service.models.values() if not caller.models or each.name in caller.models]
-    await send_bytes(send, dump({"object": "list", "data": models}))
-
-
-async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/models/NAME`: one of them."""
-    caller = service.caller(scope)
-    await send_bytes(send, dump(_shown(service.model(scope["part"], caller))))
-
-
-def _shown(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "suffice",
-        "max_model_len": model.session.engine.capacity().context_tokens,
-    }
-
-
-async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/usage`: what the caller used, by day, tier or model."""
-    caller = service.caller(scope)
-    by, days = read_query(scope["query_string"])
-    rows = await service.usage.of(caller.name, by, days)
-    await send_bytes(send, dump({"object": "suffice.usage", "by": by, "days": days, "data": rows}))
-
-
-async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`POST /v1/budget`: the decision for a chat (or, with `prompt`, a completion), nothing generated."""
-    caller = service.caller(scope)
-    body = parse_object(await read_body(receive, service.settings.max_body_bytes))
-    read = read_completion if "prompt" in body and "messages" not in body else read_chat
-    path = "/v1/completions" if read is read_completion else "/v1/chat/completions"
-    wanted = read(body, service.origin(scope, caller, path), passes_on=service.remote)
-    if wanted.more:
-        raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
-    model = service.model(wanted.model, caller)
-    tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)
-    tier, decided = await decide(model.session, wanted.request, tier, caller)
-    said = {"object": "suffice.budget", "model": model.name, "tier": tier.name, "budget": decided.to_dict()}
-    await send_bytes(send, dump(said))
-
-
-async def health(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /health`: the process is alive."""
-    await send_bytes(send, dump({"status": "ok"}))
-
-
-async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /ready`: requests can be taken now; 503 once the server was told to end, or while no engine can take any."""
-    reasons = ["the server is shutting down"] if service.leaving else []
-    for model in service.models.values():
-        state = await model.pool.health()
-        reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]
-    said = {"ready": not reasons, "reasons": reasons}
-    await send_bytes(send, dump(said), status=503 if reasons else 200)
-
-
-async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /metrics`: for Prometheus."""
-    await send_bytes(send, service.metrics.text(), kind="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /openapi.json`."""
-    await send_bytes(send, dump(document(service.tiers, service.models, remote=service.remote)))
+    await send_bytes(send, dump(document(ROUTES, service.tiers, service.models, remote=service.remote)))
 
 
-def static(name: str) -> Handler:
-    """A page of the package."""
-
-    async def page(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _PAGES / name
-        scope["exchange"].headers["content-security-policy"] = _ONLY_FROM_HERE
-        await send_bytes(send, path.read_bytes(), kind=_KINDS[path.suffix])
-
-    return page
+ROUTES = (
+    Route(
+        method="POST",
+        path="/infer/{tier}",
+        handler=Generate(read_infer, InferReply),
+        summary="Answer.",
+        body="Infer",
+        streams=True,
+        errors=_POST_ERRORS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/chat/completions",
+        handler=Generate(read_chat, ChatReply),
+        summary="OpenAI's chat completions.",
+        body="Chat",
+        streams=True,
+        errors=_POST_ERRORS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/completions",
+        handler=Generate(read_completion, CompletionReply),
+        summary="OpenAI's completions.",
+        body="Completion",
+        streams=True,
+        errors=_POST_ERRORS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/budget",
+        handler=handlers.budget,
+        summary="The length decision and its reasons; nothing is generated.",
+        body="Chat",
+        errors=_POST_ERRORS,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models",
+        handler=handlers.list_models,
+        summary="The models that are served.",
+        errors=(401,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{model:path}",
+        handler=handlers.show_model,
+        summary="One of them.",
+        errors=(401, 403, 404),
+    ),
+    Route(
+        method="GET",
+        path="/v1/usage",
+        handler=handlers.usage,
+        summary="What the caller used lately.",
+        parameters=_USAGE_QUERY,
+        errors=(400, 401, 429, 503),
+    ),
+    Route(method="GET", path="/health", handler=handlers.health, summary="Whether the process is alive."),
+    Route(
+        method="GET",
+        path="/ready",
+        handler=handlers.ready,
+        summary="Whether requests can be taken now.",
+        errors=(503,),
+    ),
+    Route(method="GET", path="/metrics", handler=handlers.metrics, summary="Prometheus metrics.", content="text/plain"),
+    Route(method="GET", path="/openapi.json", handler=_openapi),
+    Route(method="GET", path="/docs", handler=handlers.page("docs.html")),
+    Route(method="GET", path="/", handler=handlers.page("index.html")),
+    *(Route(method="GET", path=f"/{name}", handler=handlers.page(name)) for name in _ASSETS),
+)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from suffice.errors import EngineError, PromptTooLongError, SufficeError, UsageError
+from suffice.errors import EngineError, PromptTooLongError, QueueFullError, RateLimitError, SufficeError, UsageError
 from suffice.json_codec import dump
-from suffice.serve.limits.admission import QueueFullError
 
 __all__ = ["Problem", "problem_of", "shutting_down"]
 
@@ -66,6 +65,8 @@ def problem_of(error: SufficeError) -> Problem:
             return Problem(400, str(error), param="messages", code="context_length_exceeded")
         case QueueFullError(retry_after=seconds):
             return Problem(429, str(error), code="queue_full", headers={"retry-after": str(seconds)})
+        case RateLimitError(code=code, headers=headers):
+            return Problem(429, str(error), code=code, headers=headers)
         case UsageError():
             return Problem(400, str(error))
         case EngineError():

@@ -10,22 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from suffice.errors import SufficeError
+from suffice.errors import QueueFullError
 
-__all__ = ["Admission", "QueueFullError", "Slot", "Throughput"]
+__all__ = ["Admission", "Slot", "Throughput"]
 
 _CLASS_SECONDS = 5.0
 """Seconds of waiting that one step of priority is worth: the lower class is overtaken, but never starves."""
 _UNKNOWN_RATE_SECONDS = 5  # Retry-After while no answer has been measured yet
 _LONGEST_RETRY = 120  # OpenAI's clients ignore a longer Retry-After
-
-
-class QueueFullError(SufficeError):
-    """No room to wait, or waited too long; `retry_after` says in how many whole seconds it is worth trying again."""
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class Throughput:

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 
+from suffice.errors import RateLimitError, StorageAwayError
 from suffice.serve.auth.permissions import Caller
-from suffice.serve.http.errors import Problem
-from suffice.serve.limits.shared_counts import SharedCounts, StorageAwayError
+from suffice.serve.limits.shared_counts import SharedCounts
 
 __all__ = ["Charge", "Quotas"]
 
@@ -101,7 +101,7 @@ class Quotas:
         """Take one request from the caller's limits.
 
         Raises:
-            Problem: 429, with the seconds after which it is worth trying again.
+            RateLimitError: with the seconds after which it is worth trying again.
         """
         await self._take(reservation, 1, tokens=False)
 
@@ -109,7 +109,7 @@ class Quotas:
         """Take `tokens` from the caller's limits; where they are too many, all is given back, the request too.
 
         Raises:
-            Problem: 429, with the seconds after which it is worth trying again.
+            RateLimitError: with the seconds after which it is worth trying again.
         """
         await self._take(reservation, tokens, tokens=True)
 
@@ -206,12 +206,12 @@ def _limits_of(caller: Caller) -> tuple[tuple[str, RateLimitItem, str], ...]:
     return tuple((kind, item, item.key_for(caller.key_id)) for kind, item in items)
 
 
-def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> Problem:
+def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> RateLimitError:
     unit, span = kind.removesuffix("-day"), "day" if kind.endswith("-day") else "minute"
     if amount > item.amount:
         message = (
             f"this request may take {amount} {unit}, and this key has {item.amount} {unit} per {span}: ask for less"
         )
-        return Problem(429, message, code="request_too_large", headers={**headers, "x-should-retry": "false"})
+        return RateLimitError(message, "request_too_large", {**headers, "x-should-retry": "false"})
     message = f"this key's limit of {item.amount} {unit} per {span} is reached: try again in {seconds} s"
-    return Problem(429, message, code="rate_limit_exceeded", headers={**headers, "retry-after": str(max(seconds, 1))})
+    return RateLimitError(message, "rate_limit_exceeded", {**headers, "retry-after": str(max(seconds, 1))})

@@ -10,17 +10,13 @@ from limits.aio.storage import Storage
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
-from suffice.errors import SufficeError, UsageError, first_line
+from suffice.errors import StorageAwayError, UsageError, first_line
 from suffice.serve.config import without_password
 
-__all__ = ["SharedCounts", "StorageAwayError"]
+__all__ = ["SharedCounts"]
 
 _PATIENCE = 1.0  # seconds that a request waits for the storage
 _PAUSE = 5.0  # seconds until a storage that was away is asked again
-
-
-class StorageAwayError(SufficeError):
-    """The storage did not answer in time."""
 
 
 class SharedCounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from suffice.engines.pool import Pool
 from suffice.memory.meter import Metered
+from suffice.serve.limits.admission import Admission
 
 if TYPE_CHECKING:
     from suffice.serve.request_state import RequestState
-    from suffice.serve.service import Service
 
 __all__ = ["Metrics"]
 
@@ -28,10 +29,12 @@ class Metrics:
     """Counters and histograms of one server, and a collector that reads its gauges when it is asked.
 
     Args:
-        service: whose queue, engines and caches are shown.
+        admission: the queue.
+        pools: the engines of each model.
+        left_out: how many answers taught the length model nothing, because too many of their kind came at once.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         self._responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
         self._finish = Counter(
@@ -51,7 +54,7 @@ class Metrics:
         self._queue = histogram("queue_seconds", "Waiting for a turn.", _SECONDS)
         self._answer_tokens = histogram("answer_tokens", "Length of answers.", _TOKENS)
         self._budget_tokens = histogram("budget_tokens", "Caps of answers.", _TOKENS)
-        registry.register(_Gauges(service))
+        registry.register(_Gauges(admission, pools, left_out))
         self._of_tier = cache(self._new_tier)
         self._response_of = cache(lambda route, status: self._responses.labels(route, str(status)))
         self._finish_of = cache(self._finish.labels)
@@ -109,16 +112,16 @@ class _OfTier:
 class _Gauges(Collector):
     """The state of queue and engines, read when somebody asks."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
+        self._admission, self._pools, self._left_out = admission, pools, left_out
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        admission = self._service.admission
+        admission = self._admission
         rate = admission.throughput.tokens_per_second
-        name = next(iter(self._service.models))
+        name = next(iter(self._pools))
         yield GaugeMetricFamily("suffice_requests_running", "Answers being generated.", len(admission.running))
         yield GaugeMetricFamily("suffice_requests_waiting", "Requests in the queue.", admission.waiting)
         yield GaugeMetricFamily("suffice_tokens_per_second", "Measured while busy, fading by the minute.", rate or 0)
@@ -126,14 +129,14 @@ class _Gauges(Collector):
         yield self._labelled("vllm:num_requests_waiting", "Requests in the queue.", name, admission.waiting)
         if (usage := self._cache_usage()) is not None:
             yield self._labelled("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", name, usage)
-        untaught = self._service.ledger.left_out
+        untaught = self._left_out()
         yield CounterMetricFamily("suffice_answers_not_learned", "Too many of their kind at once.", untaught)
         up = GaugeMetricFamily("suffice_upstream_up", "Whether it can take requests.", labels=("upstream",))
         running = GaugeMetricFamily("suffice_upstream_requests_running", "Answers there.", labels=("upstream",))
-        for model in self._service.models.values():
-            for index, each in enumerate(model.pool.upstreams):
+        for pool in self._pools.values():
+            for index, each in enumerate(pool.upstreams):
                 label = [f"{each.name}#{index}"]
-                up.add_metric(label, float(model.pool.is_available(each)))
+                up.add_metric(label, float(pool.is_available(each)))
                 running.add_metric(label, each.running)
         yield up
         yield running
@@ -146,8 +149,8 @@ class _Gauges(Collector):
             "Memory of the engine's device: allocated, reserved, free, total, kv_used, kv_total, others.",
             labels=("device", "kind"),
         )
-        for model in self._service.models.values():
-            for each in model.pool.upstreams:
+        for pool in self._pools.values():
+            for each in pool.upstreams:
                 if each.entered and isinstance(each.engine, Metered):
                     figures = each.engine.memory_meter().read().to_dict()
                     device = str(figures.pop("device"))
@@ -158,8 +161,8 @@ class _Gauges(Collector):
 
     def _cache_usage(self) -> float | None:
         """From the tokens of running requests: pages that are only partly full are not seen."""
-        total = next(iter(self._service.models.values())).pool.capacity().kv_tokens
-        return min(self._service.admission.tokens_held / total, 1.0) if total else None
+        total = next(iter(self._pools.values())).capacity().kv_tokens
+        return min(self._admission.tokens_held / total, 1.0) if total else None
 
     @staticmethod
     def _labelled(name: str, what: str, model: str, value: float) -> GaugeMetricFamily:

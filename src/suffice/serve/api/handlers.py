@@ -1,0 +1,105 @@
+"""The handlers of the routes that generate nothing: models, budgets, usage, health, pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from suffice.json_codec import dump
+from suffice.serve.api.requests import read_chat, read_completion
+from suffice.serve.auth.tiers import decide, find_tier
+from suffice.serve.http.asgi import Receive, Scope, Send
+from suffice.serve.http.body import parse_object, read_body
+from suffice.serve.http.errors import Problem
+from suffice.serve.http.middleware import send_bytes
+from suffice.serve.http.router import Handler
+from suffice.serve.log.usage_query import read_query
+from suffice.serve.service import ServedModel, Service
+
+__all__ = ["budget", "health", "list_models", "metrics", "page", "ready", "show_model", "usage"]
+
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+_PAGES = Path(__file__).parents[1] / "pages"
+_ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
+
+
+async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/models`: what is served, with its context."""
+    caller = service.caller(scope)
+    models = [_shown(each) for each in service.models.values() if not caller.models or each.name in caller.models]
+    await send_bytes(send, dump({"object": "list", "data": models}))
+
+
+async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/models/NAME`: one of them."""
+    caller = service.caller(scope)
+    await send_bytes(send, dump(_shown(service.model(scope["path_params"]["model"], caller))))
+
+
+def _shown(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "suffice",
+        "max_model_len": model.session.engine.capacity().context_tokens,
+    }
+
+
+async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/usage`: what the caller used, by day, tier or model."""
+    caller = service.caller(scope)
+    by, days = read_query(scope["query_string"])
+    rows = await service.usage.of(caller.name, by, days)
+    await send_bytes(send, dump({"object": "suffice.usage", "by": by, "days": days, "data": rows}))
+
+
+async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /v1/budget`: the decision for a chat (or, with `prompt`, a completion), nothing generated."""
+    caller = service.caller(scope)
+    body = parse_object(await read_body(receive, service.settings.max_body_bytes))
+    read = read_completion if "prompt" in body and "messages" not in body else read_chat
+    path = "/v1/completions" if read is read_completion else "/v1/chat/completions"
+    wanted = read(body, service.origin(scope, caller, path), passes_on=service.remote)
+    if wanted.more:
+        raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
+    model = service.model(wanted.model, caller)
+    tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)
+    tier, decided = await decide(model.session, wanted.request, tier, caller)
+    said = {"object": "suffice.budget", "model": model.name, "tier": tier.name, "budget": decided.to_dict()}
+    await send_bytes(send, dump(said))
+
+
+async def health(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /health`: the process is alive."""
+    await send_bytes(send, dump({"status": "ok"}))
+
+
+async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /ready`: requests can be taken now; 503 once the server was told to end, or while no engine can take any."""
+    reasons = ["the server is shutting down"] if service.leaving else []
+    for model in service.models.values():
+        state = await model.pool.health()
+        reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]
+    said = {"ready": not reasons, "reasons": reasons}
+    await send_bytes(send, dump(said), status=503 if reasons else 200)
+
+
+async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /metrics`: for Prometheus."""
+    await send_bytes(send, service.metrics.text(), kind="text/plain; version=0.0.4; charset=utf-8")
+
+
+def page(name: str) -> Handler:
+    """The handler that sends a file of the playground."""
+    path = _PAGES / name
+
+    async def send_page(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["exchange"].headers["content-security-policy"] = _ONLY_FROM_HERE
+        await send_bytes(send, path.read_bytes(), kind=_KINDS[path.suffix])
+
+    return send_page
