@@ -17,7 +17,8 @@ from suffice.testing.scripted_engine import ScriptedEngine
 
 
 def conversation(index: int, text: str) -> Conversation:
-    return Conversation(index, index + 1, ({"role": "user", "content": text},), None, {"query": text}, "in", "alpaca")
+    turns = ({"role": "user", "content": text},)
+    return Conversation(index=index, line=index + 1, messages=turns, row={"query": text}, source="in", format="alpaca")
 
 
 def describe(answer: Answer) -> dict[str, Any]:

@@ -14,14 +14,15 @@ import pytest
 
 from small import SMALL
 from suffice.cli.main import main
+from suffice.cli.plan.lengths import profile_lengths, read_lengths
 from suffice.errors import DataError, UsageError
 from suffice.memory import KvLayout, ModelSize, Serving, ServingMemory, parse_bytes, weight_bytes
 from suffice.memory.cards import card, cards, known_model, known_names
-from suffice.memory.concurrency import Lengths, concurrent_reserved, concurrent_running, read_lengths
+from suffice.memory.concurrency import TrafficLengths, concurrent_reserved, concurrent_running
 from suffice.memory.inference import cache_tokens_that_fit, step_bytes
 from suffice.memory.latency import speed
 from suffice.memory.meter import LiveMemory, MemoryMeter
-from suffice.memory.plan import Question, make_plan, tokens_of
+from suffice.memory.plan import ServingQuestion, make_plan, tokens_of
 
 GIB = 2**30
 
@@ -125,7 +126,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
 
 
 def test_one_length_fits_as_often_as_it_divides_the_room() -> None:
-    layout, lengths = KvLayout.from_config(qwen().config), Lengths.of([(100, 100)])
+    layout, lengths = KvLayout.from_config(qwen().config), TrafficLengths.of([(100, 100)])
     room = 10 * layout.bytes_for(200)
     assert concurrent_reserved(lengths, layout, room, 2, 100) == 10
     assert concurrent_reserved(lengths, layout, room - 1, 2, 100) == 9
@@ -142,7 +143,7 @@ def test_the_number_that_fits_holds_in_a_simulation(window: int | None) -> None:
     draw = random.Random(0)
     pairs = [(draw.randint(1, 900), 1 + int(draw.lognormvariate(5, 1))) for _ in range(400)]
     room = 30_000 * layout.bytes_per_token()
-    fits = concurrent_running(Lengths.of(pairs), layout, room, 2)
+    fits = concurrent_running(TrafficLengths.of(pairs), layout, room, 2)
 
     def share_of_time_over(requests: int) -> float:
         """Every slot runs one request after the other, a token a step."""
@@ -189,7 +190,6 @@ def test_lengths_from_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_lengths_of_an_adapters_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from suffice.budget.length_profile import LengthProfile
-    from suffice.memory.concurrency import profile_lengths
 
     draw = random.Random(3)
     answers = [1 + int(draw.lognormvariate(4, 0.7)) for _ in range(2000)]
@@ -250,7 +250,7 @@ def test_the_roofline_of_one_request_is_reading_the_weights() -> None:
 
 
 def test_the_table_shrinks_with_every_length_and_paged_is_never_worse() -> None:
-    cells = make_plan(Question(qwen(), card("4090"), Serving())).cells
+    cells = make_plan(ServingQuestion(qwen(), card("4090"), Serving())).cells
     for cell in cells:
         assert cell.paged >= cell.reserved > 0
         for other in cells:

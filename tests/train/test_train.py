@@ -123,7 +123,7 @@ def test_a_placeholder_that_is_left_stops_everything(tmp_path: Path) -> None:
         read_rows(Recipe(dataset=(rows,)))
     assert len(read_rows(Recipe(dataset=(rows,), keep_placeholders=True)).rows) == 2
     filled = read_rows(Recipe(dataset=(rows,), model_name=("小智", "Bot")))
-    assert filled.rows[1].messages[-1]["content"] == "我是小智"
+    assert filled.rows[1].answer["content"] == "我是小智"
     assert filled.filled == 1
 
 
@@ -362,7 +362,7 @@ def test_answers_that_do_not_end_any_more_are_told(tokenizer: Any) -> None:
     from suffice.train.end_check import StopCheck
 
     base = SimpleNamespace(end_ids=(2,), tokenizer=tokenizer, context_tokens=4096)
-    rows = [TrainingRow((USER, ANSWER), "a", line) for line in (1, 2)]
+    rows = [TrainingRow((USER,), ANSWER, "a", line) for line in (1, 2)]
     check = StopCheck(base, rows, LengthProfile.measure([("Who are you?", 4)]))
     good = check.measure(FakeModel(5, 6, 2, 0))
     assert good == {"eval_ended_share": 1.0, "eval_median_answer_tokens": 3.0}

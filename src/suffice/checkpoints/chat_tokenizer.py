@@ -11,7 +11,7 @@ from typing import Any
 from suffice.errors import ModelError, UsageError, first_line
 from suffice.prompt import Message, content_text, is_text
 
-__all__ = ["ChatTokenizer", "load_tokenizer"]
+__all__ = ["ChatTokenizer", "load_tokenizer", "template_message"]
 
 
 _OPENING_TOKENS = 12  # more than "<think>" and a line end take where they are no tokens of their own
@@ -92,7 +92,7 @@ class ChatTokenizer:
         going_on = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
         try:
             text = self.tokenizer.apply_chat_template(
-                [_plain(message) for message in messages],
+                [template_message(message) for message in messages],
                 tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=not going_on,
@@ -144,11 +144,13 @@ def _byte_of_letter() -> dict[str, int]:
     return letters | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def template_message(message: Message) -> dict[str, Any]:
     """A message as templates read it: content as text, and the arguments of calls as objects, not as JSON in a text."""
     plain: dict[str, Any] = {**message, "content": _text(message["content"])}
     if calls := plain.get("tool_calls"):
-        plain["tool_calls"] = [{**call, "function": _with_arguments(call.get("function") or {})} for call in calls]
+        plain["tool_calls"] = [
+            {**call, "function": _with_arguments(call["function"])} if call.get("function") else call for call in calls
+        ]
     return plain
 
 

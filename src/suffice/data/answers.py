@@ -1,6 +1,6 @@
 """Answers with their lengths, out of datasets, result files and logs: what a length model learns from.
 
-Knows nothing about tokenizers: whoever reads says how a text without a token count is counted.
+Knows nothing about tokenizers: the caller says how the tokens of a text without a token count are counted.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 
 from suffice.data.dataset import read_raw
 from suffice.data.rows import read_row
+from suffice.data.token_columns import RowLengths
 from suffice.data.types import RowProblem
 
 __all__ = ["AnswerSummary", "read_answers"]
 
-_COUNTS = ("output_tokens", "answer_tokens", "completion_tokens")
 _MODELS = ("model", "model_name")
-_FINISHES = ("finish", "finish_reason")
 _WHO: Mapping[str, tuple[str, ...]] = {
     "client": ("client", "client_id", "user", "key"),
     "route": ("route", "path", "tier"),
@@ -82,44 +81,24 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     record: dict[str, Any] = {name: row[name] for name in _KEPT if row.get(name) is not None}
     record |= {ours: value for ours, names in _WHO.items() if (value := _first(row, names)) is not None}
-    model, finish = _first(row, _MODELS), _first(row, _FINISHES)
     reference = None
     try:
-        prompt = read_row(row)
-        record["messages"], reference = list(prompt.messages), prompt.reference
+        parsed = read_row(row)
+        record["messages"], reference = list(parsed.messages), parsed.reference
     except RowProblem:  # a result line has the answer's length and not the prompt: history can use it
         pass
-    counts, exact = _counts(row), True
-    if counts is None and reference:
-        counts, exact = {None: count_tokens(reference)}, False
+    lengths = RowLengths.of(row)
+    counts, exact = lengths.answers, bool(lengths.answers)
+    if not counts and reference:
+        counts = {None: count_tokens(reference)}
     if not counts:
         summary.problems["no answer and no token count"] += 1
-        return
-    for name, tokens in counts.items():
+    for model, tokens in counts.items():
+        finish = lengths.finish(model)
         summary.counted += exact
         summary.estimated += not exact
         summary.cut += finish == "length"
-        yield {**record, "model": name or model, "finish": finish, "output_tokens": tokens}
-
-
-def _counts(row: Mapping[str, Any]) -> dict[str | None, int] | None:
-    """Tokens by model (None: the row's own), or None where the row does not say."""
-    usage = row.get("usage")
-    found = _first(row, _COUNTS)
-    if found is None and isinstance(usage, Mapping):
-        found = _first(usage, _COUNTS)
-    by_model = found if isinstance(found, Mapping) else {None: found}
-    tokens = {name: number for name, value in by_model.items() if (number := _whole(value)) is not None}
-    return tokens or None
-
-
-def _whole(value: object) -> int | None:
-    """A number of tokens, also as a csv cell has it."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    return None
+        yield {**record, "model": model or _first(row, _MODELS), "finish": finish, "output_tokens": tokens}
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -166,12 +166,20 @@ def _rows(
             row = reader.parse(record)
             if isinstance(row, Mapping):
                 unseen.difference_update(row)
-            prompt = read_row(row, columns)
+            parsed = read_row(row, columns)
         except RowProblem as problem:
             yield UnusableRow(index, line, str(problem), source, reader.unit)
         else:
             original = row if isinstance(row, Mapping) else {"prompt": row}
-            yield Conversation(index, line, prompt.messages, prompt.reference, original, source, prompt.format)
+            yield Conversation(
+                messages=parsed.messages,
+                answer=parsed.answer,
+                format=parsed.format,
+                index=index,
+                line=line,
+                row=original,
+                source=source,
+            )
     summary.notes.extend(f'the column "{name}" is in no row of {source}' for name in sorted(unseen))
 
 

@@ -1,14 +1,14 @@
-"""From one row, in any of the known formats, to a prompt and its reference answer. Knows nothing about files."""
+"""Reads one row, in any of the known formats, as a prompt and the answer to it. Knows nothing about files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from suffice.data.types import RowFormat, RowProblem, Turn
+from suffice.data.types import ParsedRow, RowFormat, RowProblem, Turn
 
-__all__ = ["COLUMNS", "Prompt", "check_columns", "read_row"]
+__all__ = ["COLUMNS", "check_columns", "read_row"]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
@@ -34,14 +34,6 @@ _CONTENT_KEYS = ("content", "value")
 _KEPT_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
 
 
-class Prompt(NamedTuple):
-    """What a row says once its format is understood."""
-
-    messages: tuple[Turn, ...]
-    reference: str | None
-    format: RowFormat
-
-
 def check_columns(columns: Mapping[str, str]) -> str | None:
     """What is wrong with a mapping from the user's column names to ours, or None."""
     for theirs, ours in columns.items():
@@ -51,8 +43,8 @@ def check_columns(columns: Mapping[str, str]) -> str | None:
     return None
 
 
-def read_row(row: object, columns: Mapping[str, str] | None = None) -> Prompt:
-    """The prompt and the reference of one row.
+def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow:
+    """The prompt and the answer of one row.
 
     Args:
         row: a mapping, or a string (which is a user turn by itself).
@@ -62,7 +54,7 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> Prompt:
         RowProblem: the row cannot be used; says why, with the columns it has and what is expected.
     """
     if isinstance(row, str):
-        return _finished([_turn("user", row)], None, "text")
+        return _checked([_turn("user", row)], None, "text")
     if not isinstance(row, Mapping):
         raise RowProblem(f"expected an object with named columns, found {_kind(row)}")
     cells = _Cells(row, columns or {})
@@ -108,31 +100,32 @@ class _Cells:
         return next((name for name in present if self._row[name] != ""), present[0] if present else None)
 
 
-def _from_messages(listed: object, name: str, cells: _Cells) -> Prompt:
+def _from_messages(listed: object, name: str, cells: _Cells) -> ParsedRow:
     if not isinstance(listed, list | tuple):
         raise RowProblem(f'column "{name}" is {_kind(listed)}, expected a list of turns with role and content')
     turns = [_read_turn(turn, f"turn {number} of {name}") for number, turn in enumerate(listed, 1)]
-    reference = _reference(cells)
+    answer = _answer(cells)
     if turns and turns[-1]["role"] == "assistant":
-        reference = turns.pop()["content"] or reference
+        *turns, last = turns
+        answer = last if last["content"] or last.get("tool_calls") else answer
     system = cells.get("system")
     if system is not None and not any(turn["role"] == "system" for turn in turns):
         turns.insert(0, _turn("system", _text(system, cells.name_of("system"))))
     from_value = bool(listed) and isinstance(listed[0], Mapping) and "from" in listed[0]
-    return _finished(turns, reference, "sharegpt" if from_value else "messages")
+    return _checked(turns, answer, "sharegpt" if from_value else "messages")
 
 
-def _from_query(query: str, cells: _Cells, row_format: RowFormat) -> Prompt:
+def _from_query(query: str, cells: _Cells, row_format: RowFormat) -> ParsedRow:
     turns: list[Turn] = []
     if (system := cells.get("system")) is not None:
         turns.append(_turn("system", _text(system, cells.name_of("system"))))
     turns += _history(cells.get("history"))
     turns.append(_turn("user", query))
-    return _finished(turns, _reference(cells), row_format)
+    return _checked(turns, _answer(cells), row_format)
 
 
-def _finished(turns: list[Turn], reference: str | None, row_format: RowFormat) -> Prompt:
-    """The prompt, when a model can answer it."""
+def _checked(turns: list[Turn], answer: Turn | None, row_format: RowFormat) -> ParsedRow:
+    """The row, if a model can answer its prompt."""
     if not any(turn["role"] == "user" for turn in turns):
         found = ", ".join(turn["role"] for turn in turns) or "none"
         raise RowProblem(f"no user turn to answer (turns before the answer: {found})")
@@ -141,9 +134,9 @@ def _finished(turns: list[Turn], reference: str | None, row_format: RowFormat) -
     for turn in turns:
         if turn["role"] == "user" and not turn["content"].strip():
             raise RowProblem("the prompt is empty" if turn is turns[-1] else "a user turn in the history is empty")
-    for text in (*(turn["content"] for turn in turns), reference):
-        _check_unicode(text)
-    return Prompt(tuple(turns), reference, row_format)
+    for turn in turns if answer is None else (*turns, answer):
+        _check_unicode(turn)
+    return ParsedRow(messages=tuple(turns), answer=answer, format=row_format)
 
 
 def _read_turn(turn: object, where: str) -> Turn:
@@ -195,13 +188,16 @@ def _joined(instruction: object, query: object) -> str:
     return "\n".join(part for part in parts if part.strip())
 
 
-def _reference(cells: _Cells) -> str | None:
-    value = cells.get("response")
+def _answer(cells: _Cells) -> Turn | None:
+    """The answer in a column of its own: text, a label or a number, or a list of turns, of which it is the last."""
+    value, name = cells.get("response"), cells.name_of("response")
     if isinstance(value, list) and value and isinstance(value[-1], Mapping):
-        value = _read_turn(value[-1], f"turn {len(value)} of {cells.name_of('response')}")["content"]
-    if isinstance(value, int | float):  # a label or a number is an answer too
-        return str(value)
-    return None if value is None else _text(value, cells.name_of("response"))
+        turn = _read_turn(value[-1], f"turn {len(value)} of {name}")
+        turn["role"] = "assistant"
+        return turn
+    if isinstance(value, int | float):
+        value = str(value)
+    return None if value is None else _turn("assistant", _text(value, name))
 
 
 def _turn(role: str, content: str, kept: Mapping[str, Any] | None = None) -> Turn:
@@ -222,10 +218,13 @@ def _parsed_list(value: str, name: str) -> object:
         raise RowProblem(f'column "{name}" is {_shown(value)}, expected a list (as JSON)') from None
 
 
-def _check_unicode(text: str | None) -> None:
+def _check_unicode(turn: Turn) -> None:
     """A lone surrogate cannot be tokenized, nor sent, nor written."""
+    text = turn["content"]
+    if len(turn) > 2:  # with tool calls or reasoning
+        text = json.dumps(turn, ensure_ascii=False, default=str)
     try:
-        (text or "").encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise RowProblem(f"the text has half a character ({text!r:.40}, position {error.start})") from None
 

@@ -1,42 +1,57 @@
-"""What reading a dataset gives: conversations, rows that cannot be used, and a count of both."""
+"""What reading a dataset yields: conversations, rows that cannot be used, and a summary of both."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
-__all__ = ["Conversation", "DatasetSummary", "RowFormat", "RowProblem", "Turn", "Unit", "UnusableRow"]
+__all__ = ["Conversation", "DatasetSummary", "ParsedRow", "RowFormat", "RowProblem", "Turn", "Unit", "UnusableRow"]
 
 RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text"]
 Unit = Literal["line", "row"]
 
 
 class Turn(TypedDict):
-    """One turn of a conversation, in OpenAI's shape (`tool_calls`, `tool_call_id`, `name` are kept where given)."""
+    """One turn of a conversation, in OpenAI's shape."""
 
     role: str
-    content: Any
+    content: str
+    name: NotRequired[str]
+    tool_calls: NotRequired[list[Any]]
+    tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedRow:
+    """What a row says once its format is understood."""
+
+    messages: tuple[Turn, ...]
+    """The prompt: system, history, last user (or tool) turn."""
+    answer: Turn | None = None
+    """The answer that the data gives, whole: its text, its tool calls, its reasoning. None where there is none."""
+    format: RowFormat
+
+    @property
+    def reference(self) -> str | None:
+        """The text of the answer; None where it has none, as an answer that only calls tools."""
+        return self.answer["content"] or None if self.answer else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(ParsedRow):
     """One row of a dataset that can be sent to a model."""
 
     index: int
     """0-based position in the dataset as it is read (after sampling); rows with errors have one too."""
     line: int
     """1-based line (or row) number in the file, for messages to people."""
-    messages: tuple[Turn, ...]
-    """The prompt: system, history, last user (or tool) turn."""
-    reference: str | None
-    """The answer that the data gives, where it gives one."""
     row: Mapping[str, Any]
     """The row as the file has it, so that extra columns can be passed through."""
     source: str
     """The file the row is from."""
-    format: RowFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +71,19 @@ class UnusableRow:
         return f"{self.source}, {where}: {self.reason}" if self.source else f"{where}: {self.reason}"
 
 
-class RowProblem(ValueError):  # noqa: N818 - a reason on its way to a RowError, not an error that anybody sees
-    """Why a row cannot be used. Raised and caught inside this package only."""
+class RowProblem(ValueError):  # noqa: N818 - a reason on its way to an UnusableRow, not an error that a user sees
+    """Why a row cannot be used. Raised by the readers, and always caught."""
 
 
 @dataclass(slots=True)
 class DatasetSummary:
-    """What was read so far; complete when the rows are exhausted."""
+    """Counts what was read so far; complete when the rows are exhausted."""
 
     formats: Counter[RowFormat] = field(default_factory=Counter)
     """Usable rows per format."""
     errors: int = 0
     notes: list[str] = field(default_factory=list)
-    """What the caller should tell the user, one line each (a sample larger than the file, a column never seen)."""
+    """Notices for the user, one line each (a sample larger than the file, a column that no row has)."""
 
     @property
     def rows(self) -> int:
@@ -76,7 +91,6 @@ class DatasetSummary:
         return self.formats.total() + self.errors
 
     def add(self, row: Conversation | UnusableRow) -> None:
-        """Count one more row."""
         if isinstance(row, UnusableRow):
             self.errors += 1
         else:

@@ -7,38 +7,30 @@ holds, over all moments, has the mean
     E[ bytes(P + 1) + ... + bytes(P + L) ] / E[L]
 
 (renewal-reward: Cox 1962, "Renewal Theory"; Wolff 1989). N running requests, independent, hold N times that, with a
-standard deviation that grows with the square root of N; the N that fits leaves room for `quantile` of all moments.
+standard deviation that grows with the square root of N; the N that fits leaves room for 99 % of all moments.
+
+Knows nothing about files.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import NormalDist
-from typing import IO, Any
 
-from suffice.errors import DataError
 from suffice.memory.kv import KvLayout
 
-__all__ = ["Lengths", "concurrent_reserved", "concurrent_running", "profile_lengths", "read_lengths"]
+__all__ = ["TrafficLengths", "concurrent_reserved", "concurrent_running"]
 
-_PROMPT = ("prompt_tokens", "input_tokens", "request tokens", "contexttokens", "num_prefill_tokens", "input_length")
-_OUTPUT = ("answer_tokens", "output_tokens", "completion_tokens", "response tokens", "generatedtokens")
-_OUTPUT_MORE = ("num_decode_tokens", "output_length")
 _GAUSS = (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)  # exact for what is integrated here: cubic at most
-_PROFILE_ROWS = 1000  # that stand for a profile
 _QUANTILE = 0.99  # of all moments in which the running requests fit without one being put off
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class TrafficLengths:
     """Prompt and answer tokens of requests."""
 
     pairs: tuple[tuple[int, int, int], ...]
@@ -47,7 +39,7 @@ class Lengths:
     """Rows without the two numbers, or with no answer."""
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[int, int]], skipped: int = 0) -> Lengths:
+    def of(cls, pairs: Iterable[tuple[int, int]], skipped: int = 0) -> TrafficLengths:
         """Count equal pairs."""
         counted = Counter(pairs)
         return cls(tuple((prompt, answer, n) for (prompt, answer), n in sorted(counted.items())), skipped)
@@ -57,9 +49,9 @@ class Lengths:
         """Requests in all."""
         return sum(n for _, _, n in self.pairs)
 
-    def capped(self, max_new_tokens: int) -> Lengths:
+    def capped(self, max_new_tokens: int) -> TrafficLengths:
         """With answers cut at a limit."""
-        return Lengths(tuple((prompt, min(answer, max_new_tokens), n) for prompt, answer, n in self.pairs))
+        return TrafficLengths(tuple((prompt, min(answer, max_new_tokens), n) for prompt, answer, n in self.pairs))
 
     def cut_share(self, max_new_tokens: int) -> float:
         """Share of the answers that a limit would cut (0-1)."""
@@ -75,63 +67,8 @@ class Lengths:
         return _quantile(self.pairs, 0, share), _quantile(self.pairs, 1, share)
 
 
-def read_lengths(path: Path) -> Lengths:
-    """Lengths from a CSV or JSONL file, `.gz` or not: a trace, a result file of `infer`, a log.
-
-    Columns are found by the names that traces use (`prompt_tokens`, `input_tokens`, `ContextTokens` ... and
-    `answer_tokens`, `output_tokens`, `completion_tokens`, `GeneratedTokens` ...), also inside `usage`.
-
-    Raises:
-        DataError: no such file, or no row has both lengths.
-    """
-    pairs: Counter[tuple[int, int]] = Counter()
-    skipped = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for row in _rows(file, path.name.removesuffix(".gz")):
-                prompt, answer = _number(row, _PROMPT), _number(row, (*_OUTPUT, *_OUTPUT_MORE))
-                if prompt is None or not answer:
-                    skipped += 1
-                else:
-                    pairs[prompt, answer] += 1
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    if not pairs:
-        raise DataError(
-            f"{path}: no row with both lengths ({skipped} without); columns such as prompt_tokens and output_tokens "
-            "are needed"
-        )
-    return Lengths(tuple((prompt, answer, n) for (prompt, answer), n in sorted(pairs.items())), skipped)
-
-
-def profile_lengths(path: Path, prompt_tokens: int) -> Lengths:
-    """Lengths that follow a length profile: `length_profile.json` of an adapter, or the folder that it is in.
-
-    A profile has the answers' quantiles; between them, and from 1 token up to the median, lengths are spread evenly.
-
-    Args:
-        path: the file or the folder.
-        prompt_tokens: of every prompt, since a profile says nothing of them.
-
-    Raises:
-        DataError: no such file, or no profile in it.
-    """
-    path = path / "length_profile.json" if path.is_dir() else path
-    try:
-        found = json.loads(path.read_text("utf-8"))["overall"]
-        marks = [(p / 100, float(found[f"p{p}"])) for p in (50, 90, 95, 99)] + [(1.0, float(found["longest"]))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no length profile in {path}: {error}") from None
-    answers, (low, start) = [], (0.0, 1.0)
-    for high, end in marks:
-        count = round((high - low) * _PROFILE_ROWS)
-        answers += [round(start + (end - start) * (at + 0.5) / count) for at in range(count)]
-        low, start = high, end
-    return Lengths.of((prompt_tokens, max(1, answer)) for answer in answers)
-
-
 def concurrent_running(
-    lengths: Lengths, layout: KvLayout, room: int, bytes_per_value: float, page_size: int = 1
+    lengths: TrafficLengths, layout: KvLayout, room: int, bytes_per_value: float, page_size: int = 1
 ) -> int:
     """Requests that run at once where only what exists is stored (paged engines), for 99 % of all moments.
 
@@ -147,7 +84,7 @@ def concurrent_running(
 
 
 def concurrent_reserved(
-    lengths: Lengths, layout: KvLayout, room: int, bytes_per_value: float, max_new_tokens: int
+    lengths: TrafficLengths, layout: KvLayout, room: int, bytes_per_value: float, max_new_tokens: int
 ) -> int:
     """Requests that run at once where prompt + `max_new_tokens` is reserved for each (static engines)."""
     weights = [
@@ -159,7 +96,7 @@ def concurrent_reserved(
     return _fitting(mean, variance, room)
 
 
-def _running(lengths: Lengths, size: Callable[[float], float], breaks: tuple[int, ...]) -> tuple[float, float]:
+def _running(lengths: TrafficLengths, size: Callable[[float], float], breaks: tuple[int, ...]) -> tuple[float, float]:
     """Mean and variance of what a running request holds; `breaks` are the lengths where `size` has a kink."""
     steps = first = second = 0.0
     for prompt, answer, n in lengths.pairs:
@@ -188,30 +125,6 @@ def _bytes(layout: KvLayout, tokens: float, bytes_per_value: float) -> float:
         layer.values * count * (tokens if layer.window is None else min(tokens, layer.window))
         for layer, count in layout.layers
     )
-
-
-def _rows(file: IO[str], name: str) -> Iterator[Mapping[str, Any]]:
-    if name.endswith(".csv"):
-        yield from csv.DictReader(file)
-        return
-    for line in file:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        yield row if isinstance(row, dict) else {}
-
-
-def _number(row: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    for source in (row, row.get("usage")):
-        if isinstance(source, Mapping):
-            for key, value in source.items():
-                if isinstance(key, str) and key.strip().lower() in names:
-                    try:
-                        return max(0, round(float(value)))
-                    except (TypeError, ValueError, OverflowError):
-                        return None
-    return None
 
 
 def _quantile(pairs: tuple[tuple[int, int, int], ...], column: int, share: float) -> int:

@@ -8,17 +8,17 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.memory.cards import Card, KnownModel, cards
-from suffice.memory.concurrency import Lengths, concurrent_reserved, concurrent_running
+from suffice.memory.concurrency import TrafficLengths, concurrent_reserved, concurrent_running
 from suffice.memory.device import human_bytes
 from suffice.memory.inference import Serving, ServingMemory, kv_shortage
 from suffice.memory.kv import KvLayout
 from suffice.memory.latency import Speed, speed
 
-__all__ = ["Cell", "Plan", "Question", "TrafficFit", "Verdict", "make_plan", "tokens_of"]
+__all__ = ["Cell", "ServingPlan", "ServingQuestion", "TrafficFit", "Verdict", "make_plan", "tokens_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ServingQuestion:
     """What is to be planned."""
 
     model: KnownModel
@@ -35,7 +35,7 @@ class Question:
     """`max_new_tokens` to look at."""
     max_length: int | None = None
     """Tokens of prompt and answer together, instead of the two."""
-    lengths: Lengths | None = None
+    lengths: TrafficLengths | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Cell:
 class TrafficFit:
     """Requests that run at once with real lengths."""
 
-    lengths: Lengths
+    lengths: TrafficLengths
     max_new_tokens: int
     paged: int
     reserved: int
@@ -72,10 +72,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ServingPlan:
     """All that `suffice plan` knows about serving a model."""
 
-    question: Question
+    question: ServingQuestion
     layout: KvLayout
     memory: ServingMemory
     cells: tuple[Cell, ...]
@@ -118,7 +118,7 @@ class Plan:
         return found
 
 
-def make_plan(question: Question) -> Plan:
+def make_plan(question: ServingQuestion) -> ServingPlan:
     """Work out what fits.
 
     Raises:
@@ -142,10 +142,12 @@ def make_plan(question: Question) -> Plan:
         answer_tokens=answer,
         concurrency=at_once,
     )
-    return Plan(question, layout, memory, cells, _verdicts(question, layout), traffic, best)
+    return ServingPlan(question, layout, memory, cells, _verdicts(question, layout), traffic, best)
 
 
-def _memory(question: Question, serving: Serving, card: Card | None = None, *, loaded: bool = False) -> ServingMemory:
+def _memory(
+    question: ServingQuestion, serving: Serving, card: Card | None = None, *, loaded: bool = False
+) -> ServingMemory:
     return ServingMemory.of(
         question.model.config,
         serving,
@@ -157,16 +159,16 @@ def _memory(question: Question, serving: Serving, card: Card | None = None, *, l
     )
 
 
-def _cell(question: Question, layout: KvLayout, memory: ServingMemory, prompt: int, answer: int) -> Cell:
+def _cell(question: ServingQuestion, layout: KvLayout, memory: ServingMemory, prompt: int, answer: int) -> Cell:
     serving, room = question.serving, memory.kv_room
     reserved = max(0, room) // layout.bytes_for(prompt + answer, serving.kv_value_bytes)
     running = concurrent_running(
-        Lengths.of([(prompt, answer)]), layout, room, serving.kv_value_bytes, serving.page_size
+        TrafficLengths.of([(prompt, answer)]), layout, room, serving.kv_value_bytes, serving.page_size
     )
     return Cell(prompt, answer, reserved, running if reserved else 0)
 
 
-def _traffic(question: Question, layout: KvLayout, memory: ServingMemory, limit: int) -> TrafficFit:
+def _traffic(question: ServingQuestion, layout: KvLayout, memory: ServingMemory, limit: int) -> TrafficFit:
     assert question.lengths is not None
     serving, room = question.serving, max(0, memory.kv_room)
     capped = question.lengths.capped(limit)
@@ -179,7 +181,7 @@ def _traffic(question: Question, layout: KvLayout, memory: ServingMemory, limit:
     )
 
 
-def _verdicts(question: Question, layout: KvLayout) -> tuple[Verdict, ...]:
+def _verdicts(question: ServingQuestion, layout: KvLayout) -> tuple[Verdict, ...]:
     """Whether what was asked for fits; where something else is on the card, also within its process."""
     if question.concurrency is None and question.max_length is None and not question.used:
         return ()
@@ -202,7 +204,7 @@ def _verdicts(question: Question, layout: KvLayout) -> tuple[Verdict, ...]:
     return (first, Verdict(need <= memory.kv_room, reason))
 
 
-def _verdict(question: Question, layout: KvLayout, requests: int, tokens: int) -> Verdict:
+def _verdict(question: ServingQuestion, layout: KvLayout, requests: int, tokens: int) -> Verdict:
     context = question.model.config.get("max_position_embeddings")
     if isinstance(context, int) and tokens > context:
         return Verdict(False, f"{tokens:,} tokens are more than the model's context of {context:,}")
@@ -228,7 +230,7 @@ def _requests(requests: int, tokens: int) -> str:
     return f"{requests} request{'' if requests == 1 else 's'} of {tokens:,} tokens"
 
 
-def _changes(question: Question, layout: KvLayout, requests: int, tokens: int) -> Sequence[str]:
+def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens: int) -> Sequence[str]:
     """What would make it fit, the least painful first: bits, length, another card."""
     serving, changes = question.serving, []
 

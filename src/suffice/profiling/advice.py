@@ -164,7 +164,7 @@ class RowLimit:
     """Rows that are longer: dropped, or cut so that their answers do not end any more."""
     share: float
     prompts_over: int
-    """Rows whose prompt alone fills it: nothing is learnt from them even when they are cut."""
+    """Rows whose prompt alone fills it: nothing is learned from them even when they are cut."""
     tokens_dropped: int
     """Tokens lost by dropping these rows."""
     tokens_cut: int

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, Protocol
 
 from suffice.data.dataset import open_dataset
 from suffice.data.files import SUFFIXES, find_file
+from suffice.data.finish_reasons import finish_reason_of
 from suffice.data.rows import check_columns, read_row
+from suffice.data.token_columns import at_path, flattened, is_runaway, token_count
 from suffice.data.types import RowProblem, Turn
 from suffice.errors import DataError
-from suffice.profiling.columns import TARGETS, Layout, at_path, flattened, token_count
-from suffice.profiling.records import LengthRecord, SourceSummary, finish_of
+from suffice.profiling.columns import TARGETS, Layout
+from suffice.profiling.records import LengthRecord, SourceSummary
 
 __all__ = ["DEFAULT_GROUPS", "LengthReader", "TokenCounter", "find_sources"]
 
@@ -142,8 +144,8 @@ class LengthReader:
         prompt = token_count(flat[layout.prompt], layout.prompt) if layout.prompt else None
         answer = flat[layout.answer] if layout.answer else None
         finish = flat[layout.finish] if layout.finish else None
-        if "repetition" in (row.get("finish_by"), row.get("finish_detail")):
-            finish = "repetition"  # a result file's `finish_reason` has only OpenAI's words
+        if is_runaway(row):
+            finish = "repetition"
         text = flat[layout.prompt_text] if layout.prompt_text else _last_user_turn(flat.get("messages"))
         text = text if isinstance(text, str) else ""
         groups = self._groups(flat, layout, name, text)
@@ -153,7 +155,7 @@ class LengthReader:
             yield from self._of_models(answer, finish, prompt, groups, text)
         else:
             tokens = token_count(answer, layout.answer or "")
-            record = LengthRecord(prompt or None, tokens, finish_of(finish), tuple(groups), text)
+            record = LengthRecord(prompt or None, tokens, finish_reason_of(finish), tuple(groups), text)
             if tokens is None or not prompt:
                 yield from self._texts(record, flat, place)
             else:
@@ -192,14 +194,15 @@ class LengthReader:
             finish = finishes.get(model) if isinstance(finishes, Mapping) else finishes
             tokens = token_count(value, f"{model}")
             self.summary.given += 1 + bool(prompt)
-            yield LengthRecord(prompt or None, tokens, finish_of(finish), tuple(own), text)
+            yield LengthRecord(prompt or None, tokens, finish_reason_of(finish), tuple(own), text)
 
     def _texts(self, record: LengthRecord, row: object, place: str) -> Iterator[LengthRecord | _Uncounted]:
         """The record with what its row's texts are to give; as it is where they give nothing."""
         known = (record.prompt_tokens is not None) + (record.answer_tokens is not None)
         columns = {theirs: ours for theirs, ours in self.columns.items() if ours not in TARGETS}
         try:
-            messages, reference, _ = read_row(_readable(row), columns)
+            parsed = read_row(_readable(row), columns)
+            messages, reference = parsed.messages, parsed.reference
         except RowProblem:
             if not known:
                 raise

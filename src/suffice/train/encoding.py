@@ -1,7 +1,6 @@
-"""From a conversation to token ids and labels: the loss is on answers alone, the token that ends them included.
+"""Encodes a conversation as token ids and labels: the loss is on the answers alone, including the token that ends them.
 
-It knows nothing about a particular chat template: prompts and answers are told apart by rendering the conversation up
-to each of them.
+Knows no particular chat template: prompts and answers are told apart by rendering the conversation up to each answer.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from suffice.checkpoints.chat_tokenizer import template_message
 from suffice.errors import first_line
+from suffice.prompt import Message
 
 __all__ = ["IGNORED", "EncodedRow", "Encoder", "TemplateProblem"]
 
 IGNORED = -100
 """Label of a token without loss (the default `ignore_index` of torch's cross-entropy)."""
 
-Message = Mapping[str, Any]
 
-
-class TemplateProblem(ValueError):  # noqa: N818 - a reason for the table, not an error that anybody sees
+class TemplateProblem(ValueError):  # noqa: N818 - a reason for the table, not an error that a user sees
     """Why the chat template cannot show this row."""
 
 
@@ -69,8 +68,8 @@ class Encoder:
         prompt, answer = self._split(messages)
         ids: list[int] = []
         labels: list[int] = []
-        for text, learnt in self._pieces(prompt, messages):
-            self._append(ids, labels, text, learnt)
+        for text, learned in self._pieces(prompt, messages):
+            self._append(ids, labels, text, learned)
         prompt_tokens = len(ids)
         answer_ids = self._through_end(self._ids(answer))
         if answer_ids[-1] not in self._end_ids:  # a template without an end token would teach the model never to stop
@@ -85,29 +84,34 @@ class Encoder:
         """The prompt as inference renders it, and what is to follow."""
         prompt, whole = self._render(messages[:-1], True), self._render(messages, False)
         if whole.startswith(prompt):
-            return prompt, whole[len(prompt) :]
-        content = messages[-1]["content"].strip()  # such as templates that open a reasoning block for the model
-        start = whole.rfind(content)
-        if start < 0:
-            raise TemplateProblem("the chat template changes the answer, so that it cannot be told from the prompt")
-        return prompt, whole[start:]
+            answer = whole[len(prompt) :]
+        else:  # such as templates that open a reasoning block for the model
+            content = messages[-1]["content"].strip()
+            start = whole.rfind(content) if content else -1
+            if start < 0:
+                raise TemplateProblem("the chat template changes the answer, so that it cannot be told from the prompt")
+            answer = whole[start:]
+        if not _shows_calls(messages[-1], answer):
+            raise TemplateProblem("the answer calls a tool, and the chat template does not show tool calls")
+        return prompt, answer
 
     def _pieces(self, prompt: str, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
-        """The prompt in pieces: earlier answers are learnt too, where the template shows them as they were given."""
+        """The prompt in pieces: earlier answers are learned too, where the template shows them as they were given."""
         at = 0
         for number, message in enumerate(messages[:-1]):
             if message["role"] != "assistant":
                 continue
             before, after = self._render(messages[:number], True), self._render(messages[: number + 1], False)
-            if after.startswith(before) and prompt.startswith(after) and at <= len(before) < len(after):
+            same = after.startswith(before) and prompt.startswith(after) and at <= len(before) < len(after)
+            if same and _shows_calls(message, after[len(before) :]):
                 yield prompt[at : len(before)], False
                 yield prompt[len(before) : len(after)], True
                 at = len(after)
         yield prompt[at:], False
 
-    def _append(self, ids: list[int], labels: list[int], text: str, learnt: bool) -> None:
+    def _append(self, ids: list[int], labels: list[int], text: str, learned: bool) -> None:
         new = self._ids(text)
-        answer = self._through_end(new) if learnt else []
+        answer = self._through_end(new) if learned else []
         ids += new
         labels += answer + [IGNORED] * (len(new) - len(answer))
 
@@ -120,8 +124,14 @@ class Encoder:
 
     def _render(self, messages: Sequence[Message], answer_next: bool) -> str:
         try:
-            return str(
-                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
-            )
+            turns = [template_message(message) for message in messages]
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
         except Exception as error:  # templates raise errors of jinja's, or any other
             raise TemplateProblem(f"the chat template refuses it: {first_line(error)}") from None
+
+
+def _shows_calls(message: Message, rendered: str) -> bool:
+    """Whether each function that the message calls is named in the text that a template made of it."""
+    calls: Sequence[Mapping[str, Any]] = message.get("tool_calls") or ()  # type: ignore[assignment]
+    names = [(call.get("function") or call).get("name") for call in calls]
+    return all(name and name in rendered for name in names)

@@ -16,7 +16,7 @@ from suffice.train.rows import TrainingRow
 
 __all__ = ["StopCheck"]
 
-_TOO_LONG = 2  # times the longest training answer: what goes on beyond that has not learnt to end
+_TOO_LONG = 2  # times the longest training answer: what goes on beyond that has not learned to end
 _SPARE_TOKENS = 64  # for training sets of very short answers
 _WORRY = 0.1  # a fall of the share by this much is worth a warning: one answer in ten
 
@@ -37,10 +37,10 @@ class StopCheck:
         self._prompts: list[tuple[list[int], int]] = []
         self._best: float | None = None
         for row in rows:
-            ids = encoder.prompt_ids(row.messages[:-1])
+            ids = encoder.prompt_ids(row.messages)
             try:
                 budget = budgeter.decide(
-                    row.messages[:-1], engine=EngineInfo(context_tokens=base.context_tokens, prompt_tokens=len(ids))
+                    row.messages, engine=EngineInfo(context_tokens=base.context_tokens, prompt_tokens=len(ids))
                 )
             except PromptTooLongError:
                 continue

@@ -30,8 +30,8 @@ class BatchLimits:
     def of(cls, rows: Sequence[EncodedRow], batch_size: int) -> BatchLimits:
         """What a batch of `batch_size` rows would hold if the longest rows met in it."""
         longest = max(row.tokens for row in rows)
-        learnt = sorted((_learnt(row) for row in rows), reverse=True)
-        return cls(batch_size * longest, min(batch_size * longest, batch_size * sum(learnt[:batch_size])))
+        learned = sorted((_learned(row) for row in rows), reverse=True)
+        return cls(batch_size * longest, min(batch_size * longest, batch_size * sum(learned[:batch_size])))
 
 
 def collate(rows: Sequence[EncodedRow], padding: int) -> Batch:
@@ -69,5 +69,5 @@ def split(batch: Mapping[str, torch.Tensor], limits: BatchLimits) -> list[Batch]
     return [{name: values[group, : lengths[group[0]]] for name, values in batch.items()} for group in groups]
 
 
-def _learnt(row: EncodedRow) -> int:
+def _learned(row: EncodedRow) -> int:
     return sum(label != IGNORED for label in row.labels)

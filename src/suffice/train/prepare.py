@@ -1,4 +1,4 @@
-"""Before the first weight is loaded: rows encoded, split and counted, so that a person sees what will be learnt."""
+"""Before the first weight is loaded: rows encoded, split and counted, so that a person sees what will be learned."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def prepare(recipe: Recipe, base: Base, found: RowSet) -> Prepared:
             "raise --max_length, or see --truncation_strategy"
         )
     chosen = _validation(pairs, found, recipe)
-    learnt = [pair for place, pair in enumerate(pairs) if place not in chosen]
+    learned = [pair for place, pair in enumerate(pairs) if place not in chosen]
     return Prepared(
         found,
-        train=[encoded.cut(recipe.max_length) for _, encoded in learnt],
+        train=[encoded.cut(recipe.max_length) for _, encoded in learned],
         validation=[pairs[place][1].cut(recipe.max_length) for place in sorted(chosen)],
         questions=[pairs[place][0] for place in sorted(chosen)],
-        profile=LengthProfile.measure((row.prompt, encoded.answer_tokens) for row, encoded in learnt),
+        profile=LengthProfile.measure((row.prompt, encoded.answer_tokens) for row, encoded in learned),
         kept=Counter(row.source for row, _ in pairs),
         cut=sum(encoded.tokens > recipe.max_length for _, encoded in pairs),
     )
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, base: Base, found: RowSet) -> Prepared:
 
 def _encoded(row: TrainingRow, encoder: Encoder, recipe: Recipe) -> EncodedRow | Dropped:
     try:
-        encoded = encoder.encode(row.messages)
+        encoded = encoder.encode(row.turns)
     except TemplateProblem as problem:
         return Dropped(row.source, row.line, "does not fit the chat template", str(problem))
     if encoded.tokens <= recipe.max_length:
@@ -137,8 +137,8 @@ def _validation(pairs: Sequence[tuple[TrainingRow, EncodedRow]], found: RowSet, 
     wanted = round(len(pairs) * recipe.split_dataset_ratio)
     if recipe.split_dataset_ratio > 0 and len(pairs) > 1:
         wanted = max(1, wanted)
-    twice = {repr(row.messages) for row in found.duplicates()}
-    single = [place for place, (row, _) in enumerate(pairs) if repr(row.messages) not in twice]
+    twice = {repr(row.turns) for row in found.duplicates()}
+    single = [place for place, (row, _) in enumerate(pairs) if repr(row.turns) not in twice]
     return set(random.Random(recipe.seed).sample(single, min(wanted, len(single), len(pairs) - 1)))
 
 

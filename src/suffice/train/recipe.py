@@ -64,7 +64,7 @@ class Recipe:
     model_author: tuple[str, ...] = _setting(
         (), _DATA, "Fills {{AUTHOR}}: in Chinese and in English rows.", metavar="ZH EN"
     )
-    keep_placeholders: bool = _setting(False, _DATA, "{{NAME}} and {{AUTHOR}} are text to be learnt. [default: no]")
+    keep_placeholders: bool = _setting(False, _DATA, "{{NAME}} and {{AUTHOR}} are text to be learned. [default: no]")
     seed: int = _setting(42, _DATA, "Of sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
     lora_rank: int = _setting(8, _LORA, "Size of the adapter.", minimum=1)
     lora_alpha: int = _setting(32, _LORA, "Its strength: updates are scaled by alpha / rank.", minimum=1)

@@ -1,12 +1,11 @@
-"""The rows to learn from: read, names filled in, checked, and every row that is left out accounted for."""
+"""The rows to learn from: reads them, fills in names, checks them, and accounts for every row that is left out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
 
 from suffice.data import Conversation, Turn, UnusableRow, dataset_fingerprint, read_dataset
 from suffice.errors import DataError, UsageError
@@ -20,18 +19,26 @@ _BUNDLED = ("self_cognition", "self-cognition")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One conversation that ends with the answer to learn."""
+    """One prompt with the answer to learn."""
 
     messages: tuple[Turn, ...]
+    """The prompt: system, history, last user (or tool) turn."""
+    answer: Turn
+    """The answer, with its tool calls and its reasoning where it has some."""
     source: str
     """The dataset, as it was named."""
     line: int
     """1-based line (or row) in its file."""
 
     @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation."""
+        return *self.messages, self.answer
+
+    @property
     def prompt(self) -> str:
         """The last user (or tool) turn."""
-        return str(self.messages[-2]["content"])
+        return self.messages[-1]["content"]
 
     @property
     def place(self) -> str:
@@ -41,7 +48,7 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A row that is not learnt from."""
+    """A row that is not learned from."""
 
     source: str
     line: int
@@ -63,11 +70,11 @@ class RowSet:
     notes: list[str] = field(default_factory=list)
 
     def duplicates(self) -> list[TrainingRow]:
-        """Rows that are there before, word for word."""
+        """Rows that repeat an earlier one, word for word."""
         seen: set[str] = set()
         again = []
         for row in self.rows:
-            key = repr(row.messages)
+            key = repr(row.turns)
             if key in seen:
                 again.append(row)
             seen.add(key)
@@ -83,29 +90,34 @@ def read_rows(recipe: Recipe) -> RowSet:
     """
     found, names = RowSet(), Names(recipe.model_name, recipe.model_author)
     columns = _columns(recipe.columns)
-    unfilled: list[tuple[TrainingRow, str]] = []
     for spec in recipe.dataset:
         rows = read_dataset(_located(spec), seed=recipe.seed, columns=columns)
         for row in rows:
             found.read[spec] += 1
-            made = _training_row(row, spec, recipe.system)
-            if isinstance(made, Dropped):
-                found.dropped.append(made)
-                continue
-            assert isinstance(row, Conversation)
-            done = _filled(made, names, language_of(row.row, _text(made)))
-            found.filled += done is not made
-            found.rows.append(done)
-            if not recipe.keep_placeholders and (left := Names.left(_text(done))):
-                unfilled.append((done, left))
+            _add(found, row, spec, recipe.system, names)
         found.notes += rows.summary.notes
-    if unfilled:
-        raise UsageError(_unfilled(unfilled))
+    if not recipe.keep_placeholders:
+        _refuse_placeholders(found.rows)
     if not found.rows:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(d.reason for d in found.dropped).items())
-        first = found.dropped[0]
-        raise DataError(f"no row can be learnt from ({reasons}); {first.source} line {first.line}: {first.detail}")
+        raise DataError(_nothing_to_learn(found.dropped))
     return found
+
+
+def _add(found: RowSet, row: Conversation | UnusableRow, spec: str, system: str | None, names: Names) -> None:
+    """Sort a row into those that are learned from and those that are not."""
+    if isinstance(row, UnusableRow):
+        found.dropped.append(Dropped(spec, row.line, "cannot be read", row.reason))
+        return
+    if row.answer is None or not (row.answer["content"].strip() or row.answer.get("tool_calls")):
+        found.dropped.append(Dropped(spec, row.line, "no answer", "there is a prompt, and no answer to learn"))
+        return
+    turns = [*row.messages, row.answer]
+    if system and turns[0]["role"] != "system":
+        turns.insert(0, Turn(role="system", content=system))
+    filled = names.fill(turns, language_of(row.row, "\n".join(turn["content"] for turn in turns)))
+    found.filled += filled != turns
+    *messages, answer = filled
+    found.rows.append(TrainingRow(tuple(messages), answer, spec, row.line))
 
 
 def fingerprints(recipe: Recipe) -> list[dict[str, object]]:
@@ -130,34 +142,23 @@ def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
     return {name: ours for name, _, ours in split}
 
 
-def _training_row(row: Conversation | UnusableRow, spec: str, system: str | None) -> TrainingRow | Dropped:
-    if isinstance(row, UnusableRow):
-        return Dropped(spec, row.line, "cannot be read", row.reason)
-    if row.reference is None or not row.reference.strip():
-        return Dropped(spec, row.line, "no answer", "there is a prompt, and no answer to learn")
-    messages = (*row.messages, Turn(role="assistant", content=row.reference))
-    if system and messages[0]["role"] != "system":
-        messages = (Turn(role="system", content=system), *messages)
-    return TrainingRow(messages, spec, row.line)
+def _nothing_to_learn(dropped: list[Dropped]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(each.reason for each in dropped).items())
+    first = dropped[0]
+    return f"no row can be learned from ({reasons}); {first.source} line {first.line}: {first.detail}"
 
 
-def _filled(row: TrainingRow, names: Names, language: str) -> TrainingRow:
-    """The row with its names; the same object where there is nothing to fill."""
-    contents = [names.fill(turn["content"], language) for turn in row.messages]
-    if all(new == turn["content"] for new, turn in zip(contents, row.messages, strict=True)):
-        return row
-    turns = [cast(Turn, {**turn, "content": new}) for new, turn in zip(contents, row.messages, strict=True)]
-    return replace(row, messages=tuple(turns))
-
-
-def _text(row: TrainingRow) -> str:
-    return "\n".join(str(turn["content"]) for turn in row.messages)
-
-
-def _unfilled(rows: list[tuple[TrainingRow, str]]) -> str:
-    shown = "; ".join(f"{row.place} has {placeholder}" for row, placeholder in rows[:3])
-    more = f" (and {len(rows) - 3} more rows)" if len(rows) > 3 else ""
-    return (
+def _refuse_placeholders(rows: list[TrainingRow]) -> None:
+    """
+    Raises:
+        UsageError: a placeholder is left, which the model would learn to say.
+    """
+    unfilled = [(row, left) for row in rows if (left := Names.left(row.turns))]
+    if not unfilled:
+        return
+    shown = "; ".join(f"{row.place} has {placeholder}" for row, placeholder in unfilled[:3])
+    more = f" (and {len(unfilled) - 3} more rows)" if len(unfilled) > 3 else ""
+    raise UsageError(
         f"a model would learn to say a placeholder: {shown}{more}. Give --model_name and --model_author (in Chinese, "
         "in English), or --keep_placeholders if the data means them literally"
     )

@@ -15,8 +15,8 @@ from suffice.errors import ModelError
 if TYPE_CHECKING:
     from suffice.memory import TrainingForecast
     from suffice.memory.cards import Card, KnownModel
-    from suffice.memory.concurrency import Lengths
-    from suffice.memory.plan import Question
+    from suffice.memory.concurrency import TrafficLengths
+    from suffice.memory.plan import ServingQuestion
 
 __all__ = ["command"]
 
@@ -73,9 +73,9 @@ def _serve(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) ->
     return 0
 
 
-def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) -> Question:
+def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any]) -> ServingQuestion:
     from suffice.memory.inference import Serving
-    from suffice.memory.plan import Question, tokens_of
+    from suffice.memory.plan import ServingQuestion, tokens_of
 
     quantised = (model.config.get("quantization_config") or {}).get("bits")
     if quantised is None and (model.config.get("quantization_config") or {}).get("quant_method") == "fp8":
@@ -86,7 +86,7 @@ def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any])
         for name, flag in (("prompts", "prompt_tokens"), ("answers", "max_new_tokens"))
         if flags[flag]
     }
-    return Question(
+    return ServingQuestion(
         model,
         device,
         serving,
@@ -99,10 +99,10 @@ def _question(model: KnownModel, device: Card, used: int, flags: dict[str, Any])
     )
 
 
-def _lengths(path: Path, prompt_tokens: int) -> Lengths:
-    from suffice.memory.concurrency import profile_lengths, read_lengths
+def _lengths(path: Path, prompt_tokens: int) -> TrafficLengths:
+    from suffice.cli.plan.lengths import is_profile, profile_lengths, read_lengths
 
-    if path.is_dir() or path.suffix == ".json":
+    if is_profile(path):
         return profile_lengths(path, prompt_tokens)
     return read_lengths(path)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.errors import UsageError
-from suffice.memory.concurrency import Lengths, concurrent_running
+from suffice.memory.concurrency import TrafficLengths, concurrent_running
 
 if TYPE_CHECKING:
     from suffice.memory import TrainingForecast
-    from suffice.memory.plan import Plan
+    from suffice.memory.plan import ServingPlan
 
 __all__ = ["plot_plan", "plot_training"]
 
@@ -30,7 +30,7 @@ _COLOURS = {
 }
 
 
-def plot_plan(plan: Plan, path: Path) -> None:
+def plot_plan(plan: ServingPlan, path: Path) -> None:
     """Draw memory as one stacked bar, and the requests at once over the length of a request.
 
     Raises:
@@ -89,7 +89,7 @@ def _stack(axes: Any, parts: list[tuple[str, int]], capacity: int) -> None:
     axes.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.18), frameon=False)
 
 
-def _frontier(axes: Any, plan: Plan) -> None:
+def _frontier(axes: Any, plan: ServingPlan) -> None:
     """Requests at once for prompts of one length and answers that get longer."""
     if plan.memory.kv_room < plan.layout.bytes_for(1, plan.question.serving.kv_value_bytes):
         axes.text(0.5, 0.5, "no room for a KV cache", ha="center", va="center", transform=axes.transAxes)
@@ -101,7 +101,7 @@ def _frontier(axes: Any, plan: Plan) -> None:
     answers = [round(32 * 2 ** (step / 4)) for step in range(60) if 32 * 2 ** (step / 4) + prompt <= context]
     reserved = [room // layout.bytes_for(prompt + answer, value) for answer in answers]
     paged = [
-        concurrent_running(Lengths.of([(prompt, answer)]), layout, room, value, plan.question.serving.page_size)
+        concurrent_running(TrafficLengths.of([(prompt, answer)]), layout, room, value, plan.question.serving.page_size)
         for answer in answers
     ]
     axes.plot(answers, paged, color="#4a9d6e", label="paged: memory grows with the answer")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from suffice.memory.device import human_bytes
 
 if TYPE_CHECKING:
-    from suffice.memory.plan import Plan
+    from suffice.memory.plan import ServingPlan
 
 __all__ = ["plan_lines"]
 
 
-def plan_lines(plan: Plan, price: float | None) -> list[str]:
+def plan_lines(plan: ServingPlan, price: float | None) -> list[str]:
     """The plan, the answer to the question first.
 
     Args:
@@ -23,7 +23,7 @@ def plan_lines(plan: Plan, price: float | None) -> list[str]:
     return [line for section in sections if section for line in (*section, "")][:-1]
 
 
-def _verdicts(plan: Plan) -> list[str]:
+def _verdicts(plan: ServingPlan) -> list[str]:
     lines = []
     for verdict in plan.verdicts:
         lines.append(f"{'yes' if verdict.fits else 'no'}: {verdict.reason}")
@@ -31,7 +31,7 @@ def _verdicts(plan: Plan) -> list[str]:
     return lines
 
 
-def _memory(plan: Plan) -> list[str]:
+def _memory(plan: ServingPlan) -> list[str]:
     asked, memory = plan.question, plan.memory
     serving = asked.serving
     notes = {
@@ -57,7 +57,7 @@ def _memory(plan: Plan) -> list[str]:
     return [head, *(f"  {name:<14} {size:>{width}}  {text}".rstrip() for name, size, text in rows), *about]
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(plan: ServingPlan) -> list[str]:
     if plan.memory.kv_room <= 0:
         return []
     answers = sorted({cell.max_new_tokens for cell in plan.cells})
@@ -72,7 +72,7 @@ def _table(plan: Plan) -> list[str]:
     return lines
 
 
-def _traffic(plan: Plan) -> list[str]:
+def _traffic(plan: ServingPlan) -> list[str]:
     traffic = plan.traffic
     if traffic is None:
         return []
@@ -89,7 +89,7 @@ def _traffic(plan: Plan) -> list[str]:
     ]
 
 
-def _speed(plan: Plan, price: float | None) -> list[str]:
+def _speed(plan: ServingPlan, price: float | None) -> list[str]:
     best = plan.speed
     if best is None:
         return []
