@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suffice.engines import Engine, Sampling, open_engine
+from suffice.prompt import Prompt
 from suffice.session import Answer, Request, Session
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -66,12 +67,11 @@ async def ask(session: Session, asked: Sequence[str], reservation: int | None, o
 
     async def one(prompt: str) -> Answer:
         request = Request(
-            messages=({"role": "user", "content": prompt},),
+            Prompt(({"role": "user", "content": prompt},)),
             max_new_tokens=options.max_new_tokens,
             sampling=Sampling(temperature=0),
             on_runaway="off",
-            on_length="continue" if reservation else "stop",
-            first_reservation=reservation or "auto",
+            reservation=reservation or "full",
         )
         async with slots:
             return await session.answer(request)

@@ -35,6 +35,7 @@ from suffice.checkpoints.load_model import load_model
 from suffice.checkpoints.model_source import resolve_model
 from suffice.engines.base import GenerationRequest, Sampling
 from suffice.engines.local.engine import LocalEngine
+from suffice.prompt import Prompt
 
 LONGEST = 512
 REQUESTS = 64
@@ -110,7 +111,7 @@ async def run_engine(engine: LocalEngine, prompts: Sequence[str], lengths: Seque
 
     async def one(index: int) -> int:
         sampling = Sampling(temperature=0, repetition_penalty=1.0)
-        request = GenerationRequest(f"{index}", lengths[index], prompt=prompts[index], sampling=sampling)
+        request = GenerationRequest(f"{index}", Prompt(raw=prompts[index]), lengths[index], sampling=sampling)
         return sum([len(chunk.token_ids) async for chunk in engine.submit(request)])
 
     watch = Stopwatch()

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from suffice.memory import KvLayout, ModelSize, Serving, ServingMemory, human_bytes, return_freed_memory, weight_bytes
+from suffice.prompt import Prompt
 from training_memory import QWEN25_05B, resident
 
 SETTINGS = ((1, 512, 16), (4, 64, 8), (16, 16, 8))  # requests at once, tokens of the prompt, tokens of the answer
@@ -56,7 +57,7 @@ async def measure(folder: str, requests: int, prompt: int, answer: int) -> tuple
 
         async def one(number: int) -> None:
             text = f"p{number} " + "a " * (prompt - 1)  # no two alike: equal beginnings would share their cache
-            async for _ in engine.submit(GenerationRequest(str(number), answer, prompt=text, sampling=greedy)):
+            async for _ in engine.submit(GenerationRequest(str(number), Prompt(raw=text), answer, sampling=greedy)):
                 pass
 
         await asyncio.gather(*map(one, range(requests)))

@@ -24,6 +24,7 @@ from pathlib import Path
 from suffice.budget import Budgeter
 from suffice.engines import Sampling
 from suffice.engines.local.engine import LocalEngine
+from suffice.prompt import Prompt
 from suffice.session import Answer, Request, Session
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -69,7 +70,7 @@ async def answers(adapter: Path, cases: list[Case]) -> list[Answer]:
     async with LocalEngine(adapters=[adapter]) as engine:
         session = Session(engine, Budgeter.load().with_profiles([adapter]))
         requests = [
-            Request(messages=({"role": "user", "content": case.prompt},), sampling=Sampling(temperature=0))
+            Request(Prompt(({"role": "user", "content": case.prompt},)), sampling=Sampling(temperature=0))
             for case in cases
         ]
         return list(await asyncio.gather(*map(session.answer, requests)))

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 from suffice.engines.base import Chunk, GenerationRequest, Sampling  # noqa: E402
 from suffice.engines.local.engine import LocalEngine  # noqa: E402
+from suffice.prompt import Prompt  # noqa: E402
 
 T = TypeVar("T")
 GREEDY = Sampling(temperature=0)
@@ -81,7 +82,7 @@ def with_engine(model: Path, use: Callable[[LocalEngine], Awaitable[T]], **optio
 
 
 def ask(name: str, prompt: str, tokens: int, sampling: Sampling = GREEDY, **more: Any) -> GenerationRequest:
-    return GenerationRequest(name, tokens, prompt=prompt, sampling=sampling, **more)
+    return GenerationRequest(name, Prompt(raw=prompt), tokens, sampling=sampling, **more)
 
 
 async def collect(engine: LocalEngine, request: GenerationRequest) -> list[Chunk]:

@@ -33,7 +33,7 @@ def run(
     async def main() -> BatchSummary:
         with ResultWriter(path, resume=True) as writer:
             return await run_batch(
-                Session(engine), rows, writer, lambda row: Request(messages=row.messages), describe, **settings
+                Session(engine), rows, writer, lambda row: Request(row.messages), describe, **settings
             )
 
     return asyncio.run(main()), list(read_results(path))
@@ -44,10 +44,10 @@ def test_the_longest_answers_start_first(tmp_path: Path) -> None:
     rows: list[Conversation | UnusableRow] = [conversation(i, text) for i, text in enumerate(asks)]
     engine = ScriptedEngine("x", context=100_000)
     run(engine, rows, tmp_path / "sorted", concurrency=1)
-    assert [r.messages[0]["content"] for r in engine.asked] == [asks[3], asks[1], asks[2], asks[0]]
+    assert [r.prompt.messages[0]["content"] for r in engine.asked] == [asks[3], asks[1], asks[2], asks[0]]
     engine = ScriptedEngine("x", context=100_000)
     run(engine, rows, tmp_path / "as they are", concurrency=1, longest_first=False)
-    assert [r.messages[0]["content"] for r in engine.asked] == asks
+    assert [r.prompt.messages[0]["content"] for r in engine.asked] == asks
 
 
 def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
 
     async def main() -> None:
         with ResultWriter(tmp_path / "out") as writer:
-            request = lambda row: Request(messages=row.messages)  # noqa: E731
+            request = lambda row: Request(row.messages)  # noqa: E731
             on_row = lambda summary: seen.append((summary.rows, read))  # noqa: E731
             await run_batch(Session(engine), rows(), writer, request, describe, concurrency=4, on_row=on_row)
 

@@ -40,6 +40,7 @@ NAMES = {
 RENAMED = {
     "budget.model.Asked",
     "data.RowError",
+    "engines.Capacity",
     "engines.Prefix",
     "session.side_by_side",
     "train.Plan",

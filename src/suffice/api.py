@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cache
 from queue import SimpleQueue
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from suffice.budget import Budgeter
 from suffice.engines import Engine, Message, Sampling, open_engine
+from suffice.prompt import Prompt
 from suffice.session import Answer, Event, Request, Session, Text
 
 __all__ = ["LoadedEngine", "generate", "load_engine"]
@@ -39,11 +41,11 @@ class LoadedEngine:
             self._stop()
             raise
 
-    def generate(self, prompt: str | Sequence[Message], **wishes: Any) -> Answer:
+    def generate(self, prompt: Prompt | str | Sequence[Message], **wishes: Any) -> Answer:
         """One answer, whole.
 
         Args:
-            prompt: the user's message, or a conversation.
+            prompt: the user's message, a conversation, or a `suffice.prompt.Prompt`.
             wishes: fields of `suffice.Request` (`max_new_tokens`, `max_length`, `tier`, `stop_words`, ...) and of
                 `Sampling` (`temperature`, `top_p`, `top_k`, `repetition_penalty`, `seed`).
 
@@ -53,13 +55,13 @@ class LoadedEngine:
         """
         return self._run(self._session.answer(_request(prompt, wishes)))
 
-    def stream(self, prompt: str | Sequence[Message], **wishes: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt | str | Sequence[Message], **wishes: Any) -> Iterator[str]:
         """The text of one answer, piece by piece; arguments as in `generate`. Leaving the loop cancels the answer."""
         for event in self.events(prompt, **wishes):
             if isinstance(event, Text):
                 yield event.text
 
-    def events(self, prompt: str | Sequence[Message], **wishes: Any) -> Iterator[Event]:
+    def events(self, prompt: Prompt | str | Sequence[Message], **wishes: Any) -> Iterator[Event]:
         """The same with the budget, the usage and the finish."""
         queue: SimpleQueue[Event | BaseException | None] = SimpleQueue()
         task = asyncio.run_coroutine_threadsafe(self._feed(_request(prompt, wishes), queue), self._loop)
@@ -129,7 +131,7 @@ def load_engine(model: str | None = None, *, upstream: str | None = None, **sett
 
 
 def generate(
-    prompt: str | Sequence[Message],
+    prompt: Prompt | str | Sequence[Message],
     *,
     engine: LoadedEngine | None = None,
     max_new_tokens: int | Literal["auto"] = "auto",
@@ -147,7 +149,9 @@ def _bundled() -> LoadedEngine:
     return load_engine()
 
 
-def _request(prompt: str | Sequence[Message], wishes: dict[str, Any]) -> Request:
-    messages: tuple[Message, ...] = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+def _request(given: Prompt | str | Sequence[Message], wishes: dict[str, Any]) -> Request:
+    prompt = Prompt(({"role": "user", "content": given},)) if isinstance(given, str) else Prompt.of(given)
+    if tools := wishes.pop("tools", ()):
+        prompt = replace(prompt, tools=tuple(tools))
     sampling = {name: wishes.pop(name) for name in Sampling.__dataclass_fields__ if name in wishes}
-    return Request(messages=messages, sampling=Sampling(**sampling), **wishes)
+    return Request(prompt, sampling=Sampling(**sampling), **wishes)

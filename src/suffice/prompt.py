@@ -86,6 +86,11 @@ class Prompt:
         return instructions(self.system)
 
     @cached_property
+    def known_ids(self) -> dict[object, Sequence[int]]:
+        """Its tokens, by the tokenizer that made them: kept here by tokenizers, and gone with the prompt."""
+        return {}
+
+    @cached_property
     def _parts(self) -> tuple[str, str, str]:
         if not self.is_chat:
             raw = self.raw or ""

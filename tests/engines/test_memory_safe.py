@@ -273,7 +273,7 @@ def test_memory_that_really_is_not_there(tmp_path: Path) -> None:
         torch.set_num_threads(1)
 
         async def ask(engine, name, prompt):
-            request = GenerationRequest(name, 5, prompt=prompt, sampling=Sampling(temperature=0))
+            request = GenerationRequest(name, Prompt(raw=prompt), 5, sampling=Sampling(temperature=0))
             return [t async for chunk in engine.submit(request) for t in chunk.token_ids]
 
         async def main():

@@ -11,6 +11,7 @@ import pytest
 from suffice.engines.base import Chunk, GenerationRequest, Health
 from suffice.engines.pool import Pool
 from suffice.errors import EngineError, QueueFullError
+from suffice.prompt import Prompt
 from suffice.serve.limits.admission import Admission, Slot
 from suffice.testing.scripted_engine import ScriptedEngine
 
@@ -150,7 +151,7 @@ class Flaky(ScriptedEngine):
 
 
 async def ask(pool: Pool, number: int = 0) -> str:
-    request = GenerationRequest(str(number), 10, prompt="x")
+    request = GenerationRequest(str(number), Prompt(raw="x"), 10)
     [trace] = pool.follow(request.id)
     text = ""
     try:
@@ -172,7 +173,7 @@ def test_load_is_shared_and_a_failed_upstream_is_replaced() -> None:
             assert sorted([await ask(pool, n) for n in range(4)]) == ["a", "a", "b", "b"]
             names = []
             for number in range(4):  # counting a prompt takes nobody's turn
-                await pool.count_tokens((), "x")
+                await pool.count_tokens(Prompt(raw="x"))
                 names.append(await ask(pool, number))
             assert sorted(names) == ["a", "a", "b", "b"]
             a.asked.clear()
@@ -221,7 +222,7 @@ def test_several_answers_to_one_request_are_one_failure() -> None:
                 pool.follow(*ids)
                 for each in ids:
                     with pytest.raises(EngineError, match="broken"):
-                        await anext(pool.submit(GenerationRequest(each, 10, prompt="x")))
+                        await anext(pool.submit(GenerationRequest(each, Prompt(raw="x"), 10)))
                     pool.forget(each)
                 assert pool.upstreams[0].failures == failures
             assert not (await pool.health()).ok
@@ -254,7 +255,7 @@ def test_the_first_piece_of_a_trial_closes_the_circuit_and_one_more_failure_open
                     await ask(pool)
             clock.now += 11
             a.broken = False
-            async with aclosing(pool.submit(GenerationRequest("trial", 10, prompt="x"))) as trial:
+            async with aclosing(pool.submit(GenerationRequest("trial", Prompt(raw="x"), 10))) as trial:
                 await anext(trial)
                 a.broken = True
                 with pytest.raises(EngineError, match="broken"):
@@ -276,7 +277,7 @@ def test_a_failed_request_may_be_tried_again_where_it_has_not_failed() -> None:
             assert pool.may_retry("0")
             b.broken = True
             with pytest.raises(EngineError, match="b is broken"):
-                await anext(pool.submit(GenerationRequest("0", 10, prompt="x")))
+                await anext(pool.submit(GenerationRequest("0", Prompt(raw="x"), 10)))
             assert not pool.may_retry("0")
             assert not a.asked
 

@@ -18,6 +18,7 @@ from suffice.engines.openai.engine import RemoteEngine
 from suffice.engines.openai.requests import addresses, error_message, estimate_tokens
 from suffice.engines.openai.sse import EventParser
 from suffice.errors import EngineError, ModelError, UsageError
+from suffice.prompt import Prompt
 from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 HI: tuple[Message, ...] = ({"role": "user", "content": "hi there"},)
@@ -30,7 +31,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(**changes: Any) -> GenerationRequest:
-    plain = GenerationRequest(id="r1", max_new_tokens=64, messages=HI)
+    plain = GenerationRequest(id="r1", prompt=Prompt(HI), max_new_tokens=64)
     return replace(plain, **changes)
 
 
@@ -95,7 +96,7 @@ def test_chat_streams_text_finish_and_usage() -> None:
 
 def test_completions_use_the_prompt_and_the_other_route() -> None:
     async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        chunks = await collect(engine, ask(messages=(), prompt="one two three four", max_new_tokens=3))
+        chunks = await collect(engine, ask(prompt=Prompt(raw="one two three four"), max_new_tokens=3))
         assert text_of(chunks) == "one two three"
         assert chunks[-1].finish == Finish("length")
         (request,) = server.generations
@@ -147,7 +148,7 @@ def test_an_answer_that_the_server_gave_up_is_an_error() -> None:
 
 def test_usage_is_counted_where_the_server_does_not_say() -> None:
     usage = answer(Reply(pieces=("a", "b"), reasoning=("x", "y", "z"), usage=None))[-1].usage
-    assert usage == Usage(estimate_tokens(HI), 5, exact=False, thinking_tokens=3)
+    assert usage == Usage(estimate_tokens(Prompt(HI)), 5, exact=False, thinking_tokens=3)
 
 
 def test_reasoning_is_not_text() -> None:
@@ -165,7 +166,7 @@ def test_a_server_that_does_not_stream() -> None:
 
 def test_many_requests_at_once() -> None:
     async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        asked = [ask(id=f"r{n}", messages=({"role": "user", "content": f"number {n}"},)) for n in range(32)]
+        asked = [ask(id=f"r{n}", prompt=Prompt(({"role": "user", "content": f"number {n}"},))) for n in range(32)]
         answers = await asyncio.gather(*(collect(engine, request) for request in asked))
         assert [text_of(chunks) for chunks in answers] == [f"number {n}" for n in range(32)]
 
@@ -311,7 +312,7 @@ def test_a_server_without_stream_options_is_asked_again_and_remembered() -> None
         for _ in range(2):
             chunks = await collect(engine)
             assert text_of(chunks) == "hi there"
-            assert chunks[-1].usage == Usage(estimate_tokens(HI), 2, exact=False)
+            assert chunks[-1].usage == Usage(estimate_tokens(Prompt(HI)), 2, exact=False)
         assert ["stream_options" in request.body for request in server.generations] == [True, False, False]
 
     with_server(use, server={"unknown": ["stream_options"]})
@@ -407,7 +408,7 @@ def test_a_drop_after_the_finish_reason_costs_only_the_usage() -> None:
     chunks = answer(Reply(drop_after=4))
     assert text_of(chunks) == "Hello, world"
     assert chunks[-1].finish == Finish("stop", "end_token")
-    assert chunks[-1].usage == Usage(estimate_tokens(HI), 3, exact=False)
+    assert chunks[-1].usage == Usage(estimate_tokens(Prompt(HI)), 3, exact=False)
 
 
 def test_slow_headers_time_out() -> None:
@@ -417,7 +418,7 @@ def test_slow_headers_time_out() -> None:
 
 def test_a_mistake_in_the_request_reaches_the_caller() -> None:
     with pytest.raises(TypeError):
-        answer(request=ask(messages=({"role": "user", "content": object()},)))
+        answer(request=ask(prompt=Prompt(({"role": "user", "content": object()},))))
 
 
 def enter(url: str, **options: Any) -> None:
@@ -496,39 +497,6 @@ def test_a_cancelled_task_closes_the_connection_while_it_waits() -> None:
     with_server(use, Reply(header_delay=60))
 
 
-def test_cancel_ends_the_iterator_and_the_generation() -> None:
-    async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        stream = engine.submit(ask())
-        assert [(await anext(stream)).text, (await anext(stream)).text] == ["Hello", ","]
-        await engine.cancel("unknown")
-        await engine.cancel("r1")
-        rest = [chunk async for chunk in stream]
-        assert rest == [Chunk(finish=Finish("cancelled"), usage=Usage(estimate_tokens(HI), 2, exact=False))]
-        await asyncio.wait_for(server.abandoned.wait(), 5)
-
-    with_server(use, Reply(hang_after=2))
-
-
-def test_cancel_while_the_server_has_not_answered() -> None:
-    async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        task = asyncio.create_task(collect(engine))
-        await server.busy.wait()
-        await engine.cancel("r1")
-        assert [chunk.finish for chunk in await task] == [Finish("cancelled")]
-        await asyncio.wait_for(server.abandoned.wait(), 5)
-
-    with_server(use, Reply(header_delay=60))
-
-
-def test_cancel_before_the_first_step() -> None:
-    async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        chunks, _ = await asyncio.wait_for(asyncio.gather(collect(engine), engine.cancel("r1")), 5)
-        assert [chunk.finish for chunk in chunks] == [Finish("cancelled")]
-        assert server.generations == []
-
-    with_server(use, Reply(header_delay=60))
-
-
 # --- model, capacity, tokens, health --------------------------------------------------------------
 
 
@@ -536,7 +504,7 @@ def test_the_first_model_and_its_context() -> None:
     models = [{"id": "a/b", "max_model_len": 32768}, {"id": "c"}]
 
     async def use(_: FakeOpenAI, engine: RemoteEngine) -> tuple[str, int | None]:
-        return engine.model_name, engine.capacity().context_tokens
+        return engine.model_name, engine.capabilities().context_tokens
 
     assert with_server(use, server={"models": models}) == ("a/b", 32768)
     assert with_server(use, server={"models": models}, model="c") == ("c", None)
@@ -555,9 +523,9 @@ def test_no_model_is_said_clearly() -> None:
 
 def test_tokens_are_counted_by_the_server() -> None:
     async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
-        assert await engine.count_tokens(HI) == TokenCount(31)
+        assert await engine.count_tokens(Prompt(HI)) == TokenCount(31)
         assert server.requests[-1].body == {"model": "fake-model", "messages": list(HI)}
-        await engine.count_tokens((), "raw")
+        await engine.count_tokens(Prompt(raw="raw"))
         assert server.requests[-1].body == {"model": "fake-model", "prompt": "raw"}
 
     with_server(use, server={"tokenize": 31})
@@ -567,17 +535,17 @@ def test_tokens_are_counted_by_the_server() -> None:
 def test_a_missing_tokenizer_is_asked_for_once(tokenize: Any) -> None:
     async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
         for _ in range(2):
-            assert await engine.count_tokens(HI) == TokenCount(estimate_tokens(HI), exact=False)
+            assert await engine.count_tokens(Prompt(HI)) == TokenCount(estimate_tokens(Prompt(HI)), exact=False)
         assert [request.path for request in server.requests].count("/tokenize") == 1
 
     with_server(use, server={"tokenize": tokenize})
 
 
 def test_estimate() -> None:
-    assert estimate_tokens((), "a" * 400) == 100
-    assert estimate_tokens((), "字" * 100) == 70
+    assert estimate_tokens(Prompt(raw="a" * 400)) == 100
+    assert estimate_tokens(Prompt(raw="字" * 100)) == 70
     parts = [{"type": "text", "text": "a" * 40}, {"type": "image_url", "image_url": {"url": "data:..."}}]
-    assert estimate_tokens(({"role": "user", "content": parts}, {"role": "assistant", "content": None})) == 18
+    assert estimate_tokens(Prompt(({"role": "user", "content": parts}, {"role": "assistant", "content": None}))) == 18
 
 
 def test_health() -> None:

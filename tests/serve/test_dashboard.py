@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import LONG, serving
-from suffice.engines.base import Capacity
+from suffice.engines.base import Capabilities
 from suffice.memory.meter import MemoryMeter
 from suffice.testing.scripted_engine import ScriptedEngine
 
@@ -23,8 +23,8 @@ WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "label_values", 
 class Measured(ScriptedEngine):
     """With what a local engine has beside a remote one: a KV cache of known size, and a device."""
 
-    def capacity(self) -> Capacity:
-        return Capacity(self.context, 10_000, None)
+    def capabilities(self) -> Capabilities:
+        return Capabilities(context_tokens=self.context, kv_tokens=10_000)
 
     def memory_meter(self) -> MemoryMeter:
         return MemoryMeter("cpu", kv_use=lambda: (5, 10))

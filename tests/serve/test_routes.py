@@ -14,6 +14,7 @@ import pytest
 from serving import LONG, Server, serving
 from suffice.engines.local.engine import LocalEngine
 from suffice.engines.openai.engine import RemoteEngine
+from suffice.prompt import Prompt
 from suffice.serve.api.routes import ROUTES
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
@@ -85,7 +86,7 @@ def test_completions_go_on_with_the_text(hello: Server, engine: ScriptedEngine) 
     said = hello.post("/v1/completions", {"prompt": "say", "max_tokens": 4}).json
     assert (said["object"], said["choices"][0]["text"]) == ("text_completion", "你好 h")
     assert said["choices"][0]["finish_reason"] == "length"
-    assert engine.asked[-1].prompt == "say"
+    assert engine.asked[-1].prompt == Prompt(raw="say")
     events = hello.post("/v1/completions", {"prompt": ["say"], "stream": True}).events
     assert "".join(event["choices"][0]["text"] for event in events) == "你好 hello"
 
@@ -93,7 +94,7 @@ def test_completions_go_on_with_the_text(hello: Server, engine: ScriptedEngine) 
 def test_infer_is_flat(hello: Server, engine: ScriptedEngine) -> None:
     said = hello.post("/infer/short", {"prompt": "say", "system": "be kind"}).json
     assert (said["text"], said["finish_reason"], said["suffice"]["tier"]) == ("你好 hello", "stop", "short")
-    assert engine.asked[-1].messages == (
+    assert engine.asked[-1].prompt.messages == (
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": "say"},
     )

@@ -13,9 +13,10 @@ import pytest
 import suffice
 from serving import Server, serving
 from suffice.checkpoints.chat_tokenizer import ChatTokenizer, load_tokenizer
-from suffice.engines.base import Capacity
+from suffice.engines.base import Capabilities
 from suffice.engines.local.engine import LocalEngine
 from suffice.errors import UsageError
+from suffice.prompt import Prompt
 from suffice.session import Request, Session
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
@@ -147,8 +148,8 @@ def test_a_template_without_tools_refuses_them() -> None:
 class Calling(ScriptedEngine):
     """Writes its calls into the text, as a model does."""
 
-    def capacity(self) -> Capacity:
-        return replace(super().capacity(), calls_in_text=True)
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), calls_in_text=True)
 
 
 def test_calls_in_the_text_of_a_local_model_are_taken_out() -> None:
@@ -187,22 +188,22 @@ def test_a_template_with_tools_shows_them_and_calls_as_objects() -> None:
         {"role": "user", "content": "weather?"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
     ]
-    ids = chat.prompt_ids(messages, None, [WEATHER])
+    ids = chat.prompt_ids(Prompt(tuple(messages), tools=(WEATHER,)))
     # The calls end a turn: their answer comes next, so this one is not gone on with.
     assert chat.decode(ids) == "[weather]<user>weather?<assistant>北京!<assistant>"
-    assert len(chat.prompt_ids(messages, None)) < len(ids)
+    assert len(chat.prompt_ids(Prompt(tuple(messages)))) < len(ids)
 
 
 def test_a_template_that_refuses_a_conversation_says_so() -> None:
     tokenizer = load_tokenizer(str(TINY)).tokenizer
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(UsageError, match="roles must alternate"):
-        ChatTokenizer(tokenizer, "tiny").prompt_ids([{"role": "user", "content": "x"}], None)
+        ChatTokenizer(tokenizer, "tiny").prompt_ids(Prompt(({"role": "user", "content": "x"},)))
 
 
 def test_python_gets_calls_too() -> None:
     text = '<tool_call>{"name": "weather", "arguments": {"city": "Rom"}}</tool_call>'
-    request = Request(messages=({"role": "user", "content": "x"},), tools=(WEATHER,))
+    request = Request(Prompt(({"role": "user", "content": "x"},), tools=(WEATHER,)))
     answer = asyncio.run(Session(Calling(text)).answer(request))
     assert (answer.text, answer.tool_calls[0]["function"]["arguments"]) == ("", '{"city": "Rom"}')
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Engine, Finish, GenerationRequest, Sampling, Usage
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Engine, Finish, GenerationRequest, Sampling, Usage
 from suffice.engines.openai.engine import RemoteEngine
 from suffice.errors import CannotContinueError, PromptTooLongError, UsageError
+from suffice.prompt import Prompt
 from suffice.session import Answer, Request, Session
 from suffice.testing.fake_openai import FakeOpenAI, Reply
 from suffice.testing.scripted_engine import ScriptedEngine
@@ -32,7 +33,7 @@ class LegsEngine(ScriptedEngine):
         self.refusal, self.charges = refusal, charges
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        rest = ScriptedEngine(self.answer[len(request.after.text) if request.after else 0 :])
+        rest = ScriptedEngine(self.answer[len(request.prefix.text) if request.prefix else 0 :])
         self.asked.append(request)
         more = request.first_cap < request.max_new_tokens
         async with aclosing(rest.submit(replace(request, max_new_tokens=request.first_cap))) as chunks:
@@ -45,53 +46,53 @@ class LegsEngine(ScriptedEngine):
             raise CannotContinueError(self.refusal)
         return AnswerPrefix(written.text + then, (*written.token_ids, *map(ord, then)))
 
-    def capacity(self) -> Capacity:
-        return replace(super().capacity(), charges=self.charges)
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), charges=self.charges)
 
 
 def ask(engine: Engine, prompt: str = "say it", **wishes: Any) -> Answer:
-    request = Request(messages=({"role": "user", "content": prompt},), **wishes)
+    request = Request(({"role": "user", "content": prompt},), **wishes)
     return asyncio.run(Session(engine).answer(request))
 
 
 @pytest.mark.parametrize("reservation", [1, 2, 3, 7, 16, 500])
 @pytest.mark.parametrize("text", ["hello world " * 20, CHINESE])
 def test_the_answer_is_the_same_whatever_was_reserved_at_first(text: str, reservation: int) -> None:
-    whole = ask(LegsEngine(text), max_new_tokens=600, on_length="stop")
+    whole = ask(LegsEngine(text), max_new_tokens=600, reservation="full")
     engine = LegsEngine(text)
-    answer = ask(engine, max_new_tokens=600, first_reservation=reservation)
+    answer = ask(engine, max_new_tokens=600, reservation=reservation)
     assert (answer.text, answer.finish, answer.usage) == (whole.text, whole.finish, whole.usage)
     assert (len(engine.asked) > 1) == (reservation < len(text))
 
 
 def test_each_leg_doubles_what_there_is_and_the_cap_holds() -> None:
     engine = LegsEngine("x" * 500)
-    answer = ask(engine, max_new_tokens=100, first_reservation=16)
+    answer = ask(engine, max_new_tokens=100, reservation=16)
     assert [leg.first_cap for leg in engine.asked] == [16, 16, 32, 36]
     assert answer.finish == Finish("length", "caller", "100 tokens")
     assert answer.usage == Usage(6, 100)
 
 
 def test_a_stop_word_across_the_seam_is_found() -> None:
-    answer = ask(LegsEngine("one </answer> two"), max_new_tokens=90, first_reservation=7, stop_words=("</answer>",))
+    answer = ask(LegsEngine("one </answer> two"), max_new_tokens=90, reservation=7, stop_words=("</answer>",))
     assert (answer.text, answer.finish) == ("one ", Finish("stop", "stop_word", "</answer>"))
     assert answer.usage.answer_tokens == len("one </answer>")
 
 
 def test_where_nothing_can_be_continued_the_caller_gets_length_and_the_reason() -> None:
-    answer = ask(LegsEngine("x" * 99, refusal="it does not know how"), first_reservation=16)
+    answer = ask(LegsEngine("x" * 99, refusal="it does not know how"), reservation=16)
     assert (answer.text, answer.finish) == ("x" * 16, Finish("length", "reservation", "it does not know how"))
 
 
 def test_an_answer_that_leaves_no_room_to_go_on_has_met_the_context() -> None:
     class Full(LegsEngine):
         async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-            if request.after is not None:
+            if request.prefix is not None:
                 raise PromptTooLongError(50, 50, "the model's context")
             async for chunk in super().submit(request):
                 yield chunk
 
-    answer = ask(Full("x" * 99), first_reservation=16, max_new_tokens=90)
+    answer = ask(Full("x" * 99), reservation=16, max_new_tokens=90)
     assert (answer.text, answer.finish) == ("x" * 16, Finish("length", "context", "50"))
 
 
@@ -115,14 +116,15 @@ def test_an_answer_longer_than_anybody_expected_is_not_cut() -> None:
 @pytest.mark.parametrize("field", ["tools", "response_format"])
 def test_tools_and_json_get_the_whole_cap_at_once(field: str) -> None:
     engine = LegsEngine("{}")
-    ask(engine, first_reservation=1, extra={field: [{}]})
+    ask(engine, reservation=1, extra={field: [{}]})
     assert [leg.reservation for leg in engine.asked] == [None]
 
 
-@pytest.mark.parametrize(("field", "value"), [("first_reservation", 0), ("on_length", "stop")])
-def test_reservations_that_make_no_sense_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(UsageError, match="first_reservation is"):
-        ask(LegsEngine(), **{"first_reservation": 5, field: value})
+def test_reservations_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="reservation is 0"):
+        ask(LegsEngine(), reservation=0)
+    with pytest.warns(match="deprecated"), pytest.raises(UsageError, match="first_reservation is 5 and on_length is"):
+        ask(LegsEngine(), first_reservation=5, on_length="stop")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def over_http(owner: str, replies: list[Reply], *, routes: dict[str, Any] | None
             server.routes = routes or {}
             server.script(*replies)
             async with RemoteEngine(server.url) as engine:
-                request = Request(messages=({"role": "user", "content": "hi"},), **wishes)
+                request = Request(({"role": "user", "content": "hi"},), **wishes)
                 return await Session(engine).answer(request), [each.body for each in server.generations]
 
     return asyncio.run(main())
@@ -168,7 +170,7 @@ def test_sglang_goes_on_with_the_message_and_white_space_is_not_doubled() -> Non
         Reply(pieces=("Eins\n", "\n"), finish_reason="length", usage=(7, 2)),
         Reply(pieces=("\n\n", "Zwei"), finish_reason="stop", usage=(9, 2)),
     ]
-    answer, bodies = over_http("sglang", replies, first_reservation=2, max_new_tokens=50)
+    answer, bodies = over_http("sglang", replies, reservation=2, max_new_tokens=50)
     assert (answer.text, answer.finish.reason, answer.usage) == ("Eins\n\nZwei", "stop", Usage(7, 4))
     assert bodies[1]["messages"][-1] == {"role": "assistant", "content": "Eins"}
     assert (bodies[1]["continue_final_message"], bodies[1]["add_generation_prompt"]) == (True, False)
@@ -177,7 +179,7 @@ def test_sglang_goes_on_with_the_message_and_white_space_is_not_doubled() -> Non
 
 def test_an_unknown_server_is_not_asked_to_do_what_it_may_not_know() -> None:
     reply = Reply(pieces=("a", "b"), finish_reason="length", usage=(7, 2))
-    answer, bodies = over_http("me", [reply], first_reservation=2, max_new_tokens=50)
+    answer, bodies = over_http("me", [reply], reservation=2, max_new_tokens=50)
     assert (answer.finish.reason, answer.finish.by, len(bodies)) == ("length", "reservation", 1)
     assert "--tokenizer" in answer.finish.what
     assert "127.0.0.1" not in answer.finish.what  # a gateway's clients read it
@@ -201,7 +203,7 @@ def test_vllm_goes_on_from_its_own_tokens_behind_the_last_whole_character() -> N
     def detokenize(body: dict[str, Any]) -> dict[str, str]:
         return {"prompt": "好\ufffd" if body["tokens"][-1] == 11 else "好"}
 
-    answer, bodies = over_http("vllm", raw, routes={"/detokenize": detokenize}, first_reservation=2, max_new_tokens=50)
+    answer, bodies = over_http("vllm", raw, routes={"/detokenize": detokenize}, reservation=2, max_new_tokens=50)
     assert (answer.text, answer.usage, answer.finish.reason) == ("好的", Usage(3, 4), "stop")
     assert bodies[1]["prompt"] == [1, 2, 3, 10]
     assert bodies[0]["return_token_ids"] is True
@@ -221,7 +223,7 @@ def test_any_server_goes_on_where_the_tokenizer_is_known() -> None:
                 Reply(pieces=("数", "到"), finish_reason="length", usage=(7, 2)), Reply(pieces=("十",), usage=(9, 1))
             )
             async with RemoteEngine(server.url, tokenizer=str(folder)) as engine:
-                request = Request(messages=({"role": "user", "content": "hi"},), first_reservation=2)
+                request = Request(({"role": "user", "content": "hi"},), reservation=2)
                 answer = await Session(engine).answer(request)
                 return answer, server.generations[1], engine._tokenizer
 
@@ -238,11 +240,9 @@ async def both(engine: Engine, prompts: tuple[str, ...]) -> list[tuple[Answer, A
     """One answer after the other, so that both arms are batched alike."""
     session, pairs = Session(engine), []
     for prompt in prompts:
-        request = Request(
-            messages=({"role": "user", "content": prompt},), max_new_tokens=200, sampling=Sampling(temperature=0)
-        )
-        whole = await session.answer(replace(request, on_length="stop"))
-        pairs.append((whole, await session.answer(replace(request, id="b", first_reservation=16))))
+        request = Request(({"role": "user", "content": prompt},), max_new_tokens=200, sampling=Sampling(temperature=0))
+        whole = await session.answer(replace(request, reservation="full"))
+        pairs.append((whole, await session.answer(replace(request, id="b", reservation=16))))
     return pairs
 
 
@@ -277,7 +277,7 @@ def test_what_is_reserved_grows_while_an_answer_runs() -> None:
 
     async def main() -> None:
         async with LocalEngine(kv_tokens=4096, ignore_end_tokens=True) as engine:
-            request = GenerationRequest("a", 100, prompt="Count to 9.", reservation=8)
+            request = GenerationRequest("a", Prompt(raw="Count to 9."), 100, reservation=8)
             reserved, tokens = [], 0
             async for chunk in engine.submit(request):
                 tokens += len(chunk.token_ids)
@@ -285,7 +285,7 @@ def test_what_is_reserved_grows_while_an_answer_runs() -> None:
                 if chunk.finish is None:
                     assert reserved[-1] > tokens, "an answer has outgrown what was set aside for it"
             assert tokens == 100
-            prompt = (await engine.count_tokens((), "Count to 9.")).tokens
+            prompt = (await engine.count_tokens(Prompt(raw="Count to 9."))).tokens
             assert {each - prompt for each in reserved if each} <= {8, 16, 32, 64, 100}
             assert len(set(reserved)) > 2
             assert engine.reserved_tokens() == 0

@@ -16,13 +16,13 @@ from suffice.testing.scripted_engine import ScriptedEngine
 
 
 def ask(engine: ScriptedEngine, prompt: str = "say hello", **wishes: Any) -> Answer:
-    request = Request(messages=({"role": "user", "content": prompt},), **wishes)
+    request = Request(({"role": "user", "content": prompt},), **wishes)
     return asyncio.run(Session(engine).answer(request))
 
 
 def test_events_come_in_order_budget_text_usage_finish() -> None:
     async def main() -> list[Event]:
-        request = Request(messages=({"role": "user", "content": "hi"},))
+        request = Request(({"role": "user", "content": "hi"},))
         return [event async for event in Session(ScriptedEngine("abc")).stream(request)]
 
     kinds = [type(event) for event in asyncio.run(main())]

@@ -34,9 +34,9 @@ class Thinker(ScriptedEngine):
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self.asked.append(request)
-        run = ScriptedEngine(self.answer if request.after is None else self._after)
+        run = ScriptedEngine(self.answer if request.prefix is None else self._after)
         first = self._opened
-        async for chunk in run.submit(replace(request, after=None)):
+        async for chunk in run.submit(replace(request, prefix=None)):
             yield replace(chunk, thinking=first)
             first = False
 
@@ -47,7 +47,7 @@ class Thinker(ScriptedEngine):
 
 
 def ask(engine: Engine, **wishes: Any) -> Answer:
-    request = Request(messages=({"role": "user", "content": "6 * 7?"},), **{"max_new_tokens": 100, **wishes})
+    request = Request(({"role": "user", "content": "6 * 7?"},), **{"max_new_tokens": 100, **wishes})
     return asyncio.run(Session(engine).answer(request))
 
 
@@ -90,7 +90,7 @@ def test_spent_thinking_is_closed_and_the_answer_written() -> None:
     engine = Thinker(THOUGHT * 20)
     answer = ask(engine, max_thinking_tokens=60)
     first, second = engine.asked
-    assert (first.max_new_tokens, second.after.text[-len(CLOSING) :]) == (160, CLOSING)
+    assert (first.max_new_tokens, second.prefix.text[-len(CLOSING) :]) == (160, CLOSING)
     assert (answer.text, answer.finish.by) == ("42", "end_token")
     assert answer.usage == Usage(6, 62, thinking_tokens=60)
     assert answer.thinking == (THOUGHT * 20)[: 60 - len("<think>\n")]
@@ -124,7 +124,7 @@ def test_a_servers_reasoning_is_thinking() -> None:
     async def main() -> Answer:
         async with FakeOpenAI() as server, RemoteEngine(server.url) as engine:
             server.script(Reply(pieces=("42",), reasoning=("let me ", "see"), usage=(7, 3)))
-            return await Session(engine).answer(Request(messages=({"role": "user", "content": "hi"},)))
+            return await Session(engine).answer(Request(({"role": "user", "content": "hi"},)))
 
     answer = asyncio.run(main())
     assert (answer.text, answer.thinking, answer.usage) == ("42", "let me see", Usage(7, 3, thinking_tokens=2))
@@ -147,7 +147,7 @@ def test_a_reservation_that_ends_inside_a_servers_reasoning_is_gone_on_with() ->
         async with FakeOpenAI(models=({"id": "m", "owned_by": "vllm"},)) as server, RemoteEngine(server.url) as engine:
             server.routes = {"/detokenize": lambda body: {"prompt": "whole"}}
             server.script(*(Reply(raw=[f"data: {json.dumps(event)}\n\n".encode() for event in leg]) for leg in legs))
-            request = Request(messages=({"role": "user", "content": "hi"},), first_reservation=2, max_new_tokens=50)
+            request = Request(({"role": "user", "content": "hi"},), reservation=2, max_new_tokens=50)
             answer = await Session(engine).answer(request)
             assert server.generations[1].body["prompt"] == [1, 2, 10, 11]
             return answer

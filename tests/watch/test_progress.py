@@ -114,7 +114,7 @@ def test_it_says_what_it_rests_on() -> None:
 
 def test_progress_comes_every_16_tokens_and_only_when_wanted() -> None:
     async def main(wanted: bool) -> list[Progress]:
-        request = Request(messages=({"role": "user", "content": "Count."},), max_new_tokens=100, progress=wanted)
+        request = Request(({"role": "user", "content": "Count."},), max_new_tokens=100, progress=wanted)
         events = [event async for event in Session(ScriptedEngine("abcde " * 20)).stream(request)]
         return [event for event in events if isinstance(event, Progress)]
 

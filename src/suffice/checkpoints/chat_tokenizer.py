@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from suffice.errors import ModelError, UsageError, first_line
-from suffice.prompt import Message, content_text, is_text
+from suffice.prompt import Message, Prompt, content_text, is_text
 
 __all__ = ["ChatTokenizer", "load_tokenizer", "template_message"]
 
@@ -33,26 +34,23 @@ class ChatTokenizer:
         self.decode_token = lambda token: self.decode((token,))
         """The text of one token, always the same function."""
 
-    def prompt_ids(
-        self, messages: Sequence[Message], prompt: str | None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> list[int]:
-        """Tokens of the conversation with the chat template applied, or of the raw `prompt`.
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        """Tokens of a prompt, a conversation with the chat template applied; one that ends with the assistant is
+        continued, not answered.
 
-        A conversation that ends with the assistant is gone on with, not answered.
+        They are worked out once and kept on the prompt, so that counting and answering it cost one rendering, and no
+        tokens outlive their prompt.
 
         Raises:
-            UsageError: neither or both are given, a message is no text, or the model has no chat template, or none that
+            UsageError: the prompt is empty, a message is not text, or the model has no chat template, or none that
                 knows tools where there are some.
         """
-        if bool(messages) == (prompt is not None):
-            raise UsageError("give either messages or a prompt, and not both")
-        if prompt is not None:
-            ids = self.tokenizer(prompt)["input_ids"]
-        else:
-            ids = self.tokenizer(self._render(messages, tools), add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise UsageError("the prompt is empty")
-        return list(ids)
+        if prompt.ids:
+            return prompt.ids
+        known = prompt.known_ids.get(self)
+        if known is None:
+            known = prompt.known_ids[self] = array("i", self._tokenized(prompt))
+        return known
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a piece of an answer."""
@@ -82,6 +80,16 @@ class ChatTokenizer:
         whole = all(letter in known for letter in name)
         return text, bytes(known[letter] for letter in name) if whole else text.encode()
 
+    def _tokenized(self, prompt: Prompt) -> list[int]:
+        ids: list[int] = []
+        if prompt.raw is not None:
+            ids = self.tokenizer(prompt.raw)["input_ids"]
+        elif prompt.messages:
+            ids = self.tokenizer(self._render(prompt.messages, prompt.tools), add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise UsageError("the prompt is empty: give messages, text or token ids")
+        return ids
+
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
         if not self.tokenizer.chat_template:
             raise UsageError(f"{self._name} has no chat template: give a raw prompt, or use a model made for chat")
@@ -89,14 +97,14 @@ class ChatTokenizer:
             raise UsageError(f"this model's chat template has no tools ({self._name}): leave out tools and tool calls")
         from jinja2 import TemplateError
 
-        going_on = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+        continues = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
         try:
             text = self.tokenizer.apply_chat_template(
                 [template_message(message) for message in messages],
                 tools=list(tools) or None,
                 tokenize=False,
-                add_generation_prompt=not going_on,
-                continue_final_message=going_on,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
             )
         except TemplateError as error:  # some allow no system message, or want user and assistant to take turns
             raise UsageError(f"the chat template of {self._name} refuses this conversation: {error}") from None

@@ -7,7 +7,8 @@ from typing import Any
 from suffice.deprecated import renamed
 from suffice.engines.base import (
     AnswerPrefix,
-    Capacity,
+    Attempt,
+    Capabilities,
     Chunk,
     Engine,
     Finish,
@@ -22,7 +23,8 @@ from suffice.errors import UsageError
 
 __all__ = [
     "AnswerPrefix",
-    "Capacity",
+    "Attempt",
+    "Capabilities",
     "Chunk",
     "Engine",
     "Finish",
@@ -62,4 +64,4 @@ def open_engine(model: str | None = None, *, upstream: str | None = None, **sett
         raise UsageError(f"this engine needs the package {error.name}: pip install '{extra}'") from None
 
 
-__getattr__ = renamed(__name__, {"Prefix": "AnswerPrefix"})
+__getattr__ = renamed(__name__, {"Prefix": "AnswerPrefix", "Capacity": "Capabilities"})

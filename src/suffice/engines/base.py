@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from suffice.deprecated import renamed
+from suffice.errors import EngineError
 from suffice.immutable import immutable
-from suffice.prompt import Message
+from suffice.prompt import Message, Prompt
 
 __all__ = [
     "AnswerPrefix",
-    "Capacity",
+    "Attempt",
+    "Capabilities",
     "Chunk",
     "Engine",
     "Finish",
@@ -43,32 +46,40 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrefix:
-    """What there is of an answer already, for an engine to go on after."""
+    """What there is of an answer already, for an engine to continue."""
 
     text: str
     token_ids: tuple[int, ...] = ()
-    """The tokens of `text`, where they are known: then it is gone on from these, and nothing is tokenized anew."""
+    """The tokens of `text` where they are known: the engine then continues these tokens and tokenizes nothing again."""
     prompt_ids: tuple[int, ...] = ()
-    """The tokens of the prompt, where a server told them."""
+    """The tokens of the prompt, where a server has told them."""
     reasoned: bool = False
     """Whether a server has taken thinking out of `text`."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One engine that was asked for an answer: one entry for each time that somebody tried."""
+
+    upstream: str
+    """The engine's name."""
+    request_id: str
+    """Which answer was asked for: several answers to one request may share a list of attempts."""
+    error: EngineError | None = None
+    """Why it failed; None for an attempt that did not."""
+    engine: object = field(default=None, repr=False)
+    """The engine itself: several may have the same name."""
+
+
 @immutable
 class GenerationRequest:
-    """One answer to generate. Exactly one of `messages` and `prompt` is given."""
+    """One answer to generate."""
 
     id: str
+    prompt: Prompt
+    """What the model is asked. A conversation that ends with the assistant's message is continued."""
     max_new_tokens: int
-    """The most tokens to generate, those of `after` not counted."""
-    messages: tuple[Message, ...] = ()
-    """A conversation, to which the model's chat template is applied."""
-    prompt: str | None = None
-    """Raw text to go on with, no template applied (OpenAI's completions)."""
-    prompt_ids: tuple[int, ...] = ()
-    """The same as tokens, with an empty `prompt`."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """Functions that the answer may call, in OpenAI's shape."""
+    """The most tokens to generate, those of `prefix` not counted."""
     logprobs: int | None = None
     """Say how likely each token was, and this many others in its place; None says nothing."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -77,17 +88,19 @@ class GenerationRequest:
     are not the engine's business."""
     reservation: int | None = None
     """Tokens to set aside at first, for an engine that sets any aside; None for `max_new_tokens`. An engine that can
-    grows it by itself and unnoticed; another ends with `length` by `reservation`, and is asked to go on (`after`)."""
-    after: AnswerPrefix | None = None
-    """Go on after this instead of beginning an answer; it comes from `Engine.resume_point`."""
+    grows it by itself, unnoticed; another ends with `length` by `reservation`, and is asked to continue (`prefix`)."""
+    prefix: AnswerPrefix | None = None
+    """Continue this instead of beginning an answer; it comes from `Engine.resume_point`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), as they are."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """Headers for a server that takes part in the caller's trace."""
+    attempts: list[Attempt] = field(default_factory=list, hash=False, compare=False)
+    """Who has been asked, the latest last; whoever picks an engine appends to it."""
 
     @property
     def first_cap(self) -> int:
-        """Tokens that an engine which cannot grow a reservation may generate before it has to be asked to go on."""
+        """Tokens that an engine which cannot grow a reservation may generate before it has to be asked to continue."""
         return min(self.max_new_tokens, self.reservation or self.max_new_tokens)
 
 
@@ -101,14 +114,9 @@ class Finish:
     reason: FinishReason
     by: str = ""
     """What ended it: `end_token`, `stop_word`, `repetition`, or a limit (`caller`, `tier`, `context`, `memory`, `auto`,
-    `model`; `reservation`, where an engine could not go on after its first one)."""
+    `model`; `reservation`, where an engine could not continue after its first one)."""
     what: str = ""
     """The end token, the stop word, the limit's value or the error, for a person to read."""
-
-    @property
-    def detail(self) -> str:
-        """More than OpenAI's reasons can say: `repetition` for a loop, else what `by` says."""
-        return self.by
 
 
 @immutable
@@ -163,25 +171,34 @@ class Chunk:
     usage: Usage | None = None
     """On the last chunk, where the engine knows it."""
 
+    @property
+    def tokens(self) -> int:
+        """Tokens in it: by their ids, or one for each piece of text, thinking or tool calls where there are no ids."""
+        return len(self.token_ids) or bool(self.text) + bool(self.reasoning) + bool(self.tool_calls)
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What an engine can hold, in tokens. `None` where it does not say."""
 
-    context_tokens: int | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, and what it holds, in tokens. `None` where it does not say."""
+
+    context_tokens: int | None = None
     """The longest prompt + answer."""
-    kv_tokens: int | None
+    kv_tokens: int | None = None
     """Tokens that fit into the KV cache, all running requests together."""
     default_max_new_tokens: int | None = None
     """The model's own default from `generation_config.json`."""
     charges: Literal["nothing", "reservation", "cap"] = "nothing"
     """What a request costs in KV tokens when it is admitted: nothing (vLLM: it takes pages as it goes), its
     reservation, which the engine grows by itself, or all of its cap, so that a smaller one at first pays even where
-    going on costs another request."""
+    continuing costs another request."""
     calls_in_text: bool = False
     """Tool calls stand in the text as the model writes them; servers take them out."""
     counts_tokens: bool = True
     """Whether `count_tokens` may be exact; where it cannot, it need not be asked."""
+    forwards_unknown_fields: bool = False
+    """Whether fields that Suffice does not know (`GenerationRequest.extra`) reach somebody who may know them."""
+    usual_concurrency: int = 64
+    """Requests at once that keep the engine busy, for callers who have many to ask."""
 
 
 @immutable
@@ -202,7 +219,7 @@ class Health:
 
 
 class Engine(Protocol):
-    """Who generates. Used as `async with engine:`; many tasks of one event loop may call every method at once."""
+    """What generates. Used as `async with engine:`; many tasks of one event loop may call every method at once."""
 
     @property
     def model_name(self) -> str:
@@ -225,7 +242,7 @@ class Engine(Protocol):
         ...
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer that was ended can be gone on from, as `GenerationRequest.after`.
+        """Where an answer that has ended can be continued, as `GenerationRequest.prefix`.
 
         Args:
             request: what was asked for.
@@ -241,18 +258,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def cancel(self, request_id: str) -> None:
-        """End a running request; its iterator finishes with `cancelled`. Unknown ids are ignored."""
+    def capabilities(self) -> Capabilities:
+        """What the engine can do, and what fits."""
         ...
 
-    def capacity(self) -> Capacity:
-        """What fits."""
-        ...
-
-    async def count_tokens(
-        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> TokenCount:
-        """Tokens of the conversation with the chat template applied, tools included (or of the raw `prompt`)."""
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
+        """Tokens of the prompt: a conversation with the chat template applied, tools included."""
         ...
 
     async def health(self) -> Health:
@@ -262,3 +273,6 @@ class Engine(Protocol):
     async def __aenter__(self) -> Engine: ...
 
     async def __aexit__(self, *error: object) -> None: ...
+
+
+__getattr__ = renamed(__name__, {"Prefix": "AnswerPrefix", "Capacity": "Capabilities"})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
-from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Engine, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Engine, GenerationRequest, Health, TokenCount
 from suffice.errors import EngineError, ModelError
+from suffice.prompt import Prompt
 
 __all__ = ["Pool", "Trace", "Upstream"]
 
@@ -177,32 +178,26 @@ class Pool:
             raise EngineError("no upstream is healthy: try again later", status=503)
         return await upstream.engine.resume_point(request, written, then)
 
-    async def cancel(self, request_id: str) -> None:
-        """End a running request, whoever has it."""
-        for each in self.upstreams:
-            if each.entered:
-                await each.engine.cancel(request_id)
-
-    def capacity(self) -> Capacity:
+    def capabilities(self) -> Capabilities:
         """The shortest context of those that are there, and the KV caches of all together."""
-        found = [each.engine.capacity() for each in self.upstreams if each.entered]
+        found = [each.engine.capabilities() for each in self.upstreams if each.entered]
         if len(found) == 1:
             return found[0]
         contexts = [each.context_tokens for each in found if each.context_tokens is not None]
         caches = [each.kv_tokens for each in found if each.kv_tokens is not None]
         defaults = [each.default_max_new_tokens for each in found if each.default_max_new_tokens is not None]
-        return Capacity(
-            min(contexts, default=None),
-            sum(caches) if caches and len(caches) == len(found) else None,
-            min(defaults, default=None),
-            found[0].charges if found else "nothing",
-            any(each.calls_in_text for each in found),
-            any(each.counts_tokens for each in found),
+        return Capabilities(
+            context_tokens=min(contexts, default=None),
+            kv_tokens=sum(caches) if caches and len(caches) == len(found) else None,
+            default_max_new_tokens=min(defaults, default=None),
+            charges=found[0].charges if found else "nothing",
+            calls_in_text=any(each.calls_in_text for each in found),
+            counts_tokens=any(each.counts_tokens for each in found),
+            forwards_unknown_fields=all(each.forwards_unknown_fields for each in found),
+            usual_concurrency=sum(each.usual_concurrency for each in found),
         )
 
-    async def count_tokens(
-        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> TokenCount:
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """Tokens of the prompt, as one of the upstreams counts them.
 
         Raises:
@@ -211,7 +206,7 @@ class Pool:
         tried: list[Upstream] = []
         while (upstream := self._pick(tried)) is not None:
             try:
-                return await upstream.engine.count_tokens(messages, prompt, tools)
+                return await upstream.engine.count_tokens(prompt)
             except EngineError as error:
                 self._failed(upstream, error, [])
                 tried.append(upstream)

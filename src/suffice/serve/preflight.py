@@ -179,5 +179,5 @@ async def _upstream(settings: ServeSettings, url: str) -> str:
         health = await engine.health()
         if not health.ok:
             raise EngineError(health.detail)
-        context = engine.capacity().context_tokens
+        context = engine.capabilities().context_tokens
         return f"{engine.model_name}, context {context or 'not told'}"

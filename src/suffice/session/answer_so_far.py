@@ -34,12 +34,9 @@ class AnswerSoFar:
         self._ids += chunk.token_ids
         self._prompt_ids = self._prompt_ids or chunk.prompt_ids
         self._reasoned = self._reasoned or bool(chunk.reasoning)
-        pieces = bool(chunk.text) + bool(chunk.reasoning) + bool(chunk.tool_calls)
-        if pieces and not chunk.token_ids:
-            self._ids_known = False
-        tokens = len(chunk.token_ids) or pieces
-        if tokens:
-            self._exact = self._exact and bool(chunk.token_ids)
+        if tokens := chunk.tokens:
+            if not chunk.token_ids:
+                self._ids_known = self._exact = False
             self._tokens += tokens
             self._thinking_tokens += tokens if chunk.reasoning else 0
         self._said = chunk.usage or self._said

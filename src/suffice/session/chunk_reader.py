@@ -155,14 +155,14 @@ class ChunkReader:
         return Text(text, self._likely.between(begin, begin + self._shown))
 
     def _count(self, chunk: Chunk) -> None:
-        self._undecided += len(chunk.token_ids) or bool(chunk.text) + bool(chunk.reasoning) + bool(chunk.tool_calls)
+        self._undecided += chunk.tokens
         if self._separate or self._splitter.phase == "thinking":
             self._thinking_tokens, self._undecided = self._thinking_tokens + self._undecided, 0
         elif self._splitter.phase == "answer" or chunk.tool_calls:
             self._answer_tokens, self._undecided = self._answer_tokens + self._undecided, 0
 
     def _new_watch(self) -> RunawayWatch:
-        return RunawayWatch(self._request.prompt or self._request.messages, self._decode)
+        return RunawayWatch(self._request.prompt, self._decode)
 
     def _loop_elsewhere(self, chunk: Chunk) -> Loop | None:
         """A loop in thinking that the server keeps apart, or in the arguments of a call."""

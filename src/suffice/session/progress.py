@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from suffice.budget import Budget
-from suffice.prompt import Prompt
 from suffice.session.events import Progress
 from suffice.session.request import Request
 from suffice.watch.remaining_length import RemainingLength
@@ -25,8 +24,7 @@ class ProgressMeter:
     """
 
     def __init__(self, request: Request, budget: Budget) -> None:
-        asked = Prompt.of(request.prompt if request.prompt is not None else request.messages).user
-        self._remaining = RemainingLength(budget.quantiles, budget.max_new_tokens, asked)
+        self._remaining = RemainingLength(budget.quantiles, budget.max_new_tokens, request.prompt.user)
         self._first = 0.0
         self._told = 0
 

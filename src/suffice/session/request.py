@@ -1,31 +1,71 @@
-"""What a caller wants."""
+"""What a caller wants: a prompt, its limits, and how it is to be answered."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, TypeVar
 
-from suffice.engines.base import Message, Sampling
+from suffice.deprecated import warn_deprecated
+from suffice.engines.base import Attempt, Sampling
 from suffice.errors import UsageError
+from suffice.prompt import Prompt
 
-__all__ = ["OnLength", "OnRunaway", "Request"]
+__all__ = ["OnRunaway", "Request"]
 
-OnLength = Literal["continue", "stop"]
 OnRunaway = Literal["stop", "warn", "off"]
 
+_OLD_FIELDS = frozenset({"messages", "prompt_ids", "tools", "on_length", "first_reservation"})
 
+_T = TypeVar("_T")
+
+
+def _accept_old_fields(cls: type[_T]) -> type[_T]:
+    """Let a request be made of text or messages, and with the fields of earlier versions."""
+    init: Any = cls.__init__
+
+    def __init__(self: Any, prompt: Any = None, **fields: Any) -> None:  # noqa: N807
+        if old := sorted(_OLD_FIELDS & fields.keys()):
+            warn_deprecated(f"Request({'=, '.join(old)}=)", "prompt=Prompt(...) and reservation=")
+            prompt = _prompt_of(prompt, fields)
+            fields |= _reservation_of(fields)
+        init(self, Prompt.of(() if prompt is None else prompt), **fields)
+
+    cls.__init__ = __init__  # type: ignore[method-assign]
+    return cls
+
+
+def _prompt_of(given: Any, fields: dict[str, Any]) -> Prompt:
+    messages, ids = tuple(fields.pop("messages", ())), tuple(fields.pop("prompt_ids", ()))
+    tools = tuple(fields.pop("tools", ()))
+    if messages and given is not None:
+        raise UsageError("give either messages or a prompt, and not both")
+    if isinstance(given, Prompt):
+        return given
+    return Prompt(messages, raw=None if ids else given, ids=ids, tools=tools)
+
+
+def _reservation_of(fields: dict[str, Any]) -> dict[str, Any]:
+    on_length, first = fields.pop("on_length", "continue"), fields.pop("first_reservation", "auto")
+    if on_length != "stop":
+        return {"reservation": first} if first != "auto" else {}
+    if first != "auto":
+        raise UsageError(
+            f'first_reservation is {first} and on_length is "stop": a prediction never cuts an answer, so give '
+            "max_new_tokens to end it there, or leave out on_length"
+        )
+    return {"reservation": "full"}
+
+
+@_accept_old_fields
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller wants. Exactly one of `messages` and `prompt` is given."""
+    """What a caller wants. All fields but `prompt` are given by name."""
 
-    messages: tuple[Message, ...] = ()
-    """A conversation. If it ends with an assistant's message, that message is continued."""
-    prompt: str | None = None
-    """Raw text to go on with, without a chat template."""
-    prompt_ids: tuple[int, ...] = ()
-    """The same as tokens, with an empty `prompt`."""
+    prompt: Prompt
+    """A conversation, raw text or tokens. A conversation that ends with the assistant's message is continued."""
+    _: KW_ONLY
     max_new_tokens: int | Literal["auto"] = "auto"
     """The most tokens that the answer may have; `auto` lets the budget decide."""
     max_length: int | None = None
@@ -35,30 +75,28 @@ class Request:
     stop_words: tuple[str, ...] = ()
     keep_stop_words: bool = False
     """Leave the stop word that ended the answer in the text."""
-    on_length: OnLength = "continue"
-    """When the first reservation is used up: `continue` goes on unnoticed, up to the budget's cap; with `stop` the
-    whole cap is reserved at once, so that there is nothing to continue."""
-    first_reservation: int | Literal["auto"] = "auto"
-    """Tokens to set aside at first; `auto` takes what is predicted (`Budget.reservation`) where that saves anything."""
+    reservation: int | Literal["auto", "full"] = "auto"
+    """Tokens to set aside at first; an answer that needs more is continued, unnoticed, up to the budget's cap. `auto`
+    takes what is predicted (`Budget.reservation`) where that saves anything, `full` sets the whole cap aside."""
     on_runaway: OnRunaway = "stop"
     """When the answer becomes a loop: `stop` it and cut it back to the loop's first turn, `warn` only, or `off`."""
     max_thinking_tokens: int | None = None
     """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
     is longer is closed, and the answer is written."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """Functions that the answer may call, in OpenAI's shape."""
     logprobs: int | None = None
     """Say how likely each token was, and this many others in its place; None says nothing."""
     progress: bool = False
     """Whether `Progress` events are wanted, one every 16 tokens."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), handed on as they are."""
+    """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), passed on as they are."""
     client: str | None = None
     """Who asks: whatever tells one caller from another. The length model tells them apart; kept as a hash alone."""
     route: str | None = None
     """Where it was asked: a path, a command, an application."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    """`traceparent` and `tracestate` (W3C Trace Context), handed on to a server."""
+    """`traceparent` and `tracestate` (W3C Trace Context), passed on to a server."""
+    attempts: list[Attempt] = field(default_factory=list, compare=False)
+    """Which engines were asked, the latest last: filled while the request is answered."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def check(self) -> None:
@@ -69,12 +107,5 @@ class Request:
         """
         if self.max_thinking_tokens is not None and self.max_thinking_tokens < 0:
             raise UsageError(f"max_thinking_tokens is {self.max_thinking_tokens}: give a number of tokens from 0")
-        if self.first_reservation != "auto" and self.first_reservation < 1:
-            raise UsageError(
-                f'first_reservation is {self.first_reservation}: give a number of tokens from 1, or "auto"'
-            )
-        if self.first_reservation != "auto" and self.on_length == "stop":
-            raise UsageError(
-                f'first_reservation is {self.first_reservation} and on_length is "stop": a prediction never cuts an '
-                'answer, so give max_new_tokens to end it there, or on_length="continue"'
-            )
+        if isinstance(self.reservation, int) and self.reservation < 1:
+            raise UsageError(f'reservation is {self.reservation}: give a number of tokens from 1, "auto" or "full"')

@@ -26,7 +26,7 @@ far, and half a tool call is none."""
 
 def may_continue(request: GenerationRequest) -> bool:
     """Whether going on with an answer in a second request can give what one request would give."""
-    return not (request.tools or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
+    return not (request.prompt.tools or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
 
 
 class Legs:
@@ -57,7 +57,7 @@ class Legs:
         while leg is not None:
             run, leg = leg, None
             self._run = run
-            async with aclosing(self._engine.submit(run) if run.after is None else self._going_on(run)) as chunks:
+            async with aclosing(self._engine.submit(run) if run.prefix is None else self._going_on(run)) as chunks:
                 async for chunk in chunks:
                     chunk = self._joined(chunk)
                     self._written.add(chunk)
@@ -114,14 +114,14 @@ class Legs:
         written = self._written.prefix()
         if then and not may_continue(self._request):
             raise CannotContinueError("tool calls, JSON modes and the like are not continued")
-        after = await self._engine.resume_point(self._request, written, then)
-        self._seam.begin("" if then else written.text.removeprefix(after.text))
+        prefix = await self._engine.resume_point(self._request, written, then)
+        self._seam.begin("" if then else written.text.removeprefix(prefix.text))
         self._inside = written.reasoned and not written.text and not then
-        self._written.next_leg(after, then)
+        self._written.next_leg(prefix, then)
         generated = self.usage.answer_tokens
         left = max(1, self._request.max_new_tokens - generated)
         reservation = None if run.reservation is None else max(generated, run.first_cap)
-        return replace(run, after=after, max_new_tokens=left, reservation=reservation)
+        return replace(run, prefix=prefix, max_new_tokens=left, reservation=reservation)
 
     def _joined(self, chunk: Chunk) -> Chunk:
         """The chunk without what was shown already; text whose tokens are known needs no such care."""

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, EngineInfo, Limits, RequestInfo, TextRatios
-from suffice.engines.base import Capacity, Engine, GenerationRequest, TokenCount
+from suffice.engines.base import Capabilities, Engine, GenerationRequest, TokenCount
 from suffice.errors import EngineError
 from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
@@ -20,6 +20,9 @@ from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.watch.thinking import CLOSING
 
 __all__ = ["Session"]
+
+_SHARED = ("id", "prompt", "logprobs", "sampling", "extra", "trace_context", "attempts")
+"""Fields that a request and what the engine is asked have in common."""
 
 
 class Session:
@@ -44,15 +47,15 @@ class Session:
             UsageError: a field of the request is wrong.
         """
         request.check()
-        capacity = self.engine.capacity()
-        if request.prompt_ids:
-            count = TokenCount(len(request.prompt_ids))
-        elif capacity.counts_tokens:
-            count = await self.engine.count_tokens(request.messages, request.prompt, request.tools)
+        capabilities = self.engine.capabilities()
+        if request.prompt.ids:
+            count = TokenCount(len(request.prompt.ids))
+        elif capabilities.counts_tokens:
+            count = await self.engine.count_tokens(request.prompt)
         else:
             count = TokenCount(0, exact=False)
         return self.budgeter.decide(
-            Prompt(request.messages, request.prompt, request.prompt_ids, request.tools),
+            request.prompt,
             Limits(
                 max_new_tokens=request.max_new_tokens,
                 max_length=request.max_length,
@@ -66,8 +69,8 @@ class Session:
             ),
             EngineInfo(
                 model=self.engine.model_name,
-                context_tokens=capacity.context_tokens,
-                default_max_new_tokens=capacity.default_max_new_tokens,
+                context_tokens=capabilities.context_tokens,
+                default_max_new_tokens=capabilities.default_max_new_tokens,
                 ratios=await self._tokenizer_ratios(),
                 prompt_tokens=count.tokens if count.exact else None,
             ),
@@ -80,7 +83,7 @@ class Session:
         async with self._measuring:
             if self._ratios is None:
                 references = (ENGLISH_REFERENCE, CHINESE_REFERENCE)
-                counts = {text: await self.engine.count_tokens((), text) for text in references}
+                counts = {text: await self.engine.count_tokens(Prompt(raw=text)) for text in references}
                 known = all(count.exact for count in counts.values())
                 self._ratios = TextRatios.measured(lambda text: counts[text].tokens) if known else TextRatios()
         return self._ratios
@@ -98,15 +101,15 @@ class Session:
         """
         budget = budget or await self.decide(request)
         yield budget
-        capacity = self.engine.capacity()
-        caps = ThinkingSplit.plan(request, budget, capacity.context_tokens)
-        legs = Legs(self.engine, self._generation(request, budget, caps, capacity), budget.prompt_tokens or 0)
+        capabilities = self.engine.capabilities()
+        caps = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
+        legs = Legs(self.engine, self._generation(request, budget, caps, capabilities), budget.prompt_tokens or 0)
         reader = ChunkReader(
             request,
             budget,
             caps,
             self.engine.decode_token,
-            calls_in_text=bool(request.tools) and capacity.calls_in_text,
+            calls_in_text=bool(request.prompt.tools) and capabilities.calls_in_text,
         )
         try:
             async with aclosing(legs.chunks()) as chunks:
@@ -135,25 +138,17 @@ class Session:
         return builder.answer()
 
     def _generation(
-        self, request: Request, budget: Budget, caps: ThinkingSplit, capacity: Capacity
+        self, request: Request, budget: Budget, caps: ThinkingSplit, capabilities: Capabilities
     ) -> GenerationRequest:
         """What the engine is asked for."""
         generation = GenerationRequest(
-            id=request.id,
             max_new_tokens=caps.total,
-            messages=request.messages,
-            prompt=request.prompt,
-            prompt_ids=request.prompt_ids,
-            tools=request.tools,
-            logprobs=request.logprobs,
-            sampling=request.sampling,
             stop_tokens=request.stop_words,
-            extra=request.extra,
-            trace_context=request.trace_context,
+            **{name: getattr(request, name) for name in _SHARED},
         )
-        if request.on_length == "stop" or not may_continue(generation):
+        if request.reservation == "full" or not may_continue(generation):
             return generation
-        if request.first_reservation != "auto":
-            return replace(generation, reservation=request.first_reservation)
+        if request.reservation != "auto":
+            return replace(generation, reservation=request.reservation)
         # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
-        return generation if capacity.charges == "nothing" else replace(generation, reservation=budget.reservation)
+        return generation if capabilities.charges == "nothing" else replace(generation, reservation=budget.reservation)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator
 
 from suffice.engines.base import (
     AnswerPrefix,
-    Capacity,
+    Capabilities,
     Chunk,
     Finish,
     GenerationRequest,
     Health,
-    Message,
     TokenCount,
     Usage,
 )
 from suffice.errors import EngineError
+from suffice.prompt import Prompt, content_text
 
 
 class ScriptedEngine:
@@ -58,7 +57,7 @@ class ScriptedEngine:
                 sent += 1
                 yield Chunk(character, (ord(character),))
             cut = len(self.answer) > request.max_new_tokens
-            usage = Usage(len(request.prompt or "") + sum(len(m["content"]) for m in request.messages), sent)
+            usage = Usage(_length(request.prompt), sent)
             done = True
             yield Chunk(finish=Finish("length") if cut else Finish("stop", "end_token", "<end>"), usage=usage)
         finally:
@@ -69,16 +68,11 @@ class ScriptedEngine:
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
         return AnswerPrefix(written.text + then)
 
-    async def cancel(self, request_id: str) -> None:
-        raise AssertionError("the session closes the iterator instead")
+    def capabilities(self) -> Capabilities:
+        return Capabilities(context_tokens=self.context, default_max_new_tokens=self.default_max_new_tokens)
 
-    def capacity(self) -> Capacity:
-        return Capacity(self.context, None, self.default_max_new_tokens)
-
-    async def count_tokens(
-        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> TokenCount:
-        return TokenCount(len(prompt or "") + sum(len(m["content"]) for m in messages))
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
+        return TokenCount(_length(prompt))
 
     async def health(self) -> Health:
         return Health(True)
@@ -88,3 +82,10 @@ class ScriptedEngine:
 
     async def __aexit__(self, *error: object) -> None:
         return None
+
+
+def _length(prompt: Prompt) -> int:
+    """Characters, without those between messages."""
+    return len(prompt.ids) or len(prompt.raw or "") + sum(
+        len(content_text(each["content"])) for each in prompt.messages
+    )

@@ -111,23 +111,39 @@ class InferOptions:
 
     def request(self, messages: tuple[Message, ...]) -> Request:
         """The request for one conversation; `--system` counts where it has no system prompt of its own."""
+        from suffice.prompt import Prompt
         from suffice.session import Request
 
         if self.system and not any(message["role"] == "system" for message in messages):
             messages = ({"role": "system", "content": self.system}, *messages)
         return Request(
-            messages=messages,
+            Prompt(messages),
             max_new_tokens=parse_cap(self.max_new_tokens),
             max_length=self.max_length,
             tier=self.tier,
             sampling=self.sampling(),
             stop_words=self.stop_words,
             keep_stop_words=self.keep_stop_words,
-            on_length="stop" if self.on_length == "stop" else "continue",
-            first_reservation=parse_cap(self.first_reservation, "--first-reservation"),
+            reservation=self.reservation(),
             on_runaway=self.on_runaway,
             max_thinking_tokens=self.max_thinking_tokens,
         )
+
+    def reservation(self) -> int | Literal["auto", "full"]:
+        """Tokens to set aside at first.
+
+        Raises:
+            UsageError: two flags contradict each other.
+        """
+        first = parse_cap(self.first_reservation, "--first-reservation")
+        if self.on_length != "stop":
+            return first
+        if first != "auto":
+            raise UsageError(
+                f"--first-reservation is {first} and --on-length is stop: a prediction never cuts an answer, so give "
+                "--max-new-tokens to end it there, or --on-length continue"
+            )
+        return "full"
 
     @property
     def asks_on_length(self) -> bool:

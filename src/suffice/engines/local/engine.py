@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from suffice.checkpoints.load_model import load_model
 from suffice.checkpoints.model_source import resolve_model
-from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, GenerationRequest, Health, TokenCount
 from suffice.engines.local.model_text import ModelTokenizer
 from suffice.engines.local.token_stream import AnswerStream
 from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
 from suffice.memory import MemoryMeter, human_bytes, is_memory_error
+from suffice.prompt import Prompt
 from suffice.watch.streaming_text import IncrementalDecoder
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class LocalEngine:
         if any(stream.request.id == request.id for stream in self._streams.values()):
             raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
         manager = await self._running_manager()
-        prompt = prompting.given_ids(request)
-        after = list(request.after.token_ids) if request.after is not None else []
+        prompt = list(prompting.prompt_ids(request.prompt))
+        after = list(request.prefix.token_ids) if request.prefix is not None else []
         limit, limited_by = self._room(request, len(prompt) + len(after))
         sampling = prompting.sampling(request.sampling)
         end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
@@ -170,20 +171,17 @@ class LocalEngine:
             ids = ids[:-1]
         return AnswerPrefix(written.text + then, (*ids, *prompting.text_ids(then)))
 
-    async def cancel(self, request_id: str) -> None:
-        """End a running request and free its cache; its iterator finishes with `cancelled`. Unknown ids are ignored."""
-        for key, stream in self._streams.items():
-            if stream.request.id == request_id and stream.running:
-                stream.end(Finish("cancelled"))
-                if self._manager is not None:
-                    self._manager.cancel_request(key)
-
-    def capacity(self) -> Capacity:
+    def capabilities(self) -> Capabilities:
         """What fits: the model's context, and the KV cache that was set aside."""
         prompting = self._ready()
         kv_tokens = self._manager.kv_tokens if self._manager is not None else None
-        default = prompting.default_max_new_tokens
-        return Capacity(prompting.context_tokens, kv_tokens, default, "reservation", calls_in_text=True)
+        return Capabilities(
+            context_tokens=prompting.context_tokens,
+            kv_tokens=kv_tokens,
+            default_max_new_tokens=prompting.default_max_new_tokens,
+            charges="reservation",
+            calls_in_text=True,
+        )
 
     def reserved_tokens(self) -> int:
         """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
@@ -194,11 +192,9 @@ class LocalEngine:
         device = str(self._ready().model.device)
         return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
 
-    async def count_tokens(
-        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> TokenCount:
-        """Tokens of the prompt as `submit` would build it."""
-        return TokenCount(len(self._ready().prompt_ids(messages, prompt, tools)))
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
+        """Tokens of the prompt, the same that `submit` generates from."""
+        return TokenCount(len(self._ready().prompt_ids(prompt)))
 
     async def health(self) -> Health:
         """Not ok before loading, and after a failure until a request succeeds."""
@@ -215,7 +211,7 @@ class LocalEngine:
         """The most tokens the answer may have, and the limit that says so (name, value)."""
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
-        capacity = self.capacity()
+        capacity = self.capabilities()
         longest = capacity.kv_tokens if self._manager is None else self._manager.longest_request
         limits = [(request.max_new_tokens, ("caller", request.max_new_tokens))]
         for total, name, words in (

@@ -7,9 +7,10 @@ from typing import Any
 
 from suffice.checkpoints.chat_tokenizer import ChatTokenizer
 from suffice.checkpoints.load_model import LoadedModel
-from suffice.engines.base import Finish, GenerationRequest, Sampling
+from suffice.engines.base import Finish, Sampling
 from suffice.engines.local.sampling import SamplingParams
 from suffice.errors import UsageError
+from suffice.prompt import Prompt
 
 __all__ = ["ModelTokenizer"]
 
@@ -35,17 +36,15 @@ class ModelTokenizer(ChatTokenizer):
         limit: int | None = self._generation.max_new_tokens
         return limit
 
-    def given_ids(self, request: GenerationRequest) -> list[int]:
-        """The prompt's tokens, as they are given or as text makes them.
+    def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
+        """See `ChatTokenizer.prompt_ids`.
 
         Raises:
-            UsageError: as `prompt_ids` does, or the vocabulary has no such token.
+            UsageError: as there, or a token is given that the vocabulary does not have.
         """
-        if not request.prompt_ids:
-            return self.prompt_ids(request.messages, request.prompt, request.tools)
-        if (largest := max(request.prompt_ids)) >= self._config.vocab_size:
+        if prompt.ids and (largest := max(prompt.ids)) >= self._config.vocab_size:
             raise UsageError(f"the prompt has the token {largest}: this model's end at {self._config.vocab_size - 1}")
-        return list(request.prompt_ids)
+        return super().prompt_ids(prompt)
 
     def end_tokens(self, stop_tokens: Sequence[str]) -> dict[int, Finish]:
         """Every token that ends an answer, and what to say when it does."""

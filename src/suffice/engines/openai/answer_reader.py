@@ -107,16 +107,19 @@ class AnswerReader:
         text = self._whole("text", _text(message.get("content") or choice.get("text")))
         calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
         self.pieces += bool(text) or bool(calls)
-        prompt_ids = prompt_ids or _ids(choice, "prompt_token_ids")
-        ids = _ids(choice, "token_ids")
-        tokens = len(ids) or bool(text) + bool(reasoning) + bool(calls)
+        likely = choice.get("logprobs")
+        chunk = Chunk(
+            text,
+            _ids(choice, "token_ids"),
+            reasoning=reasoning,
+            prompt_ids=prompt_ids or _ids(choice, "prompt_token_ids"),
+            tool_calls=calls,
+            logprobs=token_logprobs(likely) if likely and (text or not (reasoning or calls)) else (),
+        )
+        tokens = chunk.tokens
         self._tokens += tokens
         self._reasoning_tokens += tokens if reasoning else 0
-        likely = choice.get("logprobs")
-        logprobs = token_logprobs(likely) if likely and (text or not (reasoning or calls)) else ()
-        if not (text or ids or reasoning or calls or prompt_ids or logprobs):
-            return None
-        return Chunk(text, ids, reasoning=reasoning, prompt_ids=prompt_ids, tool_calls=calls, logprobs=logprobs)
+        return chunk if tokens or chunk.prompt_ids or chunk.logprobs else None
 
     def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         if self._calls is None:
@@ -172,9 +175,9 @@ class AnswerReader:
         return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
 
     def _counted(self) -> Usage:
-        request = self._request
-        prompt_tokens = len(request.prompt_ids) or estimate_tokens(request.messages, request.prompt, request.tools)
-        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
+        return Usage(
+            estimate_tokens(self._request.prompt), self._tokens, exact=False, thinking_tokens=self._reasoning_tokens
+        )
 
     def _error(self, text: str) -> EngineError:
         return EngineError(text, where=self._host)

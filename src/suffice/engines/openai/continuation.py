@@ -60,18 +60,18 @@ class Continuation:
                 return prefix
         if written.reasoned:
             raise CannotContinueError("the server has taken thinking out of the text, and it does not tell its tokens")
-        if request.prompt_ids:
+        if request.prompt.ids:
             raise CannotContinueError(
                 "the prompt was given as tokens, and the server does not tell those of the answer"
             )
         text = written.text.rstrip(_UNFINISHED)
-        if request.prompt is not None:
+        if request.prompt.raw is not None:
             return AnswerPrefix(text + then)
         if owner in _GOES_ON_WITH_MESSAGES:
             # Templates may strip white space at a message's end; what the model writes again is taken out afterwards.
             return AnswerPrefix(text + then if then else text.rstrip())
         if self._tokenizer is not None:
-            prompt_ids = tuple(self._tokenizer.prompt_ids(request.messages, None))
+            prompt_ids = tuple(self._tokenizer.prompt_ids(request.prompt))
             return AnswerPrefix(text + then, self._tokenizer.text_ids(text + then), prompt_ids)
         raise CannotContinueError(
             "the server is not known to go on with a message (vLLM, SGLang and llama.cpp are); "

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from aiohttp import ClientPayloadError, ClientResponse
 
 from suffice.checkpoints.chat_tokenizer import load_tokenizer
-from suffice.engines.base import AnswerPrefix, Capacity, Chunk, Finish, GenerationRequest, Health, Message, TokenCount
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, GenerationRequest, Health, TokenCount
 from suffice.engines.openai.answer_reader import AnswerReader
 from suffice.engines.openai.client import NETWORK_ERRORS, OpenAIClient, drain, read_body
 from suffice.engines.openai.continuation import CHARGES_CAP, Continuation
 from suffice.engines.openai.requests import Dialect, error_message, estimate_tokens, is_chat, json_object
 from suffice.engines.openai.sse import EventParser
 from suffice.errors import EngineError, ModelError
+from suffice.prompt import Prompt
 
 __all__ = ["RemoteEngine"]
 
 _CONTEXT_KEYS = ("max_model_len", "context_length", "context_window")  # vLLM and SGLang, OpenRouter, Groq
+_USUAL_CONCURRENCY = 16  # requests: more wait in a hosted API's rate limit
 _READ_AHEAD = 1024  # pieces of one answer that wait for a slow caller before its server is left waiting too
 
 
@@ -131,35 +133,31 @@ class RemoteEngine:
         """
         return await self._going_on.resume_point(request, written, then, self._owner, self._model or "")
 
-    async def cancel(self, request_id: str) -> None:
-        """End a running request and close its connection, which makes the server stop. Unknown ids are ignored."""
-        if run := self._running.get(request_id):
-            run.cancel()
-
-    def capacity(self) -> Capacity:
+    def capabilities(self) -> Capabilities:
         """The context length where the server tells it; servers do not tell their KV cache."""
-        return Capacity(
-            self._context_tokens,
-            kv_tokens=None,
+        return Capabilities(
+            context_tokens=self._context_tokens,
             charges="cap" if self._owner in CHARGES_CAP else "nothing",
             counts_tokens=self._tokenizer is not None or self._can_tokenize,
+            forwards_unknown_fields=True,
+            usual_concurrency=_USUAL_CONCURRENCY,
         )
 
-    async def count_tokens(
-        self, messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> TokenCount:
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """Tokens of a prompt: exact where the tokenizer is known and from servers with a /tokenize route (vLLM,
         SGLang), else estimated by characters.
 
         Raises:
             EngineError: the server cannot be reached.
         """
+        if prompt.ids:
+            return TokenCount(len(prompt.ids))
         if self._tokenizer is not None:
-            return TokenCount(len(self._tokenizer.prompt_ids(messages, prompt, tools)))
+            return TokenCount(len(self._tokenizer.prompt_ids(prompt)))
         if self._can_tokenize:
-            subject: dict[str, Any] = {"messages": list(messages)} if prompt is None else {"prompt": prompt}
-            if tools:
-                subject["tools"] = list(tools)
+            subject: dict[str, Any] = {"messages": [*prompt.messages]} if prompt.is_chat else {"prompt": prompt.raw}
+            if prompt.tools:
+                subject["tools"] = [*prompt.tools]
             status, text = await self._client.ask(
                 "POST", f"{self._client.root}/tokenize", {"model": self._model, **subject}
             )
@@ -167,7 +165,7 @@ class RemoteEngine:
             if isinstance(count, int):
                 return TokenCount(count)
             self._can_tokenize = status not in (200, 404, 405, 501)  # 200 without a count: another route of that name
-        return TokenCount(estimate_tokens(messages, prompt, tools), exact=False)
+        return TokenCount(estimate_tokens(prompt), exact=False)
 
     async def health(self) -> Health:
         """Whether the server answers: on /health where there is one, else on /v1/models. Never raises."""

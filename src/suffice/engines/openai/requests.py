@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from suffice.engines.base import GenerationRequest
 from suffice.errors import UsageError
 from suffice.json_codec import load
-from suffice.prompt import Message, content_text
+from suffice.prompt import Message, Prompt, content_text
 
 __all__ = [
     "Dialect",
@@ -61,8 +61,8 @@ class Dialect:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
         else:
             body |= {"prompt": _raw_prompt(request), "max_tokens": request.first_cap}
-        if request.tools:
-            body["tools"] = list(request.tools)
+        if request.prompt.tools:
+            body["tools"] = list(request.prompt.tools)
         if request.logprobs is not None:
             asked = {"logprobs": True, "top_logprobs": request.logprobs}
             body |= asked if "messages" in body else {"logprobs": request.logprobs}
@@ -90,26 +90,26 @@ class Dialect:
 
 
 def is_chat(request: GenerationRequest) -> bool:
-    """Whether a request goes to chat/completions: a conversation does, unless it is gone on with token by token."""
-    return request.prompt is None and not (request.after is not None and request.after.prompt_ids)
+    """Whether a request goes to chat/completions: a conversation does, unless it is continued token by token."""
+    return request.prompt.is_chat and not (request.prefix is not None and request.prefix.prompt_ids)
 
 
 def _messages(request: GenerationRequest) -> list[Message]:
     """The conversation, with what there is of the answer at its end."""
-    messages = list(request.messages)
-    if request.after is None:
+    messages, prefix = list(request.prompt.messages), request.prefix
+    if prefix is None:
         return messages
     if messages and messages[-1]["role"] == "assistant":
-        return [*messages[:-1], {**messages[-1], "content": content_text(messages[-1]["content"]) + request.after.text}]
-    return [*messages, {"role": "assistant", "content": request.after.text}]
+        return [*messages[:-1], {**messages[-1], "content": content_text(messages[-1]["content"]) + prefix.text}]
+    return [*messages, {"role": "assistant", "content": prefix.text}]
 
 
 def _raw_prompt(request: GenerationRequest) -> str | list[int]:
     """Text to complete; or tokens, with which nothing is tokenized a second time and perhaps otherwise."""
-    after = request.after
-    if after is None:
-        return list(request.prompt_ids) or request.prompt or ""
-    return [*after.prompt_ids, *after.token_ids] if after.prompt_ids else (request.prompt or "") + after.text
+    prompt, prefix = request.prompt, request.prefix
+    if prefix is None:
+        return list(prompt.ids) or prompt.raw or ""
+    return [*prefix.prompt_ids, *prefix.token_ids] if prefix.prompt_ids else (prompt.raw or "") + prefix.text
 
 
 def addresses(base_url: str) -> tuple[str, str]:
@@ -149,16 +149,16 @@ def api_key(given: str | None) -> str:
     return key
 
 
-def estimate_tokens(
-    messages: Sequence[Message], prompt: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-) -> int:
+def estimate_tokens(prompt: Prompt) -> int:
     """About how many tokens a prompt has, by its characters: for where no tokenizer is known. Images count nothing."""
-    texts = [content_text(message.get("content")) for message in messages] + [prompt or ""]
-    if tools:
-        texts.append(json.dumps(list(tools), ensure_ascii=False))
+    if prompt.ids:
+        return len(prompt.ids)
+    texts = [content_text(message.get("content")) for message in prompt.messages] + [prompt.raw or ""]
+    if prompt.tools:
+        texts.append(json.dumps(list(prompt.tools), ensure_ascii=False))
     cjk = sum(len(_CJK.findall(text)) for text in texts)
     other = sum(map(len, texts)) - cjk
-    return round(cjk * _TOKENS_PER_CJK + other / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)
+    return round(cjk * _TOKENS_PER_CJK + other / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(prompt.messages)
 
 
 def error_message(body: str) -> str:

@@ -46,7 +46,7 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "suffice",
-        "max_model_len": model.session.engine.capacity().context_tokens,
+        "max_model_len": model.session.engine.capabilities().context_tokens,
     }
 
 

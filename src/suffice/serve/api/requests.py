@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from suffice.engines.base import Message, Sampling
 from suffice.immutable import immutable
+from suffice.prompt import Prompt
 from suffice.serve.api.tools import read_calls, read_tools
 from suffice.serve.http.body import Fields, wrong
 from suffice.serve.http.errors import Problem
@@ -150,7 +151,7 @@ def read_chat(body: dict[str, Any], origin: RequestOrigin, *, passes_on: bool) -
         raise Problem(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     logprobs = top or 0 if wanted_logprobs else None
     tools = read_tools(fields, passes_on)
-    return _wanted(fields, origin, passes_on, messages=messages, tools=tools, logprobs=logprobs)
+    return _wanted(fields, origin, passes_on, Prompt(messages, tools=tools), logprobs=logprobs)
 
 
 def read_completion(body: dict[str, Any], origin: RequestOrigin, *, passes_on: bool) -> ApiRequest:
@@ -160,8 +161,8 @@ def read_completion(body: dict[str, Any], origin: RequestOrigin, *, passes_on: b
     if fields.left.get("logprobs") is False:  # a number in this API
         fields.take("logprobs")
     logprobs = fields.integer("logprobs", 0, _TOP_LOGPROBS)
-    wanted = _wanted(fields, origin, passes_on, **first, logprobs=logprobs)
-    return replace(wanted, more=tuple(replace(wanted.request, **each) for each in more)) if more else wanted
+    wanted = _wanted(fields, origin, passes_on, first, logprobs=logprobs)
+    return replace(wanted, more=tuple(replace(wanted.request, prompt=each) for each in more)) if more else wanted
 
 
 def read_infer(body: dict[str, Any], origin: RequestOrigin, *, passes_on: bool) -> ApiRequest:
@@ -181,17 +182,20 @@ def read_infer(body: dict[str, Any], origin: RequestOrigin, *, passes_on: bool) 
         if name in fields.left and not neutral(fields.take(name)):
             message = f"{name} is not supported on /infer: ask /v1/chat/completions"
             raise Problem(400, message, param=name, code="unsupported_parameter")
-    return _wanted(fields, origin, passes_on, messages=messages)
+    return _wanted(fields, origin, passes_on, Prompt(messages))
 
 
-def _wanted(fields: Fields, origin: RequestOrigin, passes_on: bool, **own: Any) -> ApiRequest:
+def _wanted(
+    fields: Fields, origin: RequestOrigin, passes_on: bool, prompt: Prompt, logprobs: int | None = None
+) -> ApiRequest:
     """What all APIs have in common.
 
     Args:
         fields: what is left of the body.
         origin: as for `read_chat`.
         passes_on: as for `read_chat`.
-        own: fields of the session's `Request` that were read already: the prompt, and what only one API has.
+        prompt: the first prompt.
+        logprobs: as the session's `Request` has it.
     """
     options = fields.take("stream_options", {})
     if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
@@ -207,7 +211,8 @@ def _wanted(fields: Fields, origin: RequestOrigin, passes_on: bool, **own: Any) 
         raise Problem(400, message, param="best_of", code="unsupported_parameter")
     extra, ignored = _others(fields, passes_on)
     request = Request(
-        **own,
+        prompt,
+        logprobs=logprobs,
         max_new_tokens=cap,
         max_length=max_length,
         sampling=sampling,
@@ -222,19 +227,19 @@ def _wanted(fields: Fields, origin: RequestOrigin, passes_on: bool, **own: Any) 
     return ApiRequest(request, model, tier, stream, bool(options.get("include_usage")), strict, ignored, n)
 
 
-def _prompts(given: Any) -> list[dict[str, Any]]:
-    """The prompts of a completion, as fields of a request: a text, tokens, or a list of either."""
+def _prompts(given: Any) -> list[Prompt]:
+    """The prompts of a completion: a text, tokens, or a list of either."""
     several = given if isinstance(given, list) and given and isinstance(given[0], (str, list)) else [given]
     if len(several) > _MOST_PROMPTS:
         raise Problem(400, f"{len(several)} prompts: at most {_MOST_PROMPTS}", param="prompt", code="invalid_value")
     return [_prompt(each) for each in several]
 
 
-def _prompt(given: Any) -> dict[str, Any]:
+def _prompt(given: Any) -> Prompt:
     if isinstance(given, str) and given:
-        return {"prompt": given, "prompt_ids": ()}
+        return Prompt(raw=given)
     if isinstance(given, list) and given and all(type(each) is int and 0 <= each < _MOST_IDS for each in given):
-        return {"prompt": "", "prompt_ids": tuple(given)}
+        return Prompt(ids=tuple(given))
     message = "prompt must be a text that is not empty, a list of token ids, or a list of one of these"
     raise Problem(400, message, param="prompt", code="invalid_value")
 

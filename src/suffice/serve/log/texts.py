@@ -34,9 +34,9 @@ def prompt_rows_of(ticket: RequestState) -> list[dict[str, Any]]:
     return [
         {
             **same,
-            "messages": [dict(message) for message in request.messages] or None,
-            "prompt": request.prompt and _storable(request.prompt),
-            "prompt_ids": list(request.prompt_ids) or None,
+            "messages": [dict(message) for message in request.prompt.messages] or None,
+            "prompt": "" if request.prompt.ids else request.prompt.raw and _storable(request.prompt.raw),
+            "prompt_ids": list(request.prompt.ids) or None,
             "answer": _storable(answer.text),
             "thinking": _storable("".join(answer.thoughts)) or None,
             "tool_calls": answer.calls.to_list() if answer.calls is not None else None,

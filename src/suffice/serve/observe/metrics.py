@@ -161,7 +161,7 @@ class _Gauges(Collector):
 
     def _cache_usage(self) -> float | None:
         """From the tokens of running requests: pages that are only partly full are not seen."""
-        total = next(iter(self._pools.values())).capacity().kv_tokens
+        total = next(iter(self._pools.values())).capabilities().kv_tokens
         return min(self._admission.tokens_held / total, 1.0) if total else None
 
     @staticmethod
