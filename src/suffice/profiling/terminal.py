@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from suffice.profiling.accumulators import GroupLengths
-from suffice.profiling.histogram import Histogram
-from suffice.profiling.phrases import advice_sentences, finish_sentences, human_size, percent
-from suffice.profiling.report import LIMITS, QUANTILES, Report, interval
-from suffice.profiling.words import SplittingWord
+from suffice.profiling.bilingual import percent
+from suffice.profiling.charts import Chart, length_charts
+from suffice.profiling.report import Report
+from suffice.profiling.sentences import advice_sentences, finish_sentences
+from suffice.profiling.tables import Table, group_table, length_table, row_limit_table, tier_table, word_tables
 
 __all__ = ["bar", "display_width", "report_lines", "table"]
 
@@ -52,25 +52,20 @@ def bar(share: float, cells: int = _BAR_CELLS) -> str:
 def report_lines(report: Report) -> Iterator[str]:
     """The whole report, what to do at the end of it."""
     yield from _head(report)
-    yield from _lengths(report)
-    everything = report.profile.all
-    name, histogram = ("answer", everything.answer) if everything.answer.rows else ("prompt", everything.prompt)
-    if histogram.rows:
-        yield from ("", f"{name} tokens")
-        yield from _bars(histogram)
+    lengths = length_table(report)
+    if lengths.rows:
+        yield from ("", *_lines(lengths))
+    chart = next(length_charts(report), None)  # of the answers, or of the prompts where there are none
+    if chart is not None:
+        yield from ("", f"{chart.title.en.lower().removesuffix('s')} tokens", *_bars(chart))
     for column, groups in report.groups.items():
-        yield from (
-            "",
-            *(_groups(column, groups, report) if everything.answer.rows else _prompt_groups(column, groups)),
-        )
+        yield from ("", *_lines(group_table(column, groups, report, _SHOWN_GROUPS)))
     yield from _words(report)
     if report.advice is not None and report.advice.tiers:
-        yield from ("", *_tiers(report))
+        yield from ("", *_lines(tier_table(report)))
     if report.row_limits:
-        yield from ("", *_row_limits(report))
-    yield ""
-    yield from finish_sentences(report)
-    yield from advice_sentences(report)
+        yield from ("", *_lines(row_limit_table(report)))
+    yield from ("", *(text.en for text in (*finish_sentences(report), *advice_sentences(report))))
 
 
 def _head(report: Report) -> Iterator[str]:
@@ -86,115 +81,27 @@ def _head(report: Report) -> Iterator[str]:
             yield f"  and {total - len(found.examples):,} more"
 
 
-def _lengths(report: Report) -> Iterator[str]:
-    everything = report.profile.all
-    rows = [["tokens", "rows", "mean", *(f"p{p * 100:.0f}" for p in QUANTILES), "max", *(f">{n}" for n in LIMITS)]]
-    for name, histogram in (("prompt", everything.prompt), ("answer", everything.answer), ("whole", everything.whole)):
-        if histogram.rows:
-            quantiles = (f"{histogram.quantile(p):,}" for p in QUANTILES)
-            shares = (percent(histogram.over(limit) / histogram.rows) for limit in LIMITS)
-            count, mean, most = f"{histogram.rows:,}", f"{histogram.mean:,.0f}", f"{histogram.largest:,}"
-            rows.append([name, count, mean, *quantiles, most, *shares])
-    if len(rows) > 1:
-        yield ""
-        yield from table(rows)
-    if everything.answer.rows:
-        ends = (interval(everything.answer, p) for p in QUANTILES)
-        shown = (
-            f"{'?' if low is None else f'{low:,}'} to {'?' if high is None else f'{high:,}'}" for low, high in ends
-        )
-        named = (f"p{p * 100:.0f} {text}" for p, text in zip(QUANTILES, shown, strict=True))
-        yield f"answer quantiles with 95 % confidence: {'; '.join(named)}"
+def _lines(shown: Table) -> list[str]:
+    rows = [[cell if isinstance(cell, str) else cell.en for cell in row] for row in (shown.head, *shown.rows)]
+    return [*table(rows), *(note.en for note in shown.notes)]
 
 
-def _bars(histogram: Histogram) -> Iterator[str]:
-    bars = histogram.bars()
-    most = max(rows for _, _, rows in bars)
-    rows = [[f"{low:,}–{high:,}" if high > low else f"{low:,}", percent(n / histogram.rows)] for low, high, n in bars]
-    width = max(display_width(label) for label, _ in rows)
-    for (label, share), (_, _, count) in zip(rows, bars, strict=True):
-        yield f"{label:>{width}}  {share if count else '':>8}  {bar(count / most)}".rstrip()
-
-
-def _prompt_groups(column: str, groups: Mapping[str, GroupLengths]) -> list[str]:
-    rows = [[column, "prompts", *(f"p{p * 100:.0f}" for p in QUANTILES), "max"]]
-    for name, group in list(groups.items())[:_SHOWN_GROUPS]:
-        if (prompt := group.prompt).rows:
-            quantiles = (f"{prompt.quantile(p):,}" for p in QUANTILES)
-            rows.append([name, f"{prompt.rows:,}", *quantiles, f"{prompt.largest:,}"])
-    more = len(groups) - _SHOWN_GROUPS
-    return [*table(rows), *([f"and {more:,} more (all of them with --json)"] if more > 0 else [])]
-
-
-def _groups(column: str, groups: Mapping[str, GroupLengths], report: Report) -> list[str]:
-    advised = report.advice.by_group.get(column, {}) if report.advice else {}
-    rows = [[column, "answers", "prompt p50", "p50", "p90", "p99", "max", "cut", "cap for 1 %", "tier"]]
-    for name, group in list(groups.items())[:_SHOWN_GROUPS]:
-        answer, known = group.answer, group.known_finishes
-        quantiles = (f"{answer.quantile(p):,}" if answer.rows else "" for p in (0.5, 0.9, 0.99))
-        cap, tier = advised.get(name, (None, None))
-        shown = "" if cap is None else "?" if cap.suggested is None else f"{cap.suggested:,}"
-        prompt = f"{group.prompt.quantile(0.5):,}" if group.prompt.rows else ""
-        cut = percent(group.finishes["length"] / known) if known else ""
-        most = f"{answer.largest:,}" if answer.rows else ""
-        rows.append([name, f"{answer.rows:,}", prompt, *quantiles, most, cut, shown, tier or ("none" if cap else "")])
-    cut_place = rows[0].index("cut")
-    if not any(row[cut_place] for row in rows[1:]):  # no finish reasons, no column for them
-        rows = [row[:cut_place] + row[cut_place + 1 :] for row in rows]
-    lines = table(rows)
-    if (more := len(groups) - _SHOWN_GROUPS) > 0:
-        lines.append(f"and {more:,} more (all of them with --json)")
-    if any(row[-2] == "?" for row in rows):
-        lines.append("?: the rows do not settle which cap cuts at most 1 % (too few, or too many were cut)")
-    return lines
+def _bars(chart: Chart) -> Iterator[str]:
+    most = max(rows for _, _, rows in chart.bars)
+    labels = [f"{low:,}–{high:,}" if high > low else f"{low:,}" for low, high, _ in chart.bars]
+    width = max(map(display_width, labels))
+    for label, (_, _, rows) in zip(labels, chart.bars, strict=True):
+        share = percent(rows / chart.rows) if rows else ""
+        yield f"{label:>{width}}  {share:>8}  {bar(rows / most)}".rstrip()
 
 
 def _words(report: Report) -> Iterator[str]:
-    longer, shorter = report.words
-    if longer or shorter:
+    """In a line for longer and one for shorter answers: a word, how many times as long, typical tokens, prompts."""
+    if any(report.words):
         yield ""
         yield f"words of prompts with long and short answers (of {report.profile.words.prompts:,} distinct prompts)"
-        for name, words in (("longer", longer), ("shorter", shorter)):
-            if words:
-                yield f"  {name}: " + ", ".join(map(_word, words))
-
-
-def _word(word: SplittingWord) -> str:
-    times = f"×{word.factor:.1f}" if word.factor >= 1 else f"÷{1 / word.factor:.1f}"
-    return f"{word.word} {times} ({word.typical:,} tokens; {word.prompts:,} prompts)"
-
-
-def _tiers(report: Report) -> list[str]:
-    assert report.advice is not None
-    rows = [["tier", "max_new_tokens", "cuts", "95 % from", "to", "smallest tier for"]]
-    for tier in report.advice.tiers:
-        low, high = (percent(end) for end in tier.interval)
-        rows.append(
-            [
-                tier.name,
-                f"{tier.max_new_tokens:,}",
-                percent(tier.share),
-                low,
-                high,
-                f"{percent(tier.needed_by)} of answers",
-            ]
+    for title, found in word_tables(report):
+        told = (
+            f"{word} {times} ({typical} tokens; {prompts} prompts)" for word, times, typical, _, prompts in found.rows
         )
-    return table(rows)
-
-
-def _row_limits(report: Report) -> list[str]:
-    memory = report.memory.training if report.memory else None
-    rows = [
-        ["max_length", "rows over", "share", "prompt fills it", "tokens lost if dropped", "if cut", "training memory"]
-    ]
-    for limit in report.row_limits:
-        size = human_size(memory[limit.max_length]) if memory and limit.max_length in memory else ""
-        numbers = (limit.prompts_over, limit.tokens_dropped, limit.tokens_cut)
-        rows.append(
-            [f"{limit.max_length:,}", f"{limit.over:,}", percent(limit.share), *(f"{n:,}" for n in numbers), size]
-        )
-    lines = table(rows)
-    if memory is None:
-        return [*(line for line in table([row[:-1] for row in rows])), "training memory: give --model FOLDER"]
-    assert report.memory is not None
-    return [*lines, f"training memory: {report.memory.training_setup}"]
+        yield f"  {title.en.removesuffix(' answers')}: " + ", ".join(told)
