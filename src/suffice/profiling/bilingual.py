@@ -1,10 +1,13 @@
-"""Words in English and in Chinese, and figures as people write them."""
+"""What a report says, in English and in Chinese (the words are in report.toml), and figures as people write them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-__all__ = ["Text", "human_size", "percent"]
+__all__ = ["Text", "heading", "human_size", "percent", "say"]
 
 
 class Text(NamedTuple):
@@ -12,6 +15,27 @@ class Text(NamedTuple):
 
     en: str
     zh: str
+
+
+@cache
+def _wording() -> dict[str, dict[str, str]]:
+    return tomllib.loads(files("suffice.profiling").joinpath("report.toml").read_text("utf-8"))
+
+
+def say(about: str, **values: Any) -> Text:
+    """A sentence of report.toml with its values, which may be in both languages themselves."""
+
+    def in_language(language: str) -> str:
+        own = {name: getattr(value, language) if isinstance(value, Text) else value for name, value in values.items()}
+        own = {name: f"{value:,}" if isinstance(value, int) else value for name, value in own.items()}
+        return _wording()[about][language].format(**own)
+
+    return Text(in_language("en"), in_language("zh"))
+
+
+def heading(english: str) -> Text:
+    """A heading; one that is not in report.toml, such as `p99`, is the same in Chinese."""
+    return Text(english, _wording()["headings"].get(english, english))
 
 
 def percent(share: float) -> str:

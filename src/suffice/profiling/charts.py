@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suffice.profiling.accumulators import GroupLengths
-from suffice.profiling.bilingual import Text
+from suffice.profiling.bilingual import Text, heading, say
 from suffice.profiling.histogram import Histogram
 from suffice.profiling.report import Report
 
@@ -42,25 +42,25 @@ class Chart:
 def length_charts(report: Report) -> Iterator[Chart]:
     """How often each length occurs in answers and in prompts, then the share of each up to a length."""
     everything = report.profile.all
-    named = ((Text("answers", "回答"), everything.answer), (Text("prompts", "提示"), everything.prompt))
-    shown = {name: histogram for name, histogram in named if histogram.rows}
+    named = (("Answers", everything.answer), ("Prompts", everything.prompt))
+    shown = {heading(name): histogram for name, histogram in named if histogram.rows}
     for name, histogram in shown.items():
         bars = histogram.bars()
         yield Chart(
-            title=Text(name.en.capitalize(), name.zh),
-            caption=Text("Tokens, logarithmic axis.", "横轴为 token 数（对数）。"),
+            title=name,
+            caption=say("axis"),
             low=bars[0][0],
             high=bars[-1][1] + 1 if bars[-1][1] < 1 << 40 else histogram.largest,
             bars=bars,
             rows=histogram.rows,
-            marks=[(f"p{p * 100:.0f}", histogram.quantile(p)) for p in _QUANTILES],
+            marks=[*((f"p{p * 100:.0f}", histogram.quantile(p)) for p in _QUANTILES), ("max", histogram.largest)],
         )
     if shown:
         low = max(1, min(histogram.quantile(0.001) for histogram in shown.values()))
         high = max(2 * low, *(histogram.largest for histogram in shown.values()))
         yield Chart(
-            title=Text("Share up to a length", "累积分布"),
-            caption=Text("Lines: the caps of the tiers.", "竖线：各档位的上限。"),
+            title=heading("Share up to a length"),
+            caption=say("caps"),
             low=low,
             high=high,
             curves={name: _curve(histogram, low, high) for name, histogram in shown.items()},
@@ -75,8 +75,8 @@ def group_chart(column: str, groups: Mapping[str, GroupLengths], most: int) -> C
     if not spans:
         return None
     return Chart(
-        title=Text(f"Answers by {column}", f"按 {column} 划分的回答"),
-        caption=Text("p50 ● p90 ● p99 of the answers.", "回答的 p50 ● p90 ● p99。"),
+        title=say("answers-by-column", column=column),
+        caption=say("dots"),
         low=min(low for low, _, _ in spans.values()),
         high=max(high for _, _, high in spans.values()),
         spans=spans,

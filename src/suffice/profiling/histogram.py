@@ -43,13 +43,6 @@ class Histogram:
             tokens = _rounded(tokens)
         self._counts[tokens] = self._counts.get(tokens, 0) + times
 
-    def add_all(self, other: Histogram) -> None:
-        """Count everything that another one has."""
-        for tokens, times in other.items():
-            self._counts[tokens] = self._counts.get(tokens, 0) + times
-        self.rows, self.total = self.rows + other.rows, self.total + other.total
-        self.largest = max(self.largest, other.largest)
-
     def items(self) -> Iterator[tuple[int, int]]:
         """(length, rows of that length), ascending."""
         self._sort()

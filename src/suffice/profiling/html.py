@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 
-from suffice.profiling.bilingual import Text
+from suffice.profiling.bilingual import Text, heading, say
 from suffice.profiling.charts import Chart, group_chart, length_charts
 from suffice.profiling.report import Report
 from suffice.profiling.sentences import advice_sentences, finish_sentences
@@ -29,31 +29,27 @@ def report_page(report: Report) -> str:
 def _sections(report: Report) -> Iterator[str]:
     everything = report.profile.all
     if everything.prompt.rows or everything.answer.rows:
-        yield _section(Text("Lengths in tokens", "长度（token）"), _table(length_table(report)))
+        yield _section(heading("Lengths in tokens"), _table(length_table(report)))
     for chart in length_charts(report):
         yield _section(chart.title, _chart(chart))
     for column, groups in report.groups.items():
         drawn = group_chart(column, groups, _CHARTED_GROUPS)
         content = _table(group_table(column, groups, report, _SHOWN_GROUPS))
-        yield _section(Text(f"By {column}", f"按 {column} 划分"), (_chart(drawn) if drawn else "") + content)
+        yield _section(say("by-column", column=column), (_chart(drawn) if drawn else "") + content)
     if words := "".join(f"<div><h3>{_html(title)}</h3>{_table(table)}</div>" for title, table in word_tables(report)):
-        yield _section(Text("Words at which lengths split", "区分长短的词"), f"<div class=pair>{words}</div>")
+        yield _section(heading("Words at which lengths split"), f"<div class=pair>{words}</div>")
     if report.advice is not None and report.advice.tiers:
-        yield _section(Text("Tiers", "档位"), _table(tier_table(report)))
+        yield _section(heading("Tiers"), _table(tier_table(report)))
     if report.row_limits:
-        yield _section(Text("Training: max_length", "训练：max_length"), _table(row_limit_table(report)))
+        yield _section(heading("Training: max_length"), _table(row_limit_table(report)))
 
 
 def _head(report: Report) -> str:
     found, answers = report.found, report.profile.all.answer.rows
-    about = Text(
-        f"{found.rows:,} rows, {answers:,} answers; {found.given:,} token counts given, {found.counted:,} counted",
-        f"{found.rows:,} 行，{answers:,} 条回答；{found.given:,} 个 token 数由数据给出，{found.counted:,} 个为实际计数",
-    )
-    notes = [*found.notes, *found.examples]
-    if found.errors:
-        notes.insert(0, f"{found.errors.total():,} rows could not be used / 行无法使用")
-    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    about = say("found", rows=found.rows, answers=answers, given=found.given, counted=found.counted)
+    unusable = [say("unusable", rows=found.errors.total())] if found.errors else []
+    notes: list[Cell] = [*unusable, *found.notes, *found.examples]
+    listed = "".join(f"<li>{_html(note)}</li>" for note in notes)
     head = f"<h1>{escape(report.name)}</h1><p class=sub>{_html(about)}</p>"
     return head + (f"<ul class=notes>{listed}</ul>" if notes else "")
 

@@ -16,18 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-_CHINESE_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Heiti SC",
-    "SimHei",
-    "Noto Sans CJK JP",
-)
+_CHINESE_FONTS = [
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Microsoft YaHei", "PingFang SC", "Heiti SC", "SimHei", "Noto Sans CJK JP"),
+]
 _CHINESE_FILES = ("cjk", "wqy", "sourcehansans", "notosanssc", "msyh", "simhei", "pingfang", "heiti")
 """Parts of the names of the files that these fonts come in."""
 _COLOUR, _MIDDLE, _WARM = "#2b7a78", "#6fb1aa", "#c2571a"
@@ -99,13 +91,15 @@ def _draw(axes: Axes, chart: Chart) -> None:
     if chart.spans:
         _spans(axes, chart)
     for name, tokens in chart.marks:
-        axes.axvline(max(tokens, 1), color=_WARM, linestyle=":", linewidth=1)
-        label = f"{name} {tokens:,} "
-        place = (max(tokens, 1), 0.98), ("data", "axes fraction")
-        axes.annotate(label, place[0], xycoords=place[1], color=_WARM, fontsize=8, rotation=90, ha="right", va="top")
+        axes.axvline(max(tokens, 1), color=_WARM, linestyle="--" if chart.bars else ":", linewidth=1)
+        if not chart.bars:  # bars would hide it: their marks are in the title
+            place = max(tokens, 1), 2
+            axes.annotate(name, place, color=_WARM, fontsize=8, rotation=90, ha="right", va="bottom")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(axis="x", alpha=0.25)
-    axes.set_title(chart.title.en, fontsize=9, loc="left")
+    marks = ", ".join(f"{name} {tokens:,}" for name, tokens in chart.marks)
+    about = f": {marks} tokens" if chart.bars else f". {chart.caption.en}"
+    axes.set_title(chart.title.en + about, fontsize=9, loc="left")
 
 
 def _bars(axes: Axes, chart: Chart) -> None:
@@ -120,7 +114,8 @@ def _bars(axes: Axes, chart: Chart) -> None:
 def _curves(axes: Axes, chart: Chart) -> None:
     for (name, points), style in zip((chart.curves or {}).items(), ("-", "--"), strict=False):
         lengths, shares = zip(*points, strict=True)
-        axes.plot(lengths, [100 * share for share in shares], linestyle=style, color=_COLOUR, label=name.en)
+        percents = [100 * share for share in shares]
+        axes.step(lengths, percents, where="post", linestyle=style, color=_COLOUR, label=name.en.lower())
     axes.set_ylabel("% up to this length")
     axes.legend(loc="upper left", frameon=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suffice.profiling.accumulators import GroupLengths
-from suffice.profiling.bilingual import Text, human_size, percent
+from suffice.profiling.bilingual import Text, heading, human_size, percent, say
 from suffice.profiling.histogram import Histogram
 from suffice.profiling.report import LIMITS, QUANTILES, Report, interval
 from suffice.profiling.words import SplittingWord
@@ -15,41 +15,6 @@ __all__ = ["Cell", "Table", "group_table", "length_table", "row_limit_table", "t
 
 Cell = str | Text
 _GROUP_QUANTILES = (0.5, 0.9, 0.99)
-_CHINESE = {
-    "tokens": "token",
-    "rows": "行数",
-    "mean": "均值",
-    "max": "最长",
-    "prompt": "提示",
-    "answer": "回答",
-    "whole": "合计",
-    "prompts": "提示数",
-    "answers": "回答数",
-    "prompt p50": "提示 p50",
-    "cut": "截断",
-    "cap for 1 %": "1 % 上限",
-    "tier": "档位",
-    "none": "无",
-    "word": "词",
-    "times as long": "倍数",
-    "typical tokens": "典型长度",
-    "without it": "其他",
-    "cuts": "截断",
-    "95 % from": "95 % 自",
-    "to": "至",
-    "smallest tier for": "恰好够用",
-    "rows over": "超长行",
-    "share": "占比",
-    "prompt fills it": "提示已占满",
-    "tokens lost if dropped": "丢弃损失 token",
-    "if cut": "截断损失",
-    "training memory": "训练显存",
-}
-"""Headings that are words."""
-_UNSETTLED = Text(
-    "?: the rows do not settle which cap cuts at most 1 % (too few, or too many were cut)",
-    "?：行数太少或截断太多，无法断定哪个上限至多截断 1 %。",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,19 +47,19 @@ def length_table(report: Report) -> Table:
 
 
 def _confidence(answers: Histogram) -> Text:
-    ends = [(_name(p), *("?" if end is None else f"{end:,}" for end in interval(answers, p))) for p in QUANTILES]
-    return Text(
-        "answer quantiles with 95 % confidence: " + "; ".join(f"{name} {low} to {high}" for name, low, high in ends),
-        "回答分位数的 95 % 置信区间：" + "；".join(f"{name} {low} 至 {high}" for name, low, high in ends),
-    )
+    ends = []
+    for p in QUANTILES:
+        low, high = ("?" if end is None else f"{end:,}" for end in interval(answers, p))
+        ends.append(say("from-to", name=_name(p), low=low, high=high))
+    listed = Text("; ".join(end.en for end in ends), "；".join(end.zh for end in ends))
+    return say("confidence", ends=listed)
 
 
 def group_table(column: str, groups: Mapping[str, GroupLengths], report: Report, most: int) -> Table:
     """The `most` largest groups of a column: their lengths, and the cap and tier that they need."""
     more = len(groups) - most
     shown = dict(list(groups.items())[:most])
-    rest = Text(f"and {more:,} more (all of them with --json)", f"另有 {more:,} 个（--json 给出全部）")
-    notes = [rest] if more > 0 else []
+    notes = [say("more", more=more)] if more > 0 else []
     if not report.profile.all.answer.rows:
         return _prompt_groups(column, shown, notes)
     advised = report.advice.by_group.get(column, {}) if report.advice else {}
@@ -107,7 +72,7 @@ def group_table(column: str, groups: Mapping[str, GroupLengths], report: Report,
         rows[-1].append("" if cap is None else "?" if cap.suggested is None else f"{cap.suggested:,}")
         rows[-1] += [tier] if tier else _head("none") if cap else [""]
     if any(row[-2] == "?" for row in rows):
-        notes.append(_UNSETTLED)
+        notes.append(say("unsettled"))
     names = "answers", "prompt p50", *map(_name, _GROUP_QUANTILES), "max", "cut", "cap for 1 %", "tier"
     table = Table(head=[column, *_head(*names)], rows=rows, notes=notes)
     return table if any(row[-3] for row in rows) else table.without(len(names) - 2)  # no finish reasons, no column
@@ -125,7 +90,7 @@ def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Seque
 def word_tables(report: Report) -> Iterator[tuple[Text, Table]]:
     """Words of prompts whose answers are longer, and of those whose answers are shorter, with a title each."""
     head = _head("word", "times as long", "typical tokens", "without it", "prompts")
-    titles = Text("longer answers", "回答更长"), Text("shorter answers", "回答更短")
+    titles = _head("longer answers", "shorter answers")
     for title, words in zip(titles, report.words, strict=True):
         if words:
             yield title, Table(head=head, rows=list(map(_word, words)))
@@ -140,9 +105,8 @@ def tier_table(report: Report) -> Table:
     """How each tier would serve this traffic."""
     rows: list[list[Cell]] = []
     for tier in report.advice.tiers if report.advice else ():
-        needed = percent(tier.needed_by)
         rows.append([tier.name, f"{tier.max_new_tokens:,}", *map(percent, (tier.share, *tier.interval))])
-        rows[-1].append(Text(f"{needed} of answers", f"{needed} 的回答"))
+        rows[-1].append(say("of-answers", share=percent(tier.needed_by)))
     return Table(head=_head("tier", "max_new_tokens", "cuts", "95 % from", "to", "smallest tier for"), rows=rows)
 
 
@@ -156,14 +120,14 @@ def row_limit_table(report: Report) -> Table:
         size = human_size(sizes[limit.max_length]) if limit.max_length in sizes else ""
         rows.append([f"{limit.max_length:,}", f"{limit.over:,}", percent(limit.share), *tokens, size])
     about = memory.training_setup if memory and memory.training is not None else None
-    note = Text(f"training memory: {about or 'give --model FOLDER'}", f"训练显存：{about or '请给出 --model FOLDER'}")
+    note = say("no-memory") if about is None else say("memory", setup=about)
     names = "rows over", "share", "prompt fills it", "tokens lost if dropped", "if cut", "training memory"
     table = Table(head=["max_length", *_head(*names)], rows=rows, notes=[note])
     return table if about is not None else table.without(len(names))
 
 
 def _head(*names: str) -> list[Text]:
-    return [Text(name, _CHINESE.get(name, name)) for name in names]
+    return list(map(heading, names))
 
 
 def _name(p: float) -> str:
