@@ -12,7 +12,18 @@ import suffice
 
 ROOT = Path(suffice.__file__).parent
 
-GROUND = {"version", "deprecated", "errors", "immutable", "json_codec", "outage", "prompt", "token_ratios", "models"}
+GROUND = {
+    "version",
+    "deprecated",
+    "errors",
+    "immutable",
+    "json_codec",
+    "outage",
+    "prompt",
+    "settings",
+    "token_ratios",
+    "models",
+}
 BELOW_ENGINES = GROUND | {"watch", "memory", "checkpoints"}
 ROOMS = {
     **dict.fromkeys(GROUND, GROUND),

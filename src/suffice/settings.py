@@ -1,0 +1,177 @@
+"""Settings as dataclass fields: each is declared once, with type, default, range, choices, help and flag, and is read
+from a TOML file, from environment variables and from flags. Knows no setting, and nothing of click.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        port: int = setting(8000, "Address", "Port to listen on.", minimum=0, maximum=65535)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from suffice.errors import UsageError
+
+__all__ = ["check_values", "flag_of", "kinds_of", "load_settings", "read_toml", "setting", "typed"]
+
+_T = TypeVar("_T")
+_NEEDS = {int: "int", float: "float", bool: "bool", str: "str"}
+
+
+def setting(default: Any, group: str = "", text: str = "", **limits: Any) -> Any:
+    """A field of a settings class.
+
+    Args:
+        default: its value where nothing is said.
+        group: the section of `--help`.
+        text: its line in `--help`, and in the documentation.
+        limits: `minimum` and `maximum` (allowed themselves), `above` (not allowed itself), `choices`; `metavar`;
+            `flag`, the name of its flag where that is not the field's, or None where it has no flag.
+    """
+    return field(default=default, metadata={"group": group, "help": text, **limits})
+
+
+def kinds_of(cls: type[Any]) -> dict[str, type]:
+    """The type of each field, without `None`: `int` for `int | None`, `tuple` for `tuple[str, ...]`."""
+    kinds = {}
+    for name, kind in get_type_hints(cls).items():
+        one = next(each for each in get_args(kind) if each is not type(None)) if isinstance(kind, UnionType) else kind
+        kinds[name] = one if one in _NEEDS else tuple
+    return kinds
+
+
+def flag_of(each: Field[Any]) -> str | None:
+    """The flag of a field, such as `--max-running`; None where it has none."""
+    name = each.metadata.get("flag", each.name)
+    return None if name is None else "--" + name.replace("_", "-")
+
+
+def load_settings(
+    cls: type[_T],
+    *,
+    path: str | None = None,
+    prefix: str = "",
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[_T, dict[str, str]]:
+    """Settings: the defaults, a file over them, environment variables over that, flags on top.
+
+    Args:
+        cls: the settings class.
+        path: a TOML file with its fields; none when None.
+        prefix: of variables: `SUFFICE_SERVE_` for SUFFICE_SERVE_PORT. Several values are separated by commas.
+        environment: the variables.
+        flags: fields by name; `None` and `()` mean "not given".
+
+    Returns:
+        The settings; and for each field that was given the file, the variable or the flag that counts.
+
+    Raises:
+        UsageError: a file that cannot be read, an unknown key, or a value of the wrong type or out of range.
+    """
+    kinds, known = kinds_of(cls), {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
+    values = {name: typed(f"{path}: {name}", kinds[name], value) for name, value in _table(path, known).items()}
+    origins = dict.fromkeys(values, str(path))
+    for name in known:
+        if prefix and (variable := prefix + name.upper()) in environment:
+            values[name], origins[name] = _parsed(variable, kinds[name], environment[variable]), variable
+    given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
+    origins |= {name: flag_of(known[name]) or name for name in given}
+    values |= given
+    check_values(cls, values, origins)
+    return cls(**values), origins
+
+
+def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
+    """The tables and keys of a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the {what} {path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the {what} {path} is not valid TOML: {error}") from None
+
+
+def check_values(cls: type[Any], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> None:
+    """Refuse values that are out of range, or not among the choices.
+
+    Args:
+        cls: the settings class.
+        values: some of its fields.
+        origins: for each of them what it was read from, for the message.
+
+    Raises:
+        UsageError: with the setting's name and value, and what is allowed.
+    """
+    for each in fields(cls):
+        value = values.get(each.name)
+        if value is not None and not _allowed(each.metadata, value):
+            where = f"{origins[each.name]}: " if origins and each.name in origins else ""
+            raise UsageError(f"{where}{each.name} is {value!r}: it must be {_range(each.metadata)}")
+
+
+def _allowed(limits: Mapping[str, Any], value: Any) -> bool:
+    if "choices" in limits:
+        return value in limits["choices"]
+    if not {"minimum", "maximum", "above"} & limits.keys():
+        return True
+    low, high = limits.get("minimum", -math.inf), limits.get("maximum", sys.float_info.max)  # infinity is not a time
+    return low <= value <= high and value > limits.get("above", -math.inf)
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    if "choices" in limits:
+        return "one of " + ", ".join(limits["choices"])
+    if "above" in limits:
+        return f"a number above {limits['above']}"
+    low = limits["minimum"]
+    return f"from {low} to {limits['maximum']}" if "maximum" in limits else f"{low} or more"
+
+
+def _table(path: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    values = read_toml(Path(path).expanduser()) if path else {}
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
+    return values
+
+
+def typed(where: str, kind: type, value: Any) -> Any:
+    """A value of a TOML file as a field of this type has it.
+
+    Raises:
+        UsageError: it is of another type; `where` names the file and the key.
+    """
+    if kind is tuple:
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise UsageError(f"{where} must be a list of texts, not {value!r}")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{where} must be {_NEEDS[kind]}, not {value!r}")
+    return value
+
+
+def _parsed(variable: str, kind: type, text: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UsageError(f"{variable} must be true or false, not {text!r}")
+        return text.lower() in ("true", "1")
+    if kind is tuple:
+        return tuple(each.strip() for each in text.split(",") if each.strip())
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{variable} must be a number, not {text!r}") from None
