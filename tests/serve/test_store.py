@@ -1,7 +1,8 @@
-"""The ledger while its database is away, and the store on PostgreSQL (SUFFICE_TEST_POSTGRESQL=postgresql://...)."""
+"""The writer of rows while its database is away, and the store on PostgreSQL (SUFFICE_TEST_POSTGRESQL=postgresql://...)."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from serving import request_row, serving
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.log.store import Store
+from suffice.serve.log.store_errors import RejectedRowError, StoreAwayError
 from suffice.serve.log.tables import prompt_rows
 from suffice.serve.log.usage_report import totals
 from suffice.serve.log.writer import RequestLogWriter
@@ -29,7 +30,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 class Away(Store):
-    """A database that is away while `away` is set, as SQLAlchemy says it."""
+    """A database that is away while `away` is set."""
 
     away = False
     late = False
@@ -38,12 +39,12 @@ class Away(Store):
 
     def add_requests(self, rows: Sequence[Mapping[str, Any]], *, again: bool = False) -> None:
         if any(row["finish"] == "poison" for row in rows):
-            raise sa.exc.DataError("INSERT", {}, Exception("value too long"))
+            raise RejectedRowError("value too long")
         if self.away:
             if self.late and not self.refused:
                 super().add_requests(rows, again=again)
             self.refused += 1
-            raise sa.exc.OperationalError("INSERT", {}, Exception("the server closed the connection"))
+            raise StoreAwayError("the server closed the connection")
         super().add_requests(rows, again=again)
 
 
@@ -54,18 +55,19 @@ def wait_for_refusal(store: Away) -> None:
         time.sleep(0.05)
 
 
-def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_wait_while_the_database_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     store = Away(f"sqlite:///{tmp_path}/serve.db")
-    ledger = RequestLogWriter(store, KeyRing())
+    writer = RequestLogWriter(store, KeyRing())
     store.away = True
     for number in range(2500):
-        ledger.add(row(number))
+        writer.add(row(number))
     wait_for_refusal(store)
     store.away = False
-    ledger.close()
+    writer.close()
     [total] = totals(store, "day")
     assert (total.name, total.requests) == ("2026-01-01", 2500)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "the database is away (the server closed the connection)" in said
     assert "the database is back" in said
 
@@ -73,22 +75,22 @@ def test_rows_wait_while_the_database_is_away(tmp_path: Path, capsys: pytest.Cap
 def test_rows_that_were_written_before_the_connection_broke_are_not_written_twice(tmp_path: Path) -> None:
     store = Away(f"sqlite:///{tmp_path}/serve.db")
     store.away = store.late = True
-    ledger = RequestLogWriter(store, KeyRing())
+    writer = RequestLogWriter(store, KeyRing())
     for number in range(3):
-        ledger.add(row(number))
+        writer.add(row(number))
     wait_for_refusal(store)
-    ledger.add(row(3))
+    writer.add(row(3))
     store.away = False
-    ledger.close()
+    writer.close()
     assert sorted(name for (name,) in store.requests(0, ["request_id"])) == ["0", "1", "2", "3"]
 
 
 def test_a_shutdown_waits_for_a_database_that_comes_back(tmp_path: Path) -> None:
     store = Away(f"sqlite:///{tmp_path}/serve.db")
-    ledger = RequestLogWriter(store, KeyRing())
+    writer = RequestLogWriter(store, KeyRing())
     store.away = True
-    ledger.add(row(1))
-    closing = threading.Thread(target=ledger.close)
+    writer.add(row(1))
+    closing = threading.Thread(target=writer.close)
     closing.start()
     wait_for_refusal(store)
     store.away = False
@@ -97,24 +99,24 @@ def test_a_shutdown_waits_for_a_database_that_comes_back(tmp_path: Path) -> None
 
 
 def test_a_row_that_the_database_will_not_take_keeps_no_other_from_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Away(f"sqlite:///{tmp_path}/serve.db")
-    ledger = RequestLogWriter(store, KeyRing())
+    writer = RequestLogWriter(store, KeyRing())
     for number in range(5):
-        ledger.add({**row(number), "finish": "poison" if number == 2 else "stop"})
-    ledger.close()
+        writer.add({**row(number), "finish": "poison" if number == 2 else "stop"})
+    writer.close()
     assert sorted(name for (name,) in store.requests(0, ["request_id"])) == ["0", "1", "3", "4"]
-    assert "refused a row of usage (value too long)" in capsys.readouterr().err
+    assert "refused one of the rows of usage (value too long)" in caplog.text
 
 
-def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_lost_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Away(f"sqlite:///{tmp_path}/serve.db")
     store.away = True
-    ledger = RequestLogWriter(store, KeyRing(), patience=0.1)
-    ledger.add(row(1))
-    ledger.close()
-    assert "1 rows of usage were lost" in capsys.readouterr().err
+    writer = RequestLogWriter(store, KeyRing(), patience=0.1)
+    writer.add(row(1))
+    writer.close()
+    assert "1 rows of usage were lost" in caplog.text
 
 
 def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from serving import Reply, Server, request_row, serving
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.http.errors import Problem
-from suffice.serve.log import usage_query
-from suffice.serve.log.store import Store, StoreError
+from suffice.serve.log.store import Store
+from suffice.serve.log.store_errors import StoreAwayError
 from suffice.serve.log.usage_query import RecentUsage, read_query
 from suffice.serve.log.usage_report import totals
 from suffice.testing.scripted_engine import ScriptedEngine
@@ -139,7 +139,7 @@ class LengthKey(Store):
         self.asked.append((by, key_name))
         self.free.wait(20)
         if by == "model":
-            raise sa.exc.OperationalError("SELECT", {}, Exception("the server closed the connection"))
+            raise StoreAwayError("the server closed the connection")
         return []
 
 
@@ -178,18 +178,16 @@ def test_who_asks_much_keeps_nobody_waiting_and_is_told() -> None:
         assert await bob == []
         await asyncio.gather(*anna, return_exceptions=True)
         assert len(store.asked) == 2 + 4
-        assert not usage._lanes
+        assert usage.callers == 0
 
     asyncio.run(look())
 
 
-def test_a_database_that_is_too_slow_keeps_its_turn_and_no_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_query, "_PATIENCE", 0.05)
-
+def test_a_database_that_is_too_slow_keeps_its_turn_and_no_caller() -> None:
     async def look() -> None:
         store = LengthKey()
         store.free.clear()
-        usage = RecentUsage(store)
+        usage = RecentUsage(store, patience=0.05)
         for name in "abcde":
             with pytest.raises(Problem, match="too slow"):
                 await usage.of(name, "day", 1)
@@ -208,7 +206,7 @@ def test_postgresql_gives_up_in_time() -> None:
     store, holder = Store(POSTGRESQL), Store(POSTGRESQL)
     with holder._engine.begin() as connection:
         connection.execute(sa.text("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE"))
-        with pytest.raises(StoreError, match="statement timeout"):
+        with pytest.raises(StoreAwayError, match="statement timeout"):
             store.sums("day", "2026-01-01", None, 0.1)
     assert isinstance(store.sums("day", "2999-01-01", None, 0.1), list)
     store.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,37 @@ from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from suffice.errors import UsageError
+from suffice.errors import UsageError, first_line
 from suffice.json_codec import dump, load
+from suffice.serve.log.store_errors import RejectedRowError, StoreError, store_error
 from suffice.serve.log.tables import MIGRATIONS, key_rows, migration_rows, prompt_rows, request_rows
 
-__all__ = ["LESSON_COLUMNS", "REJECTED_ROW", "Store", "StoreError", "cannot_be_opened", "sqlite_file"]
+__all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]
 
 _SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
 _LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
 
-LESSON_COLUMNS = ("row", "replica", "lessons", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
+OBSERVATION_COLUMNS = (
+    "row",
+    "replica",
+    "lessons",
+    "key_id",
+    "route",
+    "model",
+    "answer_tokens",
+    "finish",
+    "finish_detail",
+)
 """What the length model learns from."""
-
-StoreError = SQLAlchemyError
-"""What a database that is away raises; the same call may succeed later."""
-REJECTED_ROW = (DataError, IntegrityError)
-"""What a database raises that will never take this row: one too long for a column, for instance."""
 
 _POSTGRESQL = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
 """Of libpq, in seconds and milliseconds: a server that went without a word is noticed. A URL can say otherwise."""
 
 
 class Store:
-    """A database, with its schema brought up to date.
+    """A database, with its schema brought up to date. Every method raises `StoreError` where the database fails.
 
     Args:
         url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
@@ -71,7 +78,7 @@ class Store:
             ) from None
         except (ArgumentError, NoSuchModuleError):
             raise UsageError(_NO_URL) from None
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, StoreError, OSError) as error:
             raise cannot_be_opened(error) from None
 
     def close(self) -> None:
@@ -80,7 +87,7 @@ class Store:
 
     def keys(self) -> list[Mapping[str, Any]]:
         """All keys, the oldest first, without their text, which is nowhere."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created)).mappings()
             return [dict(row) for row in found]
 
@@ -91,9 +98,9 @@ class Store:
             UsageError: there is one of that name.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._connected(write=True) as connection:
                 connection.execute(sa.insert(key_rows).values(**row))
-        except sa.exc.IntegrityError:
+        except RejectedRowError:
             raise UsageError(f"there is a key named {row['name']!r} already: choose another name") from None
 
     def change_key(self, name: str, **values: Any) -> None:
@@ -103,7 +110,7 @@ class Store:
             UsageError: there is none.
         """
         named = (key_rows.c.name == name) | (key_rows.c.id == name)
-        with self._engine.begin() as connection:
+        with self._connected(write=True) as connection:
             if not connection.execute(sa.update(key_rows).where(named).values(**values)).rowcount:
                 raise UsageError(f"no key named {name!r}: `suffice keys list` shows them")
 
@@ -115,17 +122,16 @@ class Store:
             again: the same call has failed before, which may have been after the database wrote them all.
 
         Raises:
-            REJECTED_ROW: the database will not take one of them.
-            StoreError: the database is away.
+            RejectedRowError: the database does not take one of them.
         """
-        with self._engine.begin() as connection:
+        with self._connected(write=True) as connection:
             if not (again and self._has(connection, rows[0])):
                 connection.exec_driver_sql(str(self._insert), [self._bound(row) for row in rows])
 
     def _bound(self, row: Mapping[str, Any]) -> Any:
         """A row as the driver takes it. SQLAlchemy's own way through its types takes as long as the database."""
-        lessons = row["lessons"]
-        values = {**row, "lessons": None if lessons is None else dump(lessons).decode()}
+        observations = row["lessons"]
+        values = {**row, "lessons": None if observations is None else dump(observations).decode()}
         names = self._insert.positiontup
         return values if names is None else tuple([values[name] for name in names])
 
@@ -136,34 +142,26 @@ class Store:
         return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
 
     def add_prompts(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write texts, all or none.
-
-        Raises:
-            StoreError: the database is away.
-        """
-        with self._engine.begin() as connection:
+        """Write texts, all or none."""
+        with self._connected(write=True) as connection:
             connection.execute(sa.insert(prompt_rows), list(rows))
 
     def prompts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
         """The texts since a time (seconds since 1970), the oldest first, one by one: the columns of `prompts`."""
         query = sa.select(prompt_rows).where(prompt_rows.c.time >= since).order_by(prompt_rows.c.row)
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             for row in connection.execute(query.execution_options(yield_per=100)).mappings():
                 yield dict(row)
 
     def forget_prompts(self, before: float) -> int:
-        """Delete the texts from before a time (seconds since 1970); how many there were.
-
-        Raises:
-            StoreError: the database is away.
-        """
-        with self._engine.begin() as connection:
+        """Delete the texts from before a time (seconds since 1970); how many there were."""
+        with self._connected(write=True) as connection:
             return connection.execute(sa.delete(prompt_rows).where(prompt_rows.c.time < before)).rowcount
 
     def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
         """Some columns of every request since a time, row by row."""
         query = sa.select(*(request_rows.c[name] for name in columns)).where(request_rows.c.time >= since)
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
 
     def sums(self, by: str, first_day: str, key_name: str | None, patience: float) -> list[Mapping[str, Any]]:
@@ -176,7 +174,7 @@ class Store:
             patience: seconds after which PostgreSQL gives up.
 
         Raises:
-            StoreError: the database is away, or takes longer.
+            StoreAwayError: also where it takes longer than that.
         """
         rows = request_rows.c
         looped = sa.or_(rows.finish == "repetition", rows.finish_detail == "repetition")
@@ -197,7 +195,7 @@ class Store:
             .where(rows.day >= first_day, rows.key_name.is_(None) if key_name is None else rows.key_name == key_name)
             .group_by(sa.text("name"))
         )
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text(f"SET LOCAL statement_timeout = {round(1000 * patience)}"))
             found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
@@ -205,12 +203,12 @@ class Store:
 
     def identity(self) -> float:
         """Tells this database from another: when its first table was made."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return float(connection.scalar(sa.select(sa.func.min(migration_rows.c.applied))) or 0.0)
 
     def last_row(self) -> int:
         """Number of the newest request; 0 without any."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return int(connection.scalar(sa.select(sa.func.max(request_rows.c.row))) or 0)
 
     def rows_after(
@@ -220,31 +218,40 @@ class Store:
         others than the replica `own` wrote under these numbers."""
         number = request_rows.c.row
         there, theirs = sa.select(number).order_by(number), request_rows.c.replica.is_distinct_from(own)
-        lessons = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).where(theirs).order_by(number)
-        with self._engine.connect() as connection:
+        others = sa.select(*(request_rows.c[name] for name in OBSERVATION_COLUMNS)).where(theirs).order_by(number)
+        with self._connected() as connection:
             late = connection.scalars(there.where(number.in_(missed))).all() if missed else []
             fresh = connection.scalars(there.where(number > row).limit(most)).all()
-            rows = list(connection.execute(lessons.where(number.in_(late))).mappings()) if late else []
+            rows = list(connection.execute(others.where(number.in_(late))).mappings()) if late else []
             if fresh:  # between two numbers, because thousands of them are too many for a statement
-                rows += connection.execute(lessons.where(number.between(fresh[0], fresh[-1]))).mappings()
+                rows += connection.execute(others.where(number.between(fresh[0], fresh[-1]))).mappings()
             known = {*late, *fresh}
             return [*late, *fresh], [dict(each) for each in rows if each["row"] in known]
 
     def newest_rows(self, most: int) -> Sequence[Mapping[str, Any]]:
         """The last requests, the oldest of them first."""
-        query = sa.select(*(request_rows.c[name] for name in LESSON_COLUMNS)).order_by(request_rows.c.row.desc())
-        with self._engine.connect() as connection:
+        query = sa.select(*(request_rows.c[name] for name in OBSERVATION_COLUMNS)).order_by(request_rows.c.row.desc())
+        with self._connected() as connection:
             return [dict(each) for each in connection.execute(query.limit(most)).mappings()][::-1]
 
     def pending(self) -> list[str]:
         """Names of the migrations that a start would apply."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             there = sa.inspect(connection).has_table(migration_rows.name)
             applied = set(connection.scalars(sa.select(migration_rows.c.name))) if there else set()
         return [each.__name__ for each in MIGRATIONS if each.__name__ not in applied]
 
+    @contextmanager
+    def _connected(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        """A connection, to write in a transaction of its own; what goes wrong is a `StoreError`."""
+        try:
+            with self._engine.begin() if write else self._engine.connect() as connection:
+                yield connection
+        except (SQLAlchemyError, OverflowError, ValueError) as error:
+            raise store_error(error) from error
+
     def _migrate(self) -> None:
-        with self._engine.begin() as connection:
+        with self._connected(write=True) as connection:
             if connection.dialect.name == "postgresql":  # replicas that start together take turns
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             elif connection.dialect.name == "sqlite":
@@ -293,8 +300,7 @@ def sqlite_file(url: str) -> Path | None:
 
 def cannot_be_opened(error: Exception) -> UsageError:
     """What is wrong with the database, in a line."""
-    first = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-    return UsageError(f"the database cannot be opened: {first}")
+    return UsageError(f"the database cannot be opened: {first_line(getattr(error, 'orig', None) or error)}")
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

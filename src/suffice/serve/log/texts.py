@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-import threading
+import logging
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from suffice.serve.log.store import REJECTED_ROW, Store, StoreError
+from suffice.outage import Outage
+from suffice.serve.log.batch_writer import BatchWriter
+from suffice.serve.log.store import Store
+from suffice.serve.log.store_errors import StoreError
 from suffice.serve.request_state import RequestState
 
 __all__ = ["PromptLog", "prompt_rows_of"]
 
-_WRITE_EVERY = 0.5  # seconds: what a SIGKILL may lose
-_FORGET_EVERY = 600.0
-_BACKLOG = 2000  # texts kept while the database is away; how many more there were is said
+_LOG = logging.getLogger(__name__)
+_FORGET_EVERY = 600.0  # seconds
+_BACKLOG = 2000  # texts kept while the database is away
 _BATCH = 100
 
 
@@ -51,7 +52,7 @@ def _storable(text: str) -> str:
 
 
 class PromptLog:
-    """Writes texts in batches from a thread of its own, and forgets those that are old.
+    """Writes texts in batches from a thread of its own, and deletes those that are old.
 
     Args:
         store: where they go.
@@ -60,49 +61,24 @@ class PromptLog:
 
     def __init__(self, store: Store, days: float) -> None:
         self._store, self._days = store, days
-        self._rows: deque[Mapping[str, Any]] = deque()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="suffice-prompts", daemon=True)
-        self._lost = 0
         self._forgot = -_FORGET_EVERY
-        self._thread.start()
+        self._outage = Outage(_LOG, "old texts can be deleted again")
+        self._writer: BatchWriter[Mapping[str, Any]] = BatchWriter(
+            "texts of answers",
+            lambda rows, _: store.add_prompts(rows),
+            batch=_BATCH,
+            backlog=_BACKLOG,
+            between=self._forget,
+        )
+        self.add, self.close = self._writer.add, self._writer.close
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Note the texts of one request."""
-        room = max(0, _BACKLOG - len(self._rows))
-        self._rows.extend(rows[:room])
-        self._lost += len(rows[room:])
-
-    def close(self) -> None:
-        """Write what is left, and end. Blocks."""
-        self._stop.set()
-        self._thread.join()
-        if lost := self._lost + len(self._rows):
-            print(
-                f"warning: the texts of {lost} answers were lost: the database was away, or refused them",
-                file=sys.stderr,
-            )
-
-    def _work(self) -> None:
-        while not self._stop.wait(_WRITE_EVERY):
-            self._write()
-        self._write()
-
-    def _write(self) -> None:
-        size = _BATCH
+    def _forget(self) -> None:
+        if time.monotonic() - self._forgot < _FORGET_EVERY:
+            return
         try:
-            if time.monotonic() - self._forgot >= _FORGET_EVERY:
-                self._store.forget_prompts(before=time.time() - self._days * 86400)
-                self._forgot = time.monotonic()
-            while batch := [self._rows[i] for i in range(min(len(self._rows), size))]:
-                try:
-                    self._store.add_prompts(batch)
-                except (*REJECTED_ROW, ValueError):  # one that it will never take: which, is seen one by one
-                    if size > 1:
-                        size = 1
-                        continue
-                    self._lost += 1
-                for _ in batch:  # only now: what was not written stays
-                    self._rows.popleft()
-        except StoreError:
-            return  # it is tried again; that the database is away is the ledger's to say
+            self._store.forget_prompts(before=time.time() - self._days * 86400)
+        except StoreError as error:
+            self._outage.failed(f"texts older than {self._days:g} days cannot be deleted ({error})")
+        else:
+            self._outage.worked()
+            self._forgot = time.monotonic()

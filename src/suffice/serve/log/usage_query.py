@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 import time
@@ -13,14 +14,17 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from suffice.outage import Outage
 from suffice.serve.http.errors import Problem
-from suffice.serve.log.store import Store, StoreError
+from suffice.serve.log.store import Store
+from suffice.serve.log.store_errors import StoreAwayError, StoreError
 
 __all__ = ["GROUPS", "MAX_DAYS", "RecentUsage", "read_query"]
 
 GROUPS = ("day", "tier", "model")
 """What the rows can be grouped by: columns of the store."""
 MAX_DAYS = 366
+_LOG = logging.getLogger(__name__)
 _DEFAULT_DAYS = 30
 _FRESH = 5.0  # seconds that an answer is good for, also that there is none
 _REMEMBERED = 256
@@ -44,13 +48,20 @@ class RecentUsage:
 
     Args:
         store: where the rows are.
+        patience: seconds that a caller waits for the database.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, patience: float = _PATIENCE) -> None:
+        self._store, self._patience = store, patience
+        self._outage = Outage(_LOG, "usage can be read again")
         self._known: dict[tuple[str, int, str], tuple[float, Sums | Problem]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def callers(self) -> int:
+        """Callers whose questions are being answered."""
+        return len(self._lanes)
 
     async def of(self, key_name: str, by: str, days: int) -> Sums:
         """The groups in order of their names; the database is asked the same at most once in five seconds.
@@ -84,19 +95,23 @@ class RecentUsage:
         if time.monotonic() < until:
             return found
         try:
-            async with asyncio.timeout(_PATIENCE):
-                found = await self._ask(*asked)
-        except (StoreError, TimeoutError):
+            async with asyncio.timeout(self._patience):
+                found = await self._sum(*asked)
+            self._outage.worked()
+        except (StoreAwayError, TimeoutError):
             found = Problem(503, "the database is away or too slow: try again later", code="database_away")
+        except StoreError as error:
+            self._outage.failed(f"usage cannot be read: the database says {str(error)!r}", cause="refused")
+            found = Problem(500, "usage cannot be read: the operator's log says why", code="database_error")
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[asked] = time.monotonic() + _FRESH, found
         return found
 
-    async def _ask(self, by: str, days: int, key_name: str) -> Sums:
+    async def _sum(self, by: str, days: int, key_name: str) -> Sums:
         await self._turns.acquire()
         first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86400))
-        asking = _in_thread(partial(self._store.sums, by, first, key_name or None, _PATIENCE))
+        asking = _in_thread(partial(self._store.sums, by, first, key_name or None, self._patience))
         asking.add_done_callback(self._answered)
         return await asyncio.shield(asking)
 

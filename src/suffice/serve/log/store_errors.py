@@ -1,0 +1,43 @@
+"""What can go wrong between the server and its database, told apart by what helps: waiting, mending, or leaving out a
+row. Every error of SQLAlchemy becomes one of these."""
+
+from __future__ import annotations
+
+from sqlalchemy import exc
+
+from suffice.errors import SufficeError, first_line
+
+__all__ = ["RejectedRowError", "StoreAwayError", "StoreBrokenError", "StoreError", "store_error"]
+
+_SQLITE_LATER = {5, 6, 7, 9, 10, 13, 14, 15}
+"""Primary result codes that pass: busy, locked, no memory, interrupted, I/O error, full, cannot be opened, protocol."""
+
+
+class StoreError(SufficeError):
+    """The database did not do what it was asked; the message is the first line of what it says."""
+
+
+class StoreAwayError(StoreError):
+    """It cannot be reached, or is too busy: the same call may succeed later."""
+
+
+class StoreBrokenError(StoreError):
+    """It refuses (a column or a table is missing, a permission) until an operator has mended it."""
+
+
+class RejectedRowError(StoreError):
+    """It does not take this row: a value is too long for its column, for instance."""
+
+
+def store_error(error: Exception) -> StoreError:
+    """The error of a driver, or of SQLAlchemy, as one of ours."""
+    driver = getattr(error, "orig", None) or error
+    kind: type[StoreError] = StoreBrokenError
+    if not isinstance(error, exc.SQLAlchemyError) or isinstance(error, exc.DataError | exc.IntegrityError):
+        kind = RejectedRowError  # the first: a number or a text that the driver cannot hand over
+    elif getattr(error, "connection_invalidated", False):
+        kind = StoreAwayError
+    elif isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        code = getattr(driver, "sqlite_errorcode", None)  # SQLite says "no such column" in the same class
+        kind = StoreAwayError if code is None or code & 0xFF in _SQLITE_LATER else StoreBrokenError
+    return kind(first_line(driver))
