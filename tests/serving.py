@@ -96,10 +96,10 @@ def request_row(**fields: Any) -> dict[str, Any]:
 
 async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Charge:
     """One request and its tokens, taken from the caller's limits."""
-    reservation = Charge(caller)
-    await quotas.take_request(reservation)
-    await quotas.take_tokens(reservation, tokens)
-    return reservation
+    charge = Charge(caller)
+    await quotas.charge_request(charge)
+    await quotas.charge_tokens(charge, tokens)
+    return charge
 
 
 @contextmanager

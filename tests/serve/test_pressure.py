@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -135,17 +136,18 @@ def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_u
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     resource, limits = pytest.importorskip("resource"), [256, 4096]
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", lambda _, found: limits.__setitem__(slice(None), found))
     allow_connections(ServeSettings(max_running=64, max_waiting=512))
     assert limits == [2 * 576 + 128, 4096]
-    assert not capsys.readouterr().err
+    assert not caplog.text
     allow_connections(ServeSettings(max_running=2000, max_waiting=512))
     assert limits == [4096, 4096]
-    assert "ulimit" in capsys.readouterr().err
+    assert "ulimit" in caplog.text
 
 
 @contextmanager
@@ -291,12 +293,12 @@ def test_clients_do_not_learn_which_machine_failed_and_the_log_says_it(
     assert not any("no luck" in json.dumps(line) for line in lines)  # a server's words may repeat the prompt
 
 
-def test_a_start_says_which_upstream_is_not_there(server: FakeOpenAI, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_start_says_which_upstream_is_not_there(server: FakeOpenAI, caplog: pytest.LogCaptureFixture) -> None:
     dead = "http://127.0.0.1:9"
     with serving([RemoteEngine(dead), RemoteEngine(server.url)], upstreams=(dead, server.url)) as gateway:
         assert gateway.chat().status == 200
-    [warning] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")]
-    assert "127.0.0.1:9" in warning
+    [warning] = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "127.0.0.1:9" in warning.getMessage()
 
 
 def test_without_a_healthy_upstream_it_is_worth_trying_again() -> None:

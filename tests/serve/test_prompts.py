@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -30,14 +31,15 @@ def test_nothing_is_kept_by_default(database: str, tmp_path: Path) -> None:
 
 
 def test_texts_are_kept_where_that_is_wanted_and_the_server_says_so(
-    database: str, capsys: pytest.CaptureFixture[str]
+    database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     began = time.time()
     with serving(ScriptedEngine("好的。"), database=database, log_prompts=True, log_prompts_days=2) as server:
         chat = server.chat("用一句话解释")
         server.post("/v1/completions", {"prompt": "go on", "stream": True})
         assert server.chat("hi", temperature=9).status == 400
-    assert "log_prompts is on" in capsys.readouterr().err
+    assert "log_prompts is on" in caplog.text
     store = Store(database)
     one, two = store.prompts(since=began)
     assert one["messages"] == [{"role": "user", "content": "用一句话解释"}]

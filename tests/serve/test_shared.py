@@ -4,6 +4,7 @@ installed) and a real PostgreSQL (SUFFICE_TEST_POSTGRESQL=postgresql://...)."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -168,12 +169,14 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
 
 @pytest.mark.slow
 def test_while_redis_is_away_each_replica_counts_alone(
-    redis: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("suffice.serve.limits.shared_counts._PAUSE", 0.2)
+    caplog.set_level(logging.INFO)
     database = f"sqlite:///{tmp_path}/serve.db"
     key = key_with(database, requests_per_minute=3)
     with serving(ScriptedEngine(), database=database, quota_storage=redis.url) as server:
+        assert server.service.quotas.shared is not None
+        server.service.quotas.shared.pause = 0.2
 
         def ask() -> int:
             return server.post("/infer/short", {"prompt": "hi"}, Authorization=f"Bearer {key}").status
@@ -184,14 +187,13 @@ def test_while_redis_is_away_each_replica_counts_alone(
         redis.start()
         time.sleep(0.25)
         assert [ask(), ask(), ask(), ask()] == [200, 200, 200, 429]  # it has forgotten: nothing was saved
-    said = capsys.readouterr().err
-    assert said.count("the storage of limits is away") == 1
-    assert said.count("the storage of limits is back") == 1
-    assert "Traceback" not in said
+    assert caplog.text.count("the storage of limits is away") == 1
+    assert caplog.text.count("the storage of limits is back") == 1
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         quotas = Quotas(redis.url)
         caller = Caller("k", "k", limits=Limits(requests_per_minute=2))
@@ -204,7 +206,7 @@ def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, capsys
         assert sum(isinstance(each, Charge) for each in found) == 2  # this replica's own limit
 
     asyncio.run(run())
-    assert capsys.readouterr().err.count("away") == 1
+    assert caplog.text.count("is away") == 1
 
 
 def test_storages_that_cannot_be_used_are_explained() -> None:

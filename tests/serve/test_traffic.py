@@ -78,7 +78,7 @@ def test_every_finished_answer_teaches_and_nothing_else_does(tmp_path: Path) -> 
     assert b"hello" not in (tmp_path / "serve-length" / "length_model.npz").read_bytes()
 
 
-def test_several_answers_to_a_request_are_several_lessons(tmp_path: Path) -> None:
+def test_several_answers_to_a_request_are_several_observations(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/serve.db"
     with serving(ScriptedEngine("hello"), database=database) as server:
         assert server.chat("hi", n=3, seed=1).status == 200
@@ -187,26 +187,25 @@ def test_replicas_on_one_database_learn_from_each_other_once(tmp_path: Path) -> 
     assert counted(LengthModel.load(tmp_path / "two")) == 15
 
 
-def test_a_damaged_state_is_said_and_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_state_is_said_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "serve-length"
     folder.mkdir()
     (folder / "length_model.npz").write_bytes(b"no model")
     with serving(ScriptedEngine(), database=f"sqlite:///{tmp_path}/serve.db") as server:
         assert server.chat("hi").status == 200
         until(lambda: answers(server) == 1)
-    said = capfd.readouterr().err
-    assert said.count("warning: ") == 1
-    assert "length_model.npz is no length model, or damaged" in said
+    [warning] = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "length_model.npz is no length model, or damaged" in warning.getMessage()
     assert counted(LengthModel.load(folder)) == 1
 
 
 def test_a_state_that_cannot_be_written_does_not_end_the_service(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
     with serving(ScriptedEngine(), length_state=f"{tmp_path}/file/below") as server:
         assert server.chat("hi").status == 200
-    assert "the length model cannot be written" in capfd.readouterr().err
+    assert "the length model cannot be written" in caplog.text
 
 
 def test_reading_the_tiers_again_forgets_nothing(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
     traffic = TrafficLearner(model, store, "me", None)
     traffic.look()
     assert counted(model) == 10
-    assert len(traffic._missing) == 1000
+    assert traffic.missing == 1000
     add_numbered(store, row(2, row=8999), row(3, row=901))  # the newest are still waited for
     traffic.look()
     assert counted(model) == 11
@@ -311,7 +310,7 @@ def test_gaps_that_somebody_made_cost_little(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", [*({"row": row_} for row_ in (float("inf"), float("nan"), "x", None, [])), {}, 7])
 def test_a_position_that_is_nonsense_is_said_and_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], said: Any
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: Any
 ) -> None:
     store = Store(f"sqlite:///{tmp_path}/serve.db")
     if said:
@@ -319,27 +318,27 @@ def test_a_position_that_is_nonsense_is_said_and_is_none(
     kept = LengthModel()
     kept.card = {"traffic": said}
     kept.save(tmp_path / "state")
-    assert TrafficLearner(LengthModel(), store, "me", tmp_path / "state")._row == 0
-    assert capsys.readouterr().err.count("warning: the length state learned up to ") == 1
+    assert TrafficLearner(LengthModel(), store, "me", tmp_path / "state").row == 0
+    assert caplog.text.count("WARNING") == caplog.text.count("the length state learned up to ") == 1
     store.close()
 
 
 def test_of_many_answers_of_one_kind_some_teach_and_of_a_rare_kind_all(tmp_path: Path) -> None:
-    def lessons(client: str, lengths: range) -> list[Observation]:
-        asked = LengthModel().look({"client": client}, predicted=False)
-        return [Observation(asked, tokens, cut=False) for tokens in lengths]
+    def observed(client: str, lengths: range) -> list[Observation]:
+        key = LengthModel().look({"client": client}, predicted=False)
+        return [Observation(key=key, tokens=tokens, cut=False) for tokens in lengths]
 
     store = Store(f"sqlite:///{tmp_path}/serve.db")
     now, model = [100.0], LengthModel()
     traffic = TrafficLearner(model, store, "me", None, lambda: now[0])
-    traffic.learn(lessons("busy", range(1, 501)))  # as many at once as are remembered
+    traffic.learn(observed("busy", range(1, 501)))  # as many at once as are remembered
     assert (counted(model, {"client": "busy"}), traffic.left_out) == (500, 0)
     now[0] += 0.5
-    traffic.learn([*lessons("busy", range(1, 1001)), *lessons("quiet", range(40))])
+    traffic.learn([*observed("busy", range(1, 1001)), *observed("quiet", range(40))])
     assert (counted(model, {"client": "busy"}), counted(model, {"client": "quiet"})) == (550, 40)
     assert traffic.left_out == 950
     now[0] += 60
-    traffic.learn(lessons("busy", range(1, 401)))
+    traffic.learn(observed("busy", range(1, 401)))
     assert counted(model, {"client": "busy"}) == 950
     store.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -27,18 +28,22 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     """
     try:
         from suffice.serve.config import ignored_variables, settings_and_origins
+        from suffice.serve.observe.logging_setup import set_up_logging
         from suffice.serve.server import run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
         raise UsageError(f"`suffice serve` needs the package {error.name}: pip install 'suffice[serve]'") from None
-    for line in ignored_variables():
-        print(f"warning: {line}", file=sys.stderr)
     settings, origins = settings_and_origins(config, flags)
     if check:
         from suffice.serve.preflight import show_check
 
+        for line in ignored_variables():
+            print(f"warning: {line}", file=sys.stderr)
         return show_check(settings, origins)
+    set_up_logging(settings.log_level, settings.log_format)
+    for line in ignored_variables():
+        logging.getLogger("suffice.serve.config").warning(line)
     run(settings)
     return 0
 
@@ -88,6 +93,8 @@ def _options() -> list[click.Parameter]:
         Option(["--request-timeout"], type=seconds, **pressure, help="Longest answer, in seconds. [default: 600]"),
         Option(["--upstream-timeout"], type=seconds, **pressure, help="Longest silence of an upstream. [default: 300]"),
         Option(["--drain-timeout"], type=seconds, **pressure, help="Seconds to finish in at SIGTERM. [default: 30]"),
+        Option(["--log-level"], group="Logs", type=click.Choice(["debug", "info", "warning", "error"])),
+        Option(["--log-format"], group="Logs", type=click.Choice(["text", "json"])),
         Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
         Option(
             ["--check"], is_flag=True, help="Show every setting and where it comes from, try what they name, and exit."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_app", "engines_of", "open_service"]
 
+_LOG = logging.getLogger(__name__)
 _RELEASE_SECONDS = 5.0  # for answers that were cancelled at shutdown to give back what they hold
 
 
@@ -66,7 +67,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         ledger = RequestLogWriter(store, ring, _traffic(settings, budgeter, store, replica), replica)
         stack.callback(ledger.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
-            print(f"notice: {notice}", file=sys.stderr)
+            _LOG.info(notice)
         quotas = Quotas(settings.quota_storage, settings.database_url)
         stack.push_async_callback(quotas.close)
         if (spans := open_spans(settings)) is not None:
@@ -75,7 +76,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         pool = await stack.enter_async_context(Pool.of(engines))
         for each in pool.upstreams:
             if not each.entered:
-                print(f"warning: {each.detail}; the others serve, and it is asked again", file=sys.stderr)
+                _LOG.warning("%s; the others serve, and it is asked again", each.detail, extra={"upstream": each.name})
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
         remote = bool(settings.upstreams)
         service = Service(
@@ -110,10 +111,8 @@ def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) ->
     store.forget_prompts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
     if not settings.log_prompts:
         return None
-    days = f"{settings.log_prompts_days:g} days"
-    print(
-        f"notice: log_prompts is on: texts of prompts and answers are kept in the database for {days}", file=sys.stderr
-    )
+    said = "log_prompts is on: texts of prompts and answers are kept in the database for %g days"
+    _LOG.info(said, settings.log_prompts_days)
     log = PromptLog(store, settings.log_prompts_days)
     stack.callback(log.close)
     return log
@@ -124,7 +123,7 @@ async def _until_released(service: Service) -> None:
         async with asyncio.timeout(_RELEASE_SECONDS):
             await service.released()
     except TimeoutError:
-        print(f"warning: {len(service.tickets)} requests did not end at shutdown", file=sys.stderr)
+        _LOG.warning("%d requests did not end at shutdown", len(service.tickets))
 
 
 def build_app(service: Service) -> Application:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from suffice.errors import UsageError
+from suffice.serve.observe.logging_setup import FORMATS, LEVELS
+from suffice.settings import check_values, load_settings, setting
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -39,56 +38,79 @@ def default_database() -> str:
     return f"sqlite:///{data_folder() / 'serve.db'}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """What the server does. Seconds, bytes, tokens; a `None` is decided at start, as its line says."""
+_MODEL, _ADDRESS, _PRESSURE, _LOGS = "Model", "Address and access", "Pressure", "Logs"
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    model: str | None = None
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeSettings:
+    """What the server does. Seconds, bytes, tokens; a `None` is decided at start, as its line says.
+
+    A setting is added here and nowhere else: its flag, its variable, its key in TOML and its line in `--check` follow.
+    """
+
+    model: str | None = setting(None, _MODEL, "A folder, a hub id or a short id. [default: the bundled model]")
     """Folder, hub id or short id; the bundled model when None. With upstreams: the model's name there."""
-    adapters: tuple[str, ...] = ()
-    hub: str = "hf"
-    dtype: str = "auto"
-    device: str = "auto"
-    upstreams: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = setting((), _MODEL, "LoRA adapter folders, merged at load.")
+    hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
+    dtype: str = setting("auto", _MODEL, "auto, bfloat16, float16 or float32.")
+    device: str = setting("auto", _MODEL, "cuda, cuda:1, cpu; auto takes a GPU when there is one.")
+    upstreams: tuple[str, ...] = setting(
+        (),
+        _MODEL,
+        "An OpenAI-compatible server; several share the load. Their key is read from SUFFICE_API_KEY alone.",
+        flag="upstream",
+        metavar="URL",
+    )
     """URLs of OpenAI-compatible servers that serve the same model; none runs the local engine."""
-    budget_file: str | None = None
-    """TOML with tiers, keywords and defaults, over those of the package."""
-    database: str | None = None
+    host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
+    port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
+    no_auth: bool = setting(False, _ADDRESS, "Serve without keys, whoever reaches the address.")
+    """Serve callers without a key, on any address; tiers that need a key still need one."""
+    database: str | None = setting(
+        None, _ADDRESS, "SQLite or PostgreSQL. [default: a file in the user's data folder]", metavar="URL"
+    )
     """URL of SQLite or PostgreSQL; a file in the user's data folder when None."""
-    length_state: str | None = None
+    length_state: str | None = setting(
+        None,
+        _ADDRESS,
+        "Where what traffic teaches of lengths is kept, or none. [default: beside the database]",
+        metavar="DIR",
+    )
     """Folder where what traffic has taught the length model is kept; beside the SQLite database, else in the user's
     data folder, when None. `none` keeps it in memory only."""
-    quota_storage: str = "memory"
+    quota_storage: str = setting("memory", _ADDRESS, "memory, database or redis://...", metavar="URL")
     """Where rate limits are counted: `memory`; or, shared by replicas, `database` (PostgreSQL) or a redis:// URL."""
-    no_auth: bool = False
-    """Serve callers without a key, on any address; tiers that need a key still need one."""
-    max_running: int | None = None
+    budget_file: str | None = setting(None, _ADDRESS, "TOML with your own tiers and keywords.", metavar="FILE")
+    """TOML with tiers, keywords and defaults, over those of the package."""
+    max_running: int | None = setting(None, _PRESSURE, "Requests that generate at once.", above=0)
     """Requests that generate at once; 64 on the local engine, 1024 on upstreams when None."""
-    max_choices: int = 16
-    """Answers that one request may ask for, `n` times its prompts. They take one place among the running requests."""
-    max_waiting: int = 512
+    max_waiting: int = setting(512, _PRESSURE, "Requests that may wait.", minimum=0)
     """Requests that may wait for their turn; the next gets 429."""
-    queue_timeout: float = 60.0
+    max_choices: int = setting(16, _PRESSURE, "Answers that one request may ask for.", above=0)
+    """Answers that one request may ask for, `n` times its prompts. They take one place among the running requests."""
+    queue_timeout: float = setting(60.0, _PRESSURE, "Longest wait, in seconds.", above=0)
     """Longest wait for a turn, in seconds."""
-    request_timeout: float = 600.0
+    request_timeout: float = setting(600.0, _PRESSURE, "Longest answer, in seconds.", above=0)
     """Longest time from a request's turn to its answer's end, in seconds."""
-    upstream_timeout: float = 300.0
+    upstream_timeout: float = setting(300.0, _PRESSURE, "Longest silence of an upstream, in seconds.", above=0)
     """Longest silence of an upstream, before an answer's first piece and between two, in seconds."""
-    drain_delay: float = 0.0
+    drain_delay: float = setting(0.0, flag=None, minimum=0)
     """Seconds after SIGTERM in which `/ready` says 503 and requests are still taken, for balancers that ask it."""
-    drain_timeout: float = 30.0
+    drain_timeout: float = setting(30.0, _PRESSURE, "Seconds to finish in at SIGTERM.", above=0)
     """Seconds that running answers then get to end in."""
-    max_body_bytes: int = 4 << 20
-    log_prompts: bool = False
-    """Keep the texts of prompts and answers in the database. They may hold anything that people tell a model."""
-    log_prompts_days: float = 30.0
-    """Days after which kept texts are deleted."""
-    otlp_endpoint: str | None = None
-    """URL of an OpenTelemetry collector for spans (OTLP over HTTP); OTEL_EXPORTER_OTLP_ENDPOINT when None."""
-    access_log: bool = True
+    max_body_bytes: int = setting(4 << 20, flag=None, above=0)
+    log_level: str = setting("info", _LOGS, "Least severe message to write.", choices=LEVELS)
+    """Of the server's messages on standard error; `debug` shows those of uvicorn too."""
+    log_format: str = setting("text", _LOGS, "How they are written: for people, or for collectors.", choices=FORMATS)
+    """`text`: a line for a person. `json`: an object with time, level, logger, message and further fields."""
+    access_log: bool = setting(True, flag=None)
     """One line of JSON per request on standard output; never text of prompts or answers."""
+    otlp_endpoint: str | None = setting(None, flag=None)
+    """URL of an OpenTelemetry collector for spans (OTLP over HTTP); OTEL_EXPORTER_OTLP_ENDPOINT when None."""
+    log_prompts: bool = setting(False, flag=None)
+    """Keep the texts of prompts and answers in the database. They may hold anything that people tell a model."""
+    log_prompts_days: float = setting(30.0, flag=None, above=0)
+    """Days after which kept texts are deleted."""
 
     @property
     def loopback(self) -> bool:
@@ -116,21 +138,12 @@ class ServeSettings:
         return database.with_name(f"{database.stem}-length")
 
     def check(self) -> None:
-        """Refuse numbers that make no sense.
+        """Refuse values that make no sense.
 
         Raises:
             UsageError: with the setting's name and value.
         """
-        timeouts = ("queue_timeout", "request_timeout", "upstream_timeout", "drain_timeout")
-        for name in ("max_running", "max_choices", "max_body_bytes", "log_prompts_days", *timeouts):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value}: it must be a number above 0")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port is {self.port}: it must be from 0 to 65535")
-        for name in ("max_waiting", "drain_delay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        check_values(ServeSettings, {each.name: getattr(self, each.name) for each in fields(self)})
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise UsageError(f"otlp_endpoint is {self.otlp_endpoint!r}: give a URL such as http://127.0.0.1:4318")
         if self.upstreams and self.adapters:
@@ -148,7 +161,7 @@ def load_serve_settings(
         environment: SUFFICE_SERVE_PORT=9000 and so on; several values are separated by commas.
 
     Raises:
-        UsageError: a file that cannot be read, an unknown key, or a value of the wrong type.
+        UsageError: a file that cannot be read, an unknown key, or a value of the wrong type or out of range.
     """
     return settings_and_origins(path, flags, environment)[0]
 
@@ -157,22 +170,11 @@ def settings_and_origins(
     path: str | None, flags: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[ServeSettings, dict[str, str]]:
     """As `load_serve_settings`, and for each field that was given: the file, the variable or the flag that counts."""
-    values = _read(path) if path else {}
-    kinds = get_type_hints(ServeSettings)
-    names = [each.name for each in fields(ServeSettings)]
-    if unknown := sorted(set(values) - set(names)):
-        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(names)}")
-    checked = {name: _typed(f"{path}: {name}", kinds[name], value) for name, value in values.items()}
-    origins = {name: str(path) for name in values}
-    for name in names:
-        variable = ENVIRONMENT_PREFIX + name.upper()
-        if variable in environment:
-            checked[name] = _parsed(variable, kinds[name], environment[variable])
-            origins[name] = variable
-    given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
-    settings = replace(ServeSettings(), **checked | given)
+    settings, origins = load_settings(
+        ServeSettings, path=path, prefix=ENVIRONMENT_PREFIX, environment=environment, flags=flags
+    )
     settings.check()
-    return settings, origins | {name: _flag(name) for name in given}
+    return settings, origins
 
 
 def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -187,10 +189,6 @@ def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
         f"{name} is no setting and does nothing" + "".join(f": did you mean {each}?" for each in alike[name])
         for name in strangers
     ]
-
-
-def _flag(name: str) -> str:
-    return "--upstream" if name == "upstreams" else "--" + name.replace("_", "-")
 
 
 def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
@@ -216,44 +214,3 @@ def without_password(url: str) -> str:
     # also in what is no URL because somebody mistyped it: `user:password@host`, `scheme:/user:password@host`
     shown = re.sub(r"""(?<![^\s/"'])([^:/@\s]*):(?!//)\S*(?=@)""", r"\1:***", url)
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=&\s]*=)[^&#\s]*", r"\1***", shown)
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the settings file {path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the settings file {path} is not valid TOML: {error}") from None
-
-
-def _single(kind: Any) -> Any:
-    """`int` of `int | None`."""
-    return next(each for each in get_args(kind) if each is not type(None)) if isinstance(kind, UnionType) else kind
-
-
-def _typed(where: str, kind: Any, value: Any) -> Any:
-    kind = _single(kind)
-    if kind not in (str, int, float, bool):
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return tuple(value)
-        raise UsageError(f"{where} must be a list of texts, not {value!r}")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where} must be {kind.__name__}, not {value!r}")
-    return value
-
-
-def _parsed(where: str, kind: Any, text: str) -> Any:
-    kind = _single(kind)
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise UsageError(f"{where} must be true or false, not {text!r}")
-        return text.lower() in ("true", "1")
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            raise UsageError(f"{where} must be a number, not {text!r}") from None
-    return text if kind is str else tuple(each.strip() for each in text.split(",") if each.strip())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ from suffice.engines import Engine
 from suffice.errors import UsageError
 from suffice.serve.app import build_app, engines_of, open_service
 from suffice.serve.config import ServeSettings
-from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.protocol import Connection
 from suffice.serve.service import Service
 
 __all__ = ["run", "serve"]
 
+_LOG = logging.getLogger(__name__)
 _OTHER_FILES = 128  # the database, pages, the terminal, health checks
 _LOOK_EVERY = 0.1  # seconds between two looks for a second Ctrl-C, as in uvicorn
 _COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Python's 700 are a few requests
@@ -40,10 +40,9 @@ class _Server(uvicorn.Server):
         if self.service is not None and sockets:
             host, port = sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(
-                f"serving {', '.join(self.service.models)} on http://{shown}:{port} (playground: /, API: /docs)",
-                file=sys.stderr,
-            )
+            names = ", ".join(self.service.models)
+            said = "serving %s on http://%s:%d (playground: /, API: /docs)"
+            _LOG.info(said, names, shown, port, extra={"prefix": "", "models": names, "port": port})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service is not None:
@@ -59,7 +58,9 @@ class _Server(uvicorn.Server):
             if running and not self.force_exit:
                 what = "1 answer is" if running == 1 else f"{running} answers are"
                 seconds = self.service.settings.drain_timeout
-                print(f"notice: {what} running: waiting up to {seconds:g} s; Ctrl-C ends at once", file=sys.stderr)
+                _LOG.info(
+                    "%s running: waiting up to %g s; Ctrl-C ends at once", what, seconds, extra={"running": running}
+                )
         await super().shutdown(sockets)
         if self.force_exit:
             for task in self.server_state.tasks:
@@ -121,23 +122,18 @@ def _reload(service: Service) -> None:
     try:
         service.reload()
     except UsageError as error:
-        print(f"error: {error}; the tiers stay as they were", file=sys.stderr)
+        _LOG.error("%s; the tiers stay as they were", error)
     else:
-        print(f"notice: tiers read again: {', '.join(service.tiers)}", file=sys.stderr)
+        _LOG.info("tiers read again: %s", ", ".join(service.tiers))
 
 
 def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
-    app = build_app(service)
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
     return uvicorn.Config(
-        application,
+        build_app(service),
         http=Connection,
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_config=None,  # uvicorn's loggers too are for whoever starts the server to configure
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -151,17 +147,18 @@ def allow_connections(settings: ServeSettings) -> None:
         import resource
     except ImportError:  # not on Windows
         return
-    wanted = 2 * (settings.running_limit + settings.max_waiting) + _OTHER_FILES
+    needed = 2 * (settings.running_limit + settings.max_waiting) + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        print(
-            f"notice: at most {allowed} files may be open, and {wanted} would be needed for max_running and "
-            "max_waiting: raise `ulimit -n`, or lower those",
-            file=sys.stderr,
+    if allowed < needed:
+        _LOG.info(
+            "at most %d files may be open, and %d would be needed for max_running and max_waiting: raise `ulimit -n`, "
+            "or lower those",
+            allowed,
+            needed,
         )
 
 

@@ -173,7 +173,7 @@ class Service:
             raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
         self.tickets[request_id] = ticket
         self.idle.clear()
-        await self.quotas.take_request(ticket.reservation)
+        await self.quotas.charge_request(ticket.reservation)
         ticket.exchange.headers |= ticket.reservation.headers
 
     async def admit(self, ticket: RequestState, tier: Tier) -> None:
@@ -190,7 +190,7 @@ class Service:
         slot.expected_tokens = n * sum([each.expected_tokens for each in reply.budgets])
         likely_most = [dict(each.quantiles).get(0.9, each.expected_tokens) for each in reply.budgets]
         ticket.room = n * sum(likely_most)
-        await self.quotas.take_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
+        await self.quotas.charge_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
         ticket.exchange.headers |= ticket.reservation.headers
         ticket.traces = self.models[reply.model].pool.follow(*ticket.request_ids)
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
@@ -198,7 +198,7 @@ class Service:
     def reserve_more(self, ticket: RequestState) -> None:
         """The answers have outgrown what is reserved for them: what they take counts before they have ended."""
         ticket.room = 2 * ticket.slot.generated
-        self.quotas.grow_soon(ticket.reservation, ticket.slot.prompt_tokens + ticket.room)
+        self.quotas.top_up(ticket.reservation, ticket.slot.prompt_tokens + ticket.room)
 
     async def released(self) -> None:
         """Wait until no request holds anything, here or in a storage of limits that replicas share."""
@@ -224,7 +224,7 @@ class Service:
             for each in ticket.request_ids:
                 self.models[ticket.reply.model].pool.forget(each)
         row = row_of(ticket, gone=gone)
-        self.quotas.settle_soon(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
+        self.quotas.settle(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
         self.metrics.request(ticket, row)
         self.ledger.add(row, observations_of(ticket))
         if self.prompts is not None:

@@ -1,7 +1,7 @@
-"""What a finished request teaches the length model: here, in other replicas, and in runs to come.
+"""What a finished request teaches the length model: in this replica, in others, and in later runs.
 
-A cap, a client that went away, or a failure ended an answer that would have been longer. A loop's length says when the
-detector stopped it, and a refusal has none: they teach nothing.
+An answer that a cap, a departed client or a failure ended would have been longer. The length of a loop only says when
+the detector stopped it, and a refusal has no length: neither is learned from.
 """
 
 from __future__ import annotations
@@ -21,16 +21,27 @@ __all__ = ["Observation", "observations_of", "read_log", "records_of"]
 
 @immutable
 class Observation:
-    """One answer's length, and what was asked; without any text."""
+    """The length of one answer, and under which key the model learns it; without any text."""
 
-    asked: LengthKey
+    key: LengthKey
     tokens: int
     cut: bool
     """Something ended it, so that its own length is at least this."""
 
     def to_json(self) -> dict[str, Any]:
         """As a row of the store holds it."""
-        return {"asked": self.asked.to_json(), "tokens": self.tokens, "cut": self.cut}
+        return {"asked": self.key.to_json(), "tokens": self.tokens, "cut": self.cut}
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Observation:
+        """Read what `to_json` gave.
+
+        Raises:
+            DataError, KeyError, TypeError: another release wrote it.
+        """
+        from suffice.budget.length_model import LengthKey
+
+        return cls(key=LengthKey.from_json(said["asked"]), tokens=said["tokens"], cut=said["cut"])
 
 
 def observations_of(ticket: RequestState) -> tuple[Observation, ...]:
@@ -41,7 +52,7 @@ def observations_of(ticket: RequestState) -> tuple[Observation, ...]:
     for answer in reply.answers:
         asked, cut = reply.budget_of(answer).length_key, _cut(*answer.end, answer.tokens)
         if asked is not None and cut is not None:
-            found.append(Observation(asked, answer.tokens, cut))
+            found.append(Observation(key=asked, tokens=answer.tokens, cut=cut))
     return tuple(found)
 
 

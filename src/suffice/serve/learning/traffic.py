@@ -1,12 +1,13 @@
-"""Teaches the length model what all replicas answer, and keeps that for the next start. Used by the ledger's thread.
+"""Teaches the length model the answers of all replicas, and keeps what it learned for the next start. Used by the
+thread of the request log.
 
-An answer is learned once. One's own is learned when its row is in the store, the others' when their rows are read
-there, and a state that is saved says up to which row it has learned: what comes after is read at the next start.
+Each answer is learned once: this replica's own when its row is in the store, those of other replicas when their rows
+are read there. A saved state says up to which row it has learned; the next start reads on from there.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from suffice.budget import LengthModel
-from suffice.budget.length_model import LengthKey
 from suffice.budget.length_model.history import MEMORY
 from suffice.budget.length_model.state import FILE_NAME
 from suffice.errors import DataError
+from suffice.outage import Outage
 from suffice.serve.learning.observations import Observation, records_of
 from suffice.serve.log.store import Store
 
 __all__ = ["TrafficLearner"]
 
+_LOG = logging.getLogger(__name__)
 _LOOK = 1000  # rows read at once: some 80 ms
-_CATCH_UP = 20_000  # the newest rows: what older ones taught has faded, so whoever is further behind skips them
+_CATCH_UP = 20_000  # the newest rows: what older ones taught has faded, so a replica that is further behind skips them
 _GAP_SECONDS = 60.0  # a number that is missing so long was never written
-_GAP = 1000  # numbers that may be missing at once; more were made by somebody who deleted rows
+_GAP = 1000  # numbers that may be missing at once; a larger gap comes from deleted rows
 _SAVE_EVERY = 300.0  # seconds
 _AT_ONCE = MEMORY  # answers of one kind that are learned in one go: what a histogram remembers
 _PER_SECOND = 100.0  # and from then on: what it remembers are then some seconds, where all would be the last moment
@@ -36,7 +38,7 @@ class TrafficLearner:
     """Learns from this replica's answers and from the others' rows.
 
     Args:
-        model: who learns.
+        model: the model that learns.
         store: where all replicas write their rows.
         replica: the name under which this one does.
         path: where the model's state is kept; None keeps none.
@@ -58,11 +60,11 @@ class TrafficLearner:
         self._changed = False
         self._behind = True
         self._saved = clock()
-        self._complained = False
+        self._saving = Outage(_LOG, "what traffic teaches is kept again")
         self._learned, self._room = clock(), _AT_ONCE
         self.left_out = 0
         """Answers of this replica that taught nothing, because so many of their kind came at once."""
-        self._go_on_after(model.card)
+        self._continue_after(model.card)
         if path is not None:
             self._restore(path)
 
@@ -71,28 +73,39 @@ class TrafficLearner:
         """Whether there were more rows than one look reads."""
         return self._behind
 
-    def learn(self, lessons: Sequence[Observation]) -> None:
-        """Answers of this replica, whose rows have just been written. Where one kind (of one client, route, system
-        prompt and model) comes by the hundred each second, some of it, evenly: `left_out` counts the others."""
+    @property
+    def row(self) -> int:
+        """Number of the newest row that was read."""
+        return self._row
+
+    @property
+    def missing(self) -> int:
+        """Row numbers that were skipped and are waited for."""
+        return len(self._missing)
+
+    def learn(self, observations: Sequence[Observation]) -> None:
+        """Learn answers of this replica whose rows have just been written. Of a kind (of one client, route, system
+        prompt and model) that comes by the hundred each second, an even share is learned; `left_out` counts the others.
+        """
         now, before = self._clock(), self._learned
         self._learned, self._room = now, min(_AT_ONCE, self._room + _PER_SECOND * (now - before))
-        kinds = Counter(each.asked.groups for each in lessons)
+        kinds = Counter(each.key.groups for each in observations)
         most = max(1, int(self._room))
-        taught = _thinned(lessons, kinds, most)
+        taught = _thinned(observations, kinds, most)
         self._room -= min(most, max(kinds.values(), default=0))
-        self.left_out += len(lessons) - len(taught)
+        self.left_out += len(observations) - len(taught)
         self._learn_all(taught)
 
-    def _learn_all(self, lessons: Iterable[Observation]) -> None:
-        for each in lessons:
-            self._model.learn(each.asked, each.tokens, cut=each.cut)
+    def _learn_all(self, observations: Iterable[Observation]) -> None:
+        for each in observations:
+            self._model.learn(each.key, each.tokens, cut=each.cut)
             self._changed = True
 
     def look(self) -> None:
         """Learn from the rows that others have written since the last look, or from a bounded part of them.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is away, or refuses.
         """
         now = self._clock()
         self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
@@ -106,20 +119,21 @@ class TrafficLearner:
                 self._row = number
             self._missing.pop(number, None)
         for row in others:
-            self._learn_all(self._lessons(row))
+            self._learn_all(self._observations(row))
         self._missing = dict(list(self._missing.items())[-_GAP:])
         self._behind = len(numbers) >= _LOOK
 
-    def _lessons(self, row: Mapping[str, Any]) -> list[Observation]:
-        """What a row teaches; one of a replica without a length model, or of an earlier release, who asked alone."""
+    def _observations(self, row: Mapping[str, Any]) -> list[Observation]:
+        """What a row teaches. Of a replica without a length model, or an earlier release, it only has who asked."""
         try:
             if row["lessons"] is not None:
-                return [
-                    Observation(LengthKey.from_json(each["asked"]), each["tokens"], each["cut"])
-                    for each in row["lessons"]
-                ]
+                return [Observation.from_json(each) for each in row["lessons"]]
             return [
-                Observation(self._model.look(each, predicted=False), each["output_tokens"], each["finish"] == "length")
+                Observation(
+                    key=self._model.look(each, predicted=False),
+                    tokens=each["output_tokens"],
+                    cut=each["finish"] == "length",
+                )
                 for each in records_of(row)
             ]
         except (DataError, KeyError, TypeError):  # of a later release, perhaps
@@ -134,7 +148,7 @@ class TrafficLearner:
         """Read what there is to read, and save.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is away, or refuses.
         """
         for _ in range(_CATCH_UP // _LOOK):
             self.look()
@@ -145,7 +159,7 @@ class TrafficLearner:
     def save(self) -> None:
         """Save what is new, once all rows that there are have been read: then it is known up to which one.
 
-        A file that cannot be written is one warning, and the service goes on.
+        A file that cannot be written is a warning; the service continues.
         """
         if self._path is None or not self._changed or self._behind:
             return
@@ -155,45 +169,47 @@ class TrafficLearner:
         try:
             self._model.save(self._path)
         except DataError as error:
-            if not self._complained:
-                print(f"warning: {error}; what traffic teaches is not kept", file=sys.stderr)
-            self._complained = True
+            self._saving.failed(f"{error}; what traffic teaches is not kept")
         else:
-            self._changed = self._complained = False
+            self._changed = False
+            self._saving.worked()
 
     def _restore(self, path: Path) -> None:
-        """Go on from the file, where there is one; a damaged one is said, and forgotten."""
+        """Continue from the file, where there is one. A damaged one is reported and replaced later."""
         if not (path / FILE_NAME if path.is_dir() else path).exists():
             return
         try:
             kept = LengthModel.load(path)
         except DataError as error:
-            print(f"warning: {error}; the length model starts without it", file=sys.stderr)
+            _LOG.warning("%s; the length model starts without it", error)
             return
         self._model.go_on_from(kept)
         self._row = 0
-        self._go_on_after(kept.card)
+        self._continue_after(kept.card)
 
-    def _go_on_after(self, card: Mapping[str, Any]) -> None:
+    def _continue_after(self, card: Mapping[str, Any]) -> None:
         """Begin behind the rows that a model has learned already, from this database."""
         learned = _position(said := card.get("traffic"))
         if said is not None and learned is None:
-            print(
-                f"warning: the length state learned up to {said!r:.100}, which is no place in any database: the "
-                f"newest {_CATCH_UP} requests are learned as if they were new",
-                file=sys.stderr,
+            _LOG.warning(
+                "the length state learned up to %.100s, which is not a place in any database: the newest %d requests "
+                "are learned as if they were new",
+                repr(said),
+                _CATCH_UP,
             )
         if learned is not None and learned[0] == self._identity:
-            self._row = min(learned[1], self._newest)  # fewer rows: somebody has deleted some
+            self._row = min(learned[1], self._newest)  # fewer rows: some were deleted
             self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
 
 
-def _thinned(lessons: Iterable[Observation], kinds: Mapping[tuple[bytes, ...], int], most: int) -> list[Observation]:
+def _thinned(
+    observations: Iterable[Observation], kinds: Mapping[tuple[bytes, ...], int], most: int
+) -> list[Observation]:
     """At most so many of each kind, spread evenly over those that there are; `kinds` counts them."""
     seen: Counter[tuple[bytes, ...]] = Counter()
     kept = []
-    for each in lessons:
-        kind = each.asked.groups
+    for each in observations:
+        kind = each.key.groups
         at, there = seen[kind], kinds[kind]
         seen[kind] += 1
         if there <= most or at * most // there < (at + 1) * most // there:

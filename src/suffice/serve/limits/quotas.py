@@ -1,5 +1,16 @@
-"""Rate limits and quotas per key: reserved by the prediction before an answer, grown where the answer outgrows that,
-and settled by its real length after it."""
+"""Rate limits and quotas per key.
+
+How a request is charged:
+
+1. `charge_request` takes one request from the caller's limits before anything is done for it.
+2. `charge_tokens` takes its prompt and the predicted length of its answer before the answer starts. Where that exceeds
+   a limit, everything is given back and the caller gets 429.
+3. `top_up` raises that while the answer runs longer than predicted. It never refuses: it makes later requests wait.
+4. `settle` replaces what was taken by what was used, when the request has ended, however it ended.
+
+What is taken from one limit is a hold: it remembers where it was counted (in this process, or in the storage that
+replicas share) and until when, because a window that is over needs no settling.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +31,7 @@ from suffice.serve.limits.shared_counts import SharedCounts
 __all__ = ["Charge", "Quotas"]
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Hold:
     """An amount taken from one limit."""
 
@@ -38,14 +49,14 @@ class _Hold:
 
 @dataclass(slots=True)
 class Charge:
-    """What one request holds of its caller's limits."""
+    """What one request has taken of its caller's limits."""
 
     caller: Caller
     headers: dict[str, str] = field(default_factory=dict)
     """`x-ratelimit-...`, of the limits that were looked at."""
     holds: list[_Hold] = field(default_factory=list)
-    setting: asyncio.Task[None] | None = None
-    """The last change of what a shared storage holds, which the next one follows."""
+    changing: asyncio.Task[None] | None = None
+    """The last change of holds in a shared storage; the next one waits for it."""
 
 
 class _Windows:
@@ -54,6 +65,9 @@ class _Windows:
     def __init__(self) -> None:
         self._windows: dict[str, tuple[int, float]] = {}
         self._swept = 1000  # windows from which on those that are over are looked for
+
+    def __len__(self) -> int:
+        return len(self._windows)
 
     def add(self, key: str, seconds: float, amount: int) -> tuple[int, float]:
         """The count of a window and when it ends; a new one begins where there is none."""
@@ -71,8 +85,8 @@ class _Windows:
 class Quotas:
     """Counts in fixed windows that begin with a key's first request in them.
 
-    While a shared storage is away each replica counts for itself: limits are then per replica, and nobody is refused
-    because of it.
+    While a shared storage is away each replica counts for itself: limits are then per replica, and no request is
+    refused because of it.
 
     Args:
         storage: `memory`; `database`, for replicas that share PostgreSQL; or a redis:// URL that they share.
@@ -97,40 +111,47 @@ class Quotas:
         """Wait for what is done in the background."""
         await asyncio.gather(*self._settling)
 
-    async def take_request(self, reservation: Charge) -> None:
+    @property
+    def windows(self) -> int:
+        """Windows that are counted in this process."""
+        return len(self._local)
+
+    async def charge_request(self, charge: Charge) -> None:
         """Take one request from the caller's limits.
 
         Raises:
             RateLimitError: with the seconds after which it is worth trying again.
         """
-        await self._take(reservation, 1, tokens=False)
+        await self._take(charge, 1, tokens=False)
 
-    async def take_tokens(self, reservation: Charge, tokens: int) -> None:
-        """Take `tokens` from the caller's limits; where they are too many, all is given back, the request too.
+    async def charge_tokens(self, charge: Charge, tokens: int) -> None:
+        """Take `tokens` from the caller's limits; where they are too many, everything is given back, the request too.
 
         Raises:
             RateLimitError: with the seconds after which it is worth trying again.
         """
-        await self._take(reservation, tokens, tokens=True)
+        await self._take(charge, tokens, tokens=True)
 
-    def grow_soon(self, reservation: Charge, tokens: int) -> None:
-        """Make it `tokens`, because the answer outgrows what was taken. Never waits; refuses only who comes later."""
-        self._set_soon(reservation, [(hold, tokens) for hold in reservation.holds if hold.kind != "requests"])
+    def top_up(self, charge: Charge, tokens: int) -> None:
+        """Raise the charge to `tokens`, because the answer outgrows what was taken. Never waits and never refuses."""
+        self._change(charge, [(hold, tokens) for hold in charge.holds if hold.kind != "requests"])
 
-    def settle_soon(self, reservation: Charge, tokens: int, *, requests: int = 1) -> None:
-        """Put the real amounts in place of the reserved ones: at once in this process, in the background where they are
-        shared. What a storage that is away holds stays as it is."""
-        holds, reservation.holds = reservation.holds, []
-        self._set_soon(reservation, [(hold, requests if hold.kind == "requests" else tokens) for hold in holds])
+    def settle(self, charge: Charge, tokens: int, *, requests: int = 1) -> None:
+        """Replace what was taken by what was used: at once in this process, in the background in a shared storage. What
+        was counted in a storage that is away stays as it is."""
+        holds, charge.holds = charge.holds, []
+        self._change(charge, [(hold, requests if hold.kind == "requests" else tokens) for hold in holds])
 
-    async def _take(self, reservation: Charge, amount: int, *, tokens: bool) -> None:
-        headers = reservation.headers
-        for kind, item, key in _limits_of(reservation.caller):
+    async def _take(self, charge: Charge, amount: int, *, tokens: bool) -> None:
+        headers = charge.headers
+        for kind, item, key in _limits_of(charge.caller):
             if (kind != "requests") != tokens:
                 continue
             shared, (count, window_ends) = await self._count(key, item.get_expiry(), amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            reservation.holds.append(_Hold(item, key, kind, amount, window_ends, shared))
+            charge.holds.append(
+                _Hold(item=item, key=key, kind=kind, amount=amount, window_ends=window_ends, shared=shared)
+            )
             taken = count <= item.amount
             if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
                 name = kind.removesuffix("-day")
@@ -140,7 +161,7 @@ class Quotas:
             if not taken:
                 if tokens and (left := headers.get("x-ratelimit-remaining-requests")) is not None:
                     headers["x-ratelimit-remaining-requests"] = str(int(left) + 1)
-                self.settle_soon(reservation, 0, requests=0)
+                self.settle(charge, 0, requests=0)
                 raise _exceeded(kind, item, amount, seconds, headers)
 
     async def _count(self, key: str, seconds: int, amount: int) -> tuple[bool, tuple[int, float]]:
@@ -163,7 +184,8 @@ class Quotas:
             if time.time() < window_ends:
                 await self.shared.add(key, seconds, -amount)
 
-    def _set_soon(self, reservation: Charge, amounts: Iterable[tuple[_Hold, int]]) -> None:
+    def _change(self, charge: Charge, amounts: Iterable[tuple[_Hold, int]]) -> None:
+        """Make each hold its amount."""
         elsewhere = []
         for hold, amount in amounts:
             if hold.shared:
@@ -171,10 +193,10 @@ class Quotas:
             elif amount != hold.amount and time.time() < hold.window_ends:
                 self._local.add(hold.key, hold.item.get_expiry(), amount - hold.amount)
                 hold.amount = amount
-        if reservation.setting is not None or any(amount != hold.amount for hold, amount in elsewhere):
-            reservation.setting = self._in_background(self._set_shared(reservation.setting, elsewhere))
+        if charge.changing is not None or any(amount != hold.amount for hold, amount in elsewhere):
+            charge.changing = self._in_background(self._change_shared(charge.changing, elsewhere))
 
-    async def _set_shared(self, before: asyncio.Task[None] | None, amounts: Iterable[tuple[_Hold, int]]) -> None:
+    async def _change_shared(self, before: asyncio.Task[None] | None, amounts: Iterable[tuple[_Hold, int]]) -> None:
         """One after the other, because only what the storage has taken may be subtracted from what follows."""
         assert self.shared is not None
         if before is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import time
 
 from limits.aio.storage import Storage
@@ -11,16 +11,18 @@ from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
 from suffice.errors import StorageAwayError, UsageError, first_line
+from suffice.outage import Outage
 from suffice.serve.config import without_password
 
 __all__ = ["SharedCounts"]
 
+_LOG = logging.getLogger(__name__)
 _PATIENCE = 1.0  # seconds that a request waits for the storage
-_PAUSE = 5.0  # seconds until a storage that was away is asked again
+_PAUSE = 5.0  # seconds
 
 
 class SharedCounts:
-    """Fixed windows in a storage of the package limits. That it is away is said once, and that it is back.
+    """Fixed windows in a storage of the package limits.
 
     Args:
         storage: `database`, or a redis:// URL.
@@ -37,12 +39,15 @@ class SharedCounts:
             *(theirs if isinstance(theirs, tuple) else (theirs,)),
             OSError,
         )  # a TimeoutError is one
-        self._away_until = 0.0
+        self.pause = _PAUSE
+        """Seconds until a storage that is away is asked again."""
+        self._ask_again = 0.0
+        self._outage = Outage(_LOG, "the storage of limits is back")
 
     @property
     def there(self) -> bool:
         """Whether it is worth asking."""
-        return not self._away_until or time.monotonic() >= self._away_until
+        return not self._outage.lasts or time.monotonic() >= self._ask_again
 
     async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
         """The count of a window after `amount`, and when it ends; a new one begins where there is none.
@@ -55,14 +60,11 @@ class SharedCounts:
                 count = await self._storage.incr(key, seconds, amount=amount)
                 ends = await self._storage.get_expiry(key)
         except self._failures as error:
-            if not self._away_until:
-                why = first_line(error)
-                print(f"warning: the storage of limits is away ({why}); this replica counts alone", file=sys.stderr)
-            self._away_until = time.monotonic() + _PAUSE
-            raise StorageAwayError(first_line(error)) from None
-        if self._away_until:
-            print("notice: the storage of limits is back", file=sys.stderr)
-        self._away_until = 0.0
+            why = first_line(error)
+            self._outage.failed(f"the storage of limits is away ({why}); this replica counts alone")
+            self._ask_again = time.monotonic() + self.pause
+            raise StorageAwayError(why) from None
+        self._outage.worked()
         return count, ends
 
     async def check(self) -> None:

@@ -6,15 +6,16 @@ server spans); what it has no word for is `suffice.*`. Nothing of OpenTelemetry 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from suffice.errors import UsageError
+from suffice.outage import Outage
 from suffice.serve.config import ServeSettings
 from suffice.version import __version__
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
 
+_LOG = logging.getLogger(__name__)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]*)?")  # W3C Trace Context, 3.2
 _PRINTABLE = re.compile(rb"[ -~]{1,512}")
@@ -69,7 +71,7 @@ def open_spans(settings: ServeSettings) -> Spans | None:
         message = f"spans for {endpoint} need the package {error.name}: pip install 'suffice[otel]'"
         if settings.otlp_endpoint:
             raise UsageError(message) from None
-        print(f"warning: {message}; going on without spans", file=sys.stderr)  # the variable may be meant for others
+        _LOG.warning("%s; continuing without spans", message)  # the variable may be meant for others
         return None
     return Spans(OTLPSpanExporter(endpoint), endpoint)
 
@@ -83,8 +85,6 @@ class Spans:
     """
 
     def __init__(self, exporter: SpanExporter, where: str = "") -> None:
-        import logging
-
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -139,15 +139,15 @@ class Spans:
         closing.start()
         closing.join(_FLUSH_SECONDS)
         if lost := self._ended - self._delivery.sent:
-            print(f"warning: {lost} of {self._ended} spans did not arrive at {self._delivery.where}", file=sys.stderr)
+            _LOG.warning("%d of %d spans did not arrive at %s", lost, self._ended, self._delivery.where)
 
 
 class _Delivery:
-    """An exporter that says once when its collector is away, and once when it is back."""
+    """An exporter whose log has a line when its collector is away, and one when it is back."""
 
     def __init__(self, exporter: SpanExporter, where: str) -> None:
         self._exporter, self.where = exporter, where
-        self._away = False
+        self._outage = Outage(_LOG, "spans are sent again")
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -155,11 +155,10 @@ class _Delivery:
         result = self._exporter.export(spans)
         arrived = result.name == "SUCCESS"
         self.sent += len(spans) if arrived else 0
-        if arrived and self._away:
-            print("notice: spans are sent again", file=sys.stderr)
-        elif not arrived and not self._away:
-            print(f"warning: spans cannot be sent to {self.where}; requests go on without them", file=sys.stderr)
-        self._away = not arrived
+        if arrived:
+            self._outage.worked()
+        else:
+            self._outage.failed(f"spans cannot be sent to {self.where}; requests continue without them")
         return result
 
     def shutdown(self) -> None:
