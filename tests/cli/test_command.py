@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 import click
 import pytest
 
-from suffice.cli.command import Option, normalise
-from suffice.cli.infer.infer import command
+from suffice.cli.command import Command, Option, TokenCount, normalise, options_of
+from suffice.cli.infer.infer import command as infer
+from suffice.cli.infer.options import InferOptions, with_new_names
 from suffice.cli.main import main
+from suffice.errors import UsageError
+from suffice.settings import setting
 
 OPTIONS = [
     Option(["--max-new-tokens"]),
@@ -55,11 +60,11 @@ def test_a_switch_that_cannot_be_what_was_typed_is_refused(typed: str) -> None:
 
 
 def test_every_flag_of_infer_is_explained_and_grouped() -> None:
-    for param in command.params:
+    for param in infer.params:
         assert isinstance(param, Option)
         assert param.help, param.name
         assert param.group != "Other", param.name
-    page = command.get_help(click.Context(command, info_name="suffice infer"))
+    page = infer.get_help(click.Context(infer, info_name="suffice infer"))
     assert page.index("Examples:") < page.index("Model:") < page.index("Length:") < page.index("Output:")
 
 
@@ -102,3 +107,66 @@ def test_wrong_calls_end_with_one_clear_line(
     assert says in error
     assert "Traceback" not in error
     assert error.splitlines()[-1]
+
+
+# ---- flags from classes ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kitchen:
+    """What a cook may say."""
+
+    name: str = setting("stew", "Dish", "What it is called.", aliases=("--dish",))
+    spices: tuple[str, ...] = setting((), "Dish", "Several.", metavar="SPICE")
+    hours: float | None = setting(None, "Heat", "How long.", above=0, maximum=9)
+    rings: int = setting(2, "Heat", "How many.", choices=(1, 2, 4))
+    lid: bool = setting(True, "Heat", "Cover it.")
+    no_salt: bool = setting(False, "Dish", "Leave salt out.")
+    limit: str = setting("auto", "Heat", "Tokens.", type=TokenCount("auto", "full"))
+    recipe: str = setting("", flag=None)
+
+
+def parsed(*arguments: str, defaults: bool = True) -> dict[str, Any]:
+    return Command("cook", params=options_of(Kitchen, defaults=defaults)).make_context("cook", list(arguments)).params
+
+
+def test_a_field_is_a_flag_with_its_default_type_and_range() -> None:
+    chosen = parsed(
+        "--dish", "soup", "--spices", "a", "b", "--hours", "0.5", "--rings", "4", "--no_lid", "--limit", "9"
+    )
+    assert Kitchen(**chosen) == Kitchen(name="soup", spices=("a", "b"), hours=0.5, rings=4, lid=False, limit=9)  # type: ignore[arg-type]
+    assert Kitchen(**parsed()) == Kitchen()
+    for wrong in (("--hours", "0"), ("--hours", "9.5"), ("--rings", "3"), ("--recipe", "x"), ("--no-no-salt",)):
+        with pytest.raises(click.UsageError):
+            parsed(*wrong)
+    with pytest.raises(UsageError, match="--limit is '0': give a number of tokens from 1, or auto or full"):
+        parsed("--limit", "0")
+
+
+def test_where_files_may_say_it_too_a_flag_left_out_is_none_and_its_default_is_shown() -> None:
+    assert set(parsed(defaults=False).values()) == {None, ()}
+    page = Command("cook", params=options_of(Kitchen, defaults=False)).get_help(click.Context(click.Command("cook")))
+    assert "How many. [default: 2]" in page
+    assert page.index("Dish:") < page.index("Heat:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--first-reservation 9", "--reservation 9"),
+        ("--on_length stop", "--reservation full"),
+        ("--on_length ask", "--ask-on-length"),
+        ("--on-length continue", "--no-ask-on-length"),
+    ],
+)
+def test_old_flags_of_reservations_work_with_a_notice(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def options(flags: str) -> InferOptions:
+        return InferOptions(**with_new_names(infer.make_context("infer", flags.split()).params))
+
+    told = options(old)
+    assert capsys.readouterr().err == f"notice: {old.replace('_', '-')} is deprecated: use {new}\n"
+    wanted = options(new)
+    assert capsys.readouterr().err == ""
+    assert told.reservation == wanted.reservation
+    assert told.ask_on_length == (wanted.ask_on_length and "stop" not in old)
+    assert "--on-length" not in infer.get_help(click.Context(infer))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suffice.cli.command import Command, Option
-from suffice.cli.infer.options import parse_cap
+from suffice.cli.command import Command, Option, TokenCount
 
 if TYPE_CHECKING:
     from suffice.budget import Budget
@@ -29,7 +28,7 @@ _DEFAULTS = {"model": "the default", "auto": "the default, raised to what the pr
 
 def _run(
     prompt: str,
-    max_new_tokens: str,
+    max_new_tokens: int | Literal["auto"],
     max_length: int | None,
     context: int | None,
     tier: str | None,
@@ -45,7 +44,7 @@ def _run(
 
     budget = Budgeter.load(rules, length_model).decide(
         sys.stdin.read() if prompt == "-" else prompt,
-        Limits(max_new_tokens=parse_cap(max_new_tokens), max_length=max_length, tier=tier),
+        Limits(max_new_tokens=max_new_tokens, max_length=max_length, tier=tier),
         engine=EngineInfo(context_tokens=context),
     )
     print(_as_json(budget) if as_json else _as_text(budget))
@@ -74,7 +73,15 @@ def _options() -> list[click.Parameter]:
     positive = click.IntRange(min=1)
     return [
         click.Argument(["prompt"]),
-        Option(["--max-new-tokens"], default="auto", show_default=True, **limits, help="A number, or auto."),
+        Option(
+            ["--max-new-tokens"],
+            type=TokenCount("auto"),
+            default="auto",
+            show_default=True,
+            metavar="auto|N",
+            **limits,
+            help="A number, or auto.",
+        ),
         Option(["--max-length"], type=positive, **limits, help="The most tokens of prompt and answer together."),
         Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
         Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),

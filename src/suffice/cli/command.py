@@ -1,14 +1,19 @@
-"""How every command reads its flags and shows its help: `-` or `_`, `--flag true`, several values after one flag."""
+"""How every command gets its flags from a settings class, reads them (`-` or `_`, `--flag true`, several values after
+one flag), and shows its help."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import click
 
-__all__ = ["Command", "Option", "hub_option", "normalise"]
+from suffice.errors import UsageError
+from suffice.settings import flag_of
+
+__all__ = ["Command", "Option", "TokenCount", "hub_option", "normalise", "options_of"]
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -32,6 +37,72 @@ def hub_option(group: str, default: str | None = "hf") -> Option:
         group=group,
         help="Where hub ids are fetched from.",
     )
+
+
+class TokenCount(click.ParamType):
+    """A number of tokens from 1, or one of some words such as `auto`."""
+
+    name = "tokens"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value)
+        if text.lower() in self.words:
+            return text.lower()
+        if not text.isdecimal() or int(text) < 1:
+            flag = param.opts[0] if param is not None else "the limit"
+            raise UsageError(f"{flag} is {text!r}: give a number of tokens from 1, or {' or '.join(self.words)}")
+        return int(text)
+
+
+def options_of(cls: type[Any], *, defaults: bool = True) -> list[click.Parameter]:
+    """The flags of a settings class: one for each field, which says all there is to say (`suffice.settings.setting`).
+
+    Beside the limits that every reader of settings knows, a field may name `aliases` of its flag, a click `type`,
+    `required`, and `switch`, for a bool that has no `--no-` form.
+
+    Args:
+        cls: a dataclass.
+        defaults: a flag that is left out has the field's default. Without, it is None, and the default is only shown:
+            a file or a variable may say otherwise.
+    """
+    return [_option(each, defaults) for each in fields(cls) if flag_of(each) is not None]
+
+
+def _option(each: Field[Any], defaults: bool) -> Option:
+    about, flag = each.metadata, str(flag_of(each))
+    default = None if each.default in (MISSING, (), "") else each.default
+    text = about["help"]
+    names = [flag, *about.get("aliases", ()), each.name]
+    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": about.get("metavar")}
+    settings |= {"default": default if defaults else None, "required": about.get("required", False)}
+    if isinstance(default, bool):
+        if about.get("switch") or each.name.startswith("no_"):
+            return Option(names, is_flag=True, **settings, help=text)
+        names[0] = f"{flag}/--no-{flag[2:]}"
+        return Option(names, **settings, help=f"{text} [default: {'yes' if default else 'no'}]")
+    if default is not None and not defaults:
+        text = f"{text} [default: {default:g}]" if isinstance(default, float) else f"{text} [default: {default}]"
+    several, shown = each.type is not None and "tuple" in str(each.type), defaults and default is not None
+    return Option(names, **settings, type=_type(each), multiple=several, show_default=shown, help=text.strip())
+
+
+def _type(each: Field[Any]) -> click.ParamType:
+    about = each.metadata
+    if "type" in about:
+        kind: click.ParamType = about["type"]
+        return kind
+    if "choices" in about:
+        return click.Choice(about["choices"])
+    number: Any = {"int": click.IntRange, "float": click.FloatRange}.get(str(each.type).partition(" ")[0])
+    if number is None:
+        return click.STRING
+    if not {"minimum", "maximum", "above"} & about.keys():
+        return click.INT if number is click.IntRange else click.FLOAT
+    low = about.get("minimum", about.get("above"))
+    return number(min=low, max=about.get("maximum"), min_open="above" in about)
 
 
 class Command(click.Command):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from suffice.batch import BatchSummary, run_batch
@@ -23,23 +23,6 @@ __all__ = ["infer_dataset"]
 
 _CONCURRENCY_LOCAL = 64
 _CONCURRENCY_REMOTE = 16
-# Flags that change how a run goes, not what it answers.
-_NOT_SETTINGS = {
-    "dataset",
-    "columns",
-    "output",
-    "resume",
-    "overwrite",
-    "json",
-    "stream",
-    "concurrency",
-    "sort",
-    "prompt",
-    "preset",  # what it stands for is among the others
-    "on_length",
-    "first_reservation",
-    "tokenizer",
-}
 
 
 def infer_dataset(options: InferOptions) -> int:
@@ -53,7 +36,10 @@ def infer_dataset(options: InferOptions) -> int:
     fingerprint = {
         str(i): dataset_fingerprint(spec, seed=seed, columns=columns) for i, spec in enumerate(options.dataset)
     }
-    settings = {name: getattr(options, name) for name in options.__dataclass_fields__ if name not in _NOT_SETTINGS}
+    settings = {
+        each.name: getattr(options, each.name) for each in fields(options) if each.metadata.get("answers", True)
+    }
+    settings["max_new_tokens"] = str(options.max_new_tokens)  # as result files have always kept it
     with ResultWriter(
         options.output, dataset=fingerprint, settings=settings, resume=options.resume, overwrite=options.overwrite
     ) as writer:
@@ -98,7 +84,7 @@ def _warn(text: str) -> None:
 
 
 def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
-    """All rows of all datasets, with indices that go on from one to the next."""
+    """All rows of all datasets, with indices that continue from one to the next."""
     index = 0
     for rows in datasets:
         for row in rows:

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from suffice.cli.command import TokenCount
 from suffice.cli.infer.answer_view import show_answer
 from suffice.cli.infer.open import engine_of, session_of
-from suffice.cli.infer.options import parse_cap
 from suffice.cli.infer.screen import dim
 from suffice.errors import SufficeError
 from suffice.session import Session
@@ -27,9 +27,9 @@ _HELP = """\
 /system TEXT      set the system prompt (alone: remove it) and forget the conversation
 /budget           the budget that the last message would get now, with its reasons
 /budget N|auto    set max_new_tokens for what follows
-/continue         go on with an answer that was cut
+/continue         continue an answer that was cut
 /help, /exit      this list; leave (so does Ctrl-D)
-Ctrl-C stops an answer. End a line with \\ to go on in the next one, or put several lines between lines of \"\"\"."""
+Ctrl-C stops an answer. End a line with \\ to continue on the next one, or put several lines between lines of \"\"\"."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ def _take(runner: asyncio.Runner, session: Session, talk: _Conversation, text: s
             _budget(runner, session, talk, rest.strip())
         case "/continue":
             if not talk.cut:
-                print(dim("(there is no cut answer to go on with)"), file=sys.stderr)
+                print(dim("(there is no cut answer to continue)"), file=sys.stderr)
             else:
                 _say(runner, session, talk)
         case _ if command.startswith("/") and command[1:].isalpha():
@@ -109,7 +109,7 @@ def _take(runner: asyncio.Runner, session: Session, talk: _Conversation, text: s
 
 
 def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
-    """Answer the conversation, or go on with its last answer, and offer to continue what was cut."""
+    """Answer the conversation, or continue its last answer, and offer to continue what was cut."""
     while True:
         try:
             answer = runner.run(_answer(session, talk))
@@ -118,7 +118,7 @@ def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
                 talk.messages.pop()  # an unanswered message would spoil the turns of the conversation
             raise
         _remember(talk, answer)
-        if not talk.cut or not talk.options.asks_on_length or not _confirm("continue? [y/N] "):
+        if not talk.cut or not talk.options.ask_on_length or not _confirm("continue? [y/N] "):
             return
 
 
@@ -135,8 +135,7 @@ def _remember(talk: _Conversation, answer: Answer) -> None:
 def _budget(runner: asyncio.Runner, session: Session, talk: _Conversation, value: str) -> None:
     """`/budget`: show it, or set the cap."""
     if value:
-        parse_cap(value)
-        talk.options = replace(talk.options, max_new_tokens=value)
+        talk.options = replace(talk.options, max_new_tokens=TokenCount("auto").convert(value, None, None))
         print(dim(f"(max_new_tokens: {value})"), file=sys.stderr)
         return
     users = [i for i, message in enumerate(talk.messages) if message["role"] == "user"]
