@@ -1,19 +1,23 @@
 """Every exception that Suffice raises on purpose.
 
 SufficeError
-├── UsageError            the caller can put it right: a flag, a setting, a file
+├── UsageError            a flag, a setting or a file is wrong, and the caller can put it right
 │   ├── DataError         a dataset, or one row of it, cannot be read
 │   └── ModelError        a model, an adapter or a tokenizer cannot be found or loaded
 ├── PromptTooLongError    this prompt leaves no room for an answer
 ├── QueueFullError        too many requests are waiting, or one has waited too long
 ├── RateLimitError        a key has used up one of its limits
 ├── StorageAwayError      the storage of limits that replicas share did not answer
+├── StoreError            the database did not do what it was asked
+│   ├── StoreAwayError    it cannot be reached, or is too busy
+│   ├── StoreBrokenError  it refuses until an operator has mended it
+│   └── RejectedRowError  it does not take this row
 ├── Problem               a request that the server refuses, with its HTTP status (serve/http/errors.py)
-├── CannotContinueError   this engine cannot go on with an answer that was ended
+├── CannotContinueError   this engine cannot continue an answer whose reservation was used up
 └── EngineError           generation failed on the way; nothing the caller wrote is wrong
 
-The message of each is one line for a person: what is wrong, with what value, and what to do. `first_line` makes one of
-anybody else's exception.
+The message of each is one line for a person: what is wrong, with what value, and what to do. `first_line` makes such a
+line of an exception of another library.
 """
 
 from __future__ import annotations
@@ -28,7 +32,11 @@ __all__ = [
     "PromptTooLongError",
     "QueueFullError",
     "RateLimitError",
+    "RejectedRowError",
     "StorageAwayError",
+    "StoreAwayError",
+    "StoreBrokenError",
+    "StoreError",
     "SufficeError",
     "UsageError",
     "first_line",
@@ -100,8 +108,24 @@ class StorageAwayError(SufficeError):
     """The storage of limits that replicas share did not answer in time."""
 
 
+class StoreError(SufficeError):
+    """The database did not do what it was asked; the message is the first line of what it says."""
+
+
+class StoreAwayError(StoreError):
+    """The database cannot be reached, or is too busy: the same call may succeed later."""
+
+
+class StoreBrokenError(StoreError):
+    """The database refuses (a column or a table is missing, a permission) until an operator has mended it."""
+
+
+class RejectedRowError(StoreError):
+    """The database does not take this row: a value is too long for its column, for instance."""
+
+
 class CannotContinueError(SufficeError):
-    """An engine cannot go on with an answer that a reservation ended; the message says why."""
+    """An engine cannot continue an answer whose reservation was used up; the message says why."""
 
 
 class EngineError(SufficeError):
@@ -110,14 +134,14 @@ class EngineError(SufficeError):
     def __init__(self, message: str, *, status: int | None = None, where: str = "") -> None:
         """
         Args:
-            message: one line for a person, who may be a stranger: it names no machine.
+            message: one line for a person who may be a stranger, so it names no machine.
             status: the HTTP status, where a server answered with one.
-            where: the machine; it stands before the message for whoever runs the engine.
+            where: the machine, for the operator; it stands before the message.
         """
         super().__init__(f"{where}: {message}" if where else message)
         self.message, self.status, self.where = message, status, where
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of somebody else's says, in one line; its kind, where it says nothing."""
+    """The first line of what an exception says; its class, where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from serving import request_row, serving
+from suffice.errors import RejectedRowError, StoreAwayError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.log.store import Store
-from suffice.serve.log.store_errors import RejectedRowError, StoreAwayError
 from suffice.serve.log.tables import prompt_rows
 from suffice.serve.log.usage_report import totals
 from suffice.serve.log.writer import RequestLogWriter

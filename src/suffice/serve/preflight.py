@@ -13,14 +13,13 @@ from pathlib import Path
 from suffice.checkpoints.hub import fetch_config, find_on_hub
 from suffice.checkpoints.load_model import check_device_and_dtype
 from suffice.checkpoints.model_source import resolve_model
-from suffice.errors import EngineError, ModelError, SufficeError, UsageError
+from suffice.errors import EngineError, ModelError, StoreError, SufficeError, UsageError
 from suffice.serve.app import engines_of
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.tiers import load_budgeter
 from suffice.serve.config import ServeSettings, check_exposure, without_password
 from suffice.serve.limits.shared_counts import SharedCounts
 from suffice.serve.log.store import Store, cannot_be_opened, sqlite_file
-from suffice.serve.log.store_errors import StoreError
 from suffice.serve.observe.spans import spans_endpoint
 from suffice.serve.server import listening_socket
 

@@ -20,9 +20,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from suffice.errors import first_line
+from suffice.errors import StoreAwayError, StoreBrokenError, StoreError, first_line
 from suffice.outage import Outage
-from suffice.serve.log.store_errors import StoreAwayError, StoreBrokenError, StoreError
 
 __all__ = ["BatchWriter"]
 

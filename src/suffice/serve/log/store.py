@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from suffice.errors import UsageError, first_line
+from suffice.errors import RejectedRowError, StoreError, UsageError, first_line
 from suffice.json_codec import dump, load
-from suffice.serve.log.store_errors import RejectedRowError, StoreError, store_error
+from suffice.serve.log.store_errors import store_error
 from suffice.serve.log.tables import MIGRATIONS, key_rows, migration_rows, prompt_rows, request_rows
 
 __all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]

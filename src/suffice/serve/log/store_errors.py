@@ -1,32 +1,15 @@
-"""What can go wrong between the server and its database, told apart by what helps: waiting, mending, or leaving out a
-row. Every error of SQLAlchemy becomes one of these."""
+"""Turns errors of SQLAlchemy and its drivers into ours, by what helps: waiting, mending, or leaving out a row."""
 
 from __future__ import annotations
 
 from sqlalchemy import exc
 
-from suffice.errors import SufficeError, first_line
+from suffice.errors import RejectedRowError, StoreAwayError, StoreBrokenError, StoreError, first_line
 
-__all__ = ["RejectedRowError", "StoreAwayError", "StoreBrokenError", "StoreError", "store_error"]
+__all__ = ["store_error"]
 
 _SQLITE_LATER = {5, 6, 7, 9, 10, 13, 14, 15}
 """Primary result codes that pass: busy, locked, no memory, interrupted, I/O error, full, cannot be opened, protocol."""
-
-
-class StoreError(SufficeError):
-    """The database did not do what it was asked; the message is the first line of what it says."""
-
-
-class StoreAwayError(StoreError):
-    """It cannot be reached, or is too busy: the same call may succeed later."""
-
-
-class StoreBrokenError(StoreError):
-    """It refuses (a column or a table is missing, a permission) until an operator has mended it."""
-
-
-class RejectedRowError(StoreError):
-    """It does not take this row: a value is too long for its column, for instance."""
 
 
 def store_error(error: Exception) -> StoreError:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from suffice.errors import StoreError
 from suffice.outage import Outage
 from suffice.serve.log.batch_writer import BatchWriter
 from suffice.serve.log.store import Store
-from suffice.serve.log.store_errors import StoreError
 from suffice.serve.request_state import RequestState
 
 __all__ = ["PromptLog", "prompt_rows_of"]

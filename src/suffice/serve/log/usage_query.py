@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from suffice.errors import StoreAwayError, StoreError
 from suffice.outage import Outage
 from suffice.serve.http.errors import Problem
 from suffice.serve.log.store import Store
-from suffice.serve.log.store_errors import StoreAwayError, StoreError
 
 __all__ = ["GROUPS", "MAX_DAYS", "RecentUsage", "read_query"]
 
