@@ -7,16 +7,18 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from serving import request_row, serving
-from suffice.errors import RejectedRowError, StoreAwayError
+from suffice.errors import RejectedRowError, StoreAwayError, StoreBrokenError, StoreError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.log.store import Store
+from suffice.serve.log.store_errors import store_error
 from suffice.serve.log.tables import prompt_rows
 from suffice.serve.log.usage_report import totals
 from suffice.serve.log.writer import RequestLogWriter
@@ -48,11 +50,15 @@ class Away(Store):
         super().add_requests(rows, again=again)
 
 
-def wait_for_refusal(store: Away) -> None:
+def wait_for(done: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
-    while not store.refused:
+    while not done():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def wait_for_refusal(store: Away) -> None:
+    wait_for(lambda: store.refused)
 
 
 def test_rows_wait_while_the_database_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,6 +114,142 @@ def test_a_row_that_the_database_will_not_take_keeps_no_other_from_it(
     writer.close()
     assert sorted(name for (name,) in store.requests(0, ["request_id"])) == ["0", "1", "3", "4"]
     assert "refused one of the rows of usage (value too long)" in caplog.text
+
+
+def test_rows_are_kept_where_the_database_rejects_every_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A constraint that somebody added, which is mended later."""
+    caplog.set_level(logging.INFO)
+    store = Store(f"sqlite:///{tmp_path}/serve.db")
+    never = "CREATE TRIGGER never BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'never'); END"
+    with sqlite3.connect(tmp_path / "serve.db") as connection:
+        connection.execute(never)
+    writer = RequestLogWriter(store, KeyRing())
+    for number in range(50):
+        writer.add(row(number))
+    wait_for(lambda: "the database does not take rows of usage (never)" in caplog.text)
+    with sqlite3.connect(tmp_path / "serve.db") as connection:
+        connection.execute("DROP TRIGGER never")
+    wait_for(lambda: "takes rows of usage again" in caplog.text)
+    writer.close()
+    assert len(list(store.requests(0, ["request_id"]))) == 50
+    assert not [each for each in caplog.records if "refused one" in each.getMessage() or "lost" in each.getMessage()]
+
+
+def with_driver(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Callable[[str], None]]]:
+    """A database that no other test uses, and a way to change it behind the server's back."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/serve.db"
+    elif POSTGRESQL is None:
+        pytest.skip("SUFFICE_TEST_POSTGRESQL is not set")
+    else:
+        schema = f"own_{time.time_ns()}"
+        admin = sa.create_engine(
+            POSTGRESQL.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+        )
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+        url = f"{POSTGRESQL}?options=-csearch_path%3D{schema}"
+    store, changes = Store(url), sa.create_engine(with_driver(url))
+
+    def change(statement: str) -> None:
+        with changes.begin() as connection:
+            connection.execute(sa.text(statement))
+
+    yield store, change
+    store.close()
+    changes.dispose()
+    if request.param == "postgresql":
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+        admin.dispose()
+
+
+def test_a_column_that_is_missing_is_said_once_as_such_and_no_row_is_lost(
+    own: tuple[Store, Callable[[str], None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (store, change), ring = own, KeyRing()
+    writer = RequestLogWriter(store, ring)
+    change("ALTER TABLE requests DROP COLUMN tier")
+    writer.add(row(1))
+    wait_for(lambda: "does not take rows of usage" in caplog.text)
+    keyed = make_key()[0]
+    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "tokens_per_day", "expires", "revoked"))
+    store.add_key({"id": keyed, "name": keyed, "hash": "", "tiers": [], "models": [], "created": 0.0, **limits})
+    wait_for(lambda: ring.configured)  # keys are read all the while
+    time.sleep(2.5)
+    [(level, said)] = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert (level, "tier" in said, "tables must be those of this release" in said) == ("WARNING", True, True)
+    assert "away" not in caplog.text
+    change("ALTER TABLE requests ADD COLUMN tier VARCHAR(100)")
+    wait_for(lambda: "the database takes rows of usage again" in caplog.text)
+    writer.close()
+    assert list(store.requests(0, ["request_id"])) == [("1",)]
+    assert len(caplog.records) == 2
+
+
+def test_what_cannot_be_read_is_said_once_while_rows_are_written(
+    own: tuple[Store, Callable[[str], None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store, change = own
+    writer = RequestLogWriter(store, KeyRing())
+    change("ALTER TABLE keys RENAME TO other_keys")
+    for number in range(3):
+        writer.add(row(number))
+        time.sleep(2.2)
+    writer.close()
+    [said] = [each.getMessage() for each in caplog.records]
+    assert said.startswith("the keys cannot be read, and stay as they were: the database says ")
+    assert len(list(store.requests(0, ["request_id"]))) == 3
+
+
+def test_what_the_database_says_is_told_apart(own: tuple[Store, Callable[[str], None]]) -> None:
+    store, change = own
+    with pytest.raises(RejectedRowError):
+        store.add_requests([row(1) | {"day": None}])
+    change("ALTER TABLE requests RENAME COLUMN tier TO tear")
+    with pytest.raises(StoreBrokenError, match="tier"):
+        store.add_requests([row(1)])
+    change("DROP TABLE prompts")
+    with pytest.raises(StoreBrokenError, match="prompts"):
+        store.forget_prompts(1.0)
+    with pytest.raises(StoreBrokenError):
+        list(store.prompts())
+
+
+def test_a_locked_or_unreadable_file_is_away_and_a_protected_one_is_not(tmp_path: Path) -> None:
+    def said(code: int) -> StoreError:
+        driver = sqlite3.OperationalError("x")
+        driver.sqlite_errorcode = code
+        return store_error(sa.exc.OperationalError("INSERT", {}, driver))
+
+    for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        assert isinstance(said(code), StoreAwayError)
+    for code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        assert isinstance(said(code), StoreBrokenError)
+    assert isinstance(said(sqlite3.SQLITE_IOERR | 10 << 8), StoreAwayError)  # an extended code
+    lost = sa.exc.ProgrammingError("INSERT", {}, Exception("x"), connection_invalidated=True)
+    assert isinstance(store_error(lost), StoreAwayError)
+    unreadable = sa.exc.StatementError("x", "INSERT", {}, ValueError("half a character"))
+    assert isinstance(store_error(unreadable), RejectedRowError)
+
+
+def test_every_error_of_sqlalchemy_has_a_home() -> None:
+    away = ("OperationalError", "InterfaceError", "TimeoutError")
+    for kind in vars(sa.exc).values():
+        if isinstance(kind, type) and issubclass(kind, sa.exc.SQLAlchemyError):
+            error = kind.__new__(kind)
+            Exception.__init__(error, "why")
+            error.__dict__ |= {"orig": Exception("why"), "connection_invalidated": False}
+            found = store_error(error)
+            assert isinstance(found, StoreError), kind
+            assert isinstance(found, StoreAwayError) == (kind.__name__ in away), kind
 
 
 def test_what_is_lost_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -75,7 +75,8 @@ class BatchWriter(Generic[_Row]):
         self._singly = 0
         """So many of the next rows are written one by one."""
         self._aside: list[tuple[_Row, str]] = []
-        self._outage = Outage(_LOG, f"the database is back; {what} are written again")
+        self._away = Outage(_LOG, "the database is back")
+        self._refused = Outage(_LOG, f"the database takes {what} again")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"suffice {what}", daemon=True)
         self.dropped = 0
@@ -121,7 +122,8 @@ class BatchWriter(Generic[_Row]):
             except Exception as error:  # a mistake of ours in one row ends no thread
                 self._put_back(first_line(error))
             else:
-                self._outage.worked()
+                self._away.worked()
+                self._refused.worked()
                 self._drop_rejected()
                 self._written(self._batch)
             self._batch, self._tried = [], False
@@ -153,7 +155,7 @@ class BatchWriter(Generic[_Row]):
 
     def _report(self, why: StoreError | str) -> None:
         if isinstance(why, StoreAwayError):
-            self._outage.failed(f"the database is away ({why}); {self._what} are kept until it is back")
-            return
-        said = f"the database does not take {self._what} ({why}); they are kept until it is mended: {_MEND}"
-        self._outage.failed(said, cause="refused")
+            self._away.failed(f"the database is away ({why}); {self._what} are kept until it is back")
+        else:
+            said = f"the database does not take {self._what} ({why}); they are kept until it is mended: {_MEND}"
+            self._refused.failed(said)

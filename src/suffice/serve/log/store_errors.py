@@ -16,8 +16,10 @@ def store_error(error: Exception) -> StoreError:
     """The error of a driver, or of SQLAlchemy, as one of ours."""
     driver = getattr(error, "orig", None) or error
     kind: type[StoreError] = StoreBrokenError
-    if not isinstance(error, exc.SQLAlchemyError) or isinstance(error, exc.DataError | exc.IntegrityError):
-        kind = RejectedRowError  # the first: a number or a text that the driver cannot hand over
+    if not isinstance(error, exc.DBAPIError) and isinstance(driver, ValueError | OverflowError | TypeError):
+        kind = RejectedRowError  # a number or a text that cannot be handed over
+    elif isinstance(error, exc.DataError | exc.IntegrityError):
+        kind = RejectedRowError
     elif getattr(error, "connection_invalidated", False):
         kind = StoreAwayError
     elif isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
