@@ -1,18 +1,20 @@
-"""Admission and routing, without HTTP."""
+"""Several engines as one: who is asked, who is asked instead, and who is not asked for a while."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from suffice.engines.base import Chunk, GenerationRequest, Health
 from suffice.engines.pool import Pool
-from suffice.errors import EngineError, QueueFullError
+from suffice.errors import EngineError
 from suffice.prompt import Prompt
-from suffice.serve.limits.admission import Admission, Slot
+from suffice.session import Answer, Event, Request, Restarted, Session, Text
 from suffice.testing.scripted_engine import ScriptedEngine
 
 
@@ -23,112 +25,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_requests_run_wait_and_are_refused() -> None:
-    async def main() -> None:
-        admission = Admission(max_running=2, max_waiting=1)
-        first, second, third, fourth = (Slot(10) for _ in range(4))
-        await admission.enter(first)
-        await admission.enter(second)
-        turn = asyncio.create_task(admission.enter(third))
-        await asyncio.sleep(0)
-        assert (len(admission.running), admission.waiting) == (2, 1)
-        with pytest.raises(QueueFullError, match="2 requests are running and 1 are waiting"):
-            await admission.enter(fourth)
-        admission.leave(fourth)
-        admission.leave(first)
-        await turn
-        assert admission.running == {second, third}
-        for slot in (second, third, second):  # giving back twice does no harm
-            admission.leave(slot)
-        assert not admission.running
-
-    asyncio.run(main())
-
-
-def test_whoever_stops_waiting_leaves_the_queue() -> None:
-    async def main() -> None:
-        admission = Admission(max_running=1, max_waiting=5)
-        running, impatient, gone, last = (Slot(10) for _ in range(4))
-        await admission.enter(running)
-        turns = [asyncio.create_task(admission.enter(slot)) for slot in (gone, last)]
-        with pytest.raises(QueueFullError, match="no turn within"):
-            await admission.enter(impatient, patience=0.001)
-        admission.leave(impatient)
-        turns[0].cancel()
-        await asyncio.wait([turns[0]])
-        admission.leave(gone)
-        assert admission.waiting == 1
-        admission.leave(running)
-        await turns[1]
-        assert admission.running == {last}
-
-    asyncio.run(main())
-
-
-def test_a_turn_that_came_together_with_a_cancellation_is_given_back() -> None:
-    async def main() -> None:
-        admission = Admission(max_running=1, max_waiting=5)
-        running, gone, last = (Slot(10) for _ in range(3))
-        await admission.enter(running)
-        turns = [asyncio.create_task(admission.enter(slot)) for slot in (gone, last)]
-        await asyncio.sleep(0)
-        admission.leave(running)  # `gone` has its turn now, and is cancelled before it notices
-        turns[0].cancel()
-        await asyncio.wait([turns[0]])
-        admission.leave(gone)
-        await turns[1]
-        assert admission.running == {last}
-
-    asyncio.run(main())
-
-
-def test_a_lower_class_is_overtaken_but_does_not_starve() -> None:
-    async def main() -> None:
-        clock = Clock()
-        admission = Admission(1, 10, clock)
-        order: list[str] = []
-        await admission.enter(running := Slot(1))
-
-        async def wait(name: str, priority: int) -> None:
-            slot = Slot(1)
-            await admission.enter(slot, priority=priority)
-            order.append(name)
-            admission.leave(slot)
-
-        tasks = []
-        for name, priority, second in (("low", 1, 0), ("high", 0, 1), ("late", 0, 6)):
-            clock.now = 100.0 + second
-            tasks.append(asyncio.create_task(wait(name, priority)))
-            await asyncio.sleep(0)
-        admission.leave(running)
-        await asyncio.gather(*tasks)
-        assert order == ["high", "low", "late"]
-
-    asyncio.run(main())
-
-
-def test_retry_after_is_the_work_ahead_at_the_measured_rate() -> None:
-    async def main() -> None:
-        clock = Clock()
-        admission = Admission(1, 10, clock)
-        assert admission.retry_after() == 5  # nothing measured yet
-        await admission.enter(slot := Slot(100))
-        slot.generated = 100
-        clock.now += 2
-        admission.leave(slot)
-        clock.now += 1000  # idle time counts nothing
-        assert admission.throughput.tokens_per_second == pytest.approx(50)
-        await admission.enter(slot := Slot(400))
-        waiting = asyncio.create_task(admission.enter(Slot(150)))
-        await asyncio.sleep(0)
-        assert admission.retry_after() == 11
-        slot.generated = 300
-        assert admission.retry_after() == 5
-        waiting.cancel()
-
-    asyncio.run(main())
 
 
 class Flaky(ScriptedEngine):
@@ -150,20 +46,20 @@ class Flaky(ScriptedEngine):
         return Health(self.well, "" if self.well else "not well")
 
 
+async def answer(pool: Pool, number: int = 0, **wishes: Any) -> tuple[Answer, list[str]]:
+    """The answer, and who was asked for it."""
+    request = Request("x", max_new_tokens=10, id=str(number), **wishes)
+    whole = await Session(pool).answer(request)
+    return whole, [each.upstream for each in request.attempts]
+
+
 async def ask(pool: Pool, number: int = 0) -> str:
-    request = GenerationRequest(str(number), Prompt(raw="x"), 10)
-    [trace] = pool.follow(request.id)
-    text = ""
-    try:
-        async with aclosing(pool.submit(request)) as chunks:
-            async for chunk in chunks:
-                text += chunk.text
-                if chunk.finish is not None:  # as sessions do: nobody asks for what follows the last
-                    break
-        assert text == "hi"
-        return trace.upstream
-    finally:
-        pool.forget(request.id)
+    """Who answered."""
+    whole, asked = await answer(pool, number)
+    if whole.finish.reason == "error":
+        raise EngineError(whole.finish.what)
+    assert whole.text == "hi"
+    return asked[-1]
 
 
 def test_load_is_shared_and_a_failed_upstream_is_replaced() -> None:
@@ -219,12 +115,12 @@ def test_several_answers_to_one_request_are_one_failure() -> None:
         a.broken = True
         async with Pool.of([a]) as pool:
             for failures, ids in enumerate((("x/0", "x/1", "x/2"), ("y/0", "y/1"), ("z",)), 1):
-                pool.follow(*ids)
+                first = GenerationRequest(ids[0], Prompt(raw="x"), 10)
                 for each in ids:
                     with pytest.raises(EngineError, match="broken"):
-                        await anext(pool.submit(GenerationRequest(each, Prompt(raw="x"), 10)))
-                    pool.forget(each)
+                        await anext(pool.submit(replace(first, id=each)))
                 assert pool.upstreams[0].failures == failures
+                assert [(each.upstream, each.request_id) for each in first.attempts] == [("a", each) for each in ids]
             assert not (await pool.health()).ok
 
     asyncio.run(main())
@@ -266,20 +162,54 @@ def test_the_first_piece_of_a_trial_closes_the_circuit_and_one_more_failure_open
     asyncio.run(main())
 
 
-def test_a_failed_request_may_be_tried_again_where_it_has_not_failed() -> None:
+def test_one_attempt_for_each_submit_and_a_failure_says_whether_another_can_be_asked() -> None:
     async def main() -> None:
-        a, b = Flaky("a"), Flaky("b", status=400)
+        a, b = Flaky("a"), Flaky("b")
+        a.broken = b.broken = True
         async with Pool.of([a, b]) as pool:
-            [trace] = pool.follow("0")
-            assert not pool.may_retry("0")  # it has not failed
-            trace.error = EngineError("dropped after 3 pieces")
-            trace.failed_on.append(pool.upstreams[0])
-            assert pool.may_retry("0")
-            b.broken = True
-            with pytest.raises(EngineError, match="b is broken"):
-                await anext(pool.submit(GenerationRequest("0", Prompt(raw="x"), 10)))
-            assert not pool.may_retry("0")
-            assert not a.asked
+            request = GenerationRequest("0", Prompt(raw="x"), 10)
+            for may_retry in (True, False, False):  # the last finds nobody to ask, and says what it knows
+                with pytest.raises(EngineError, match="is broken") as caught:
+                    await anext(pool.submit(request))
+                assert caught.value.may_retry == may_retry
+            assert sorted(each.upstream for each in request.attempts) == ["a", "b"]
+            assert len(a.asked) == len(b.asked) == 1
+
+    asyncio.run(main())
+
+
+def test_nobody_to_ask_is_an_attempt_without_an_upstream() -> None:
+    async def main() -> None:
+        a = Flaky("a")
+        async with Pool.of([a]) as pool:
+            a.well = False
+            await pool.check()
+            request = GenerationRequest("0", Prompt(raw="x"), 10)
+            with pytest.raises(EngineError, match="no upstream is healthy"):
+                await anext(pool.submit(request))
+            [attempt] = request.attempts
+            assert (attempt.upstream, attempt.error and attempt.error.status) == ("", 503)
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_broke_off_begins_again_elsewhere_while_nothing_of_it_was_used() -> None:
+    async def main() -> None:
+        a, b = Flaky("a"), Flaky("b")
+        async with Pool.of([a, b]) as pool:
+            for used in (False, True):
+                pool._turn, a.fail_after = 0, 1
+                request = Request("x", max_new_tokens=10, may_restart=lambda: not used)  # noqa: B023
+                events: list[Event] = [event async for event in Session(pool).stream(request)]
+                shown = [type(each) for each in events if isinstance(each, Text | Restarted)]
+                whole, broken = [Text, Restarted, Text, Text], [Text]
+                assert shown == (broken if used else whole)
+                assert [each.upstream for each in request.attempts] == (["a"] if used else ["a", "b"])
+            again = (await answer(pool, may_restart=lambda: True))[0]
+            assert (again.text, again.finish.reason, again.usage.answer_tokens) == ("hi", "stop", 2)
+            a.fail_after, b.broken, b.status, pool._turn = 1, True, 400, 0
+            refused, asked = await answer(pool, may_restart=lambda: True)
+            assert (refused.text, refused.finish.what, asked) == ("", "b is broken", ["a", "b"])
 
     asyncio.run(main())
 

@@ -62,7 +62,7 @@ class Attempt:
     """One engine that was asked for an answer: one entry for each time that somebody tried."""
 
     upstream: str
-    """The engine's name."""
+    """The engine's name; '' where there was no engine to ask."""
     request_id: str
     """Which answer was asked for: several answers to one request may share a list of attempts."""
     error: EngineError | None = None

@@ -1,4 +1,4 @@
-"""Several engines as one: each request goes to the least loaded healthy one, and to another if that fails at once."""
+"""Several engines as one: each request goes to the least loaded healthy one, and each attempt is noted on it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Engine, GenerationRequest, Health, TokenCount
+from suffice.engines.base import (
+    AnswerPrefix,
+    Attempt,
+    Capabilities,
+    Chunk,
+    Engine,
+    GenerationRequest,
+    Health,
+    TokenCount,
+)
 from suffice.errors import EngineError, ModelError
 from suffice.prompt import Prompt
 
-__all__ = ["Pool", "Trace", "Upstream"]
+__all__ = ["Pool", "Upstream"]
 
 _RETRY_ELSEWHERE = (408, 409, 425, 429)
 """Refusals (4xx) that another server may not share; the others say that the request itself is wrong."""
@@ -47,25 +56,11 @@ class Upstream:
 
 
 @dataclass(slots=True)
-class Trace:
-    """What became of one request."""
-
-    upstream: str = ""
-    """Who answered last."""
-    attempts: int = 0
-    error: EngineError | None = None
-    """Why it failed, if it did."""
-    failed_on: list[Upstream] = field(default_factory=list)
-    """Who is not asked again for this request."""
-    blamed: list[Upstream] = field(default_factory=list)
-    """Whose failure has been counted; several answers to one request share it, so that they are one failure."""
-
-
-@dataclass(slots=True)
 class Pool:
     """An engine made of engines that serve the same model.
 
-    A failure before anything was yielded is tried again elsewhere; after that it is the caller's to see.
+    It makes one attempt for each `submit`. A failure says whether another upstream can be asked
+    (`EngineError.may_retry`), and submitting the same request again then asks one at which it has not failed.
     """
 
     upstreams: Sequence[Upstream]
@@ -76,7 +71,6 @@ class Pool:
     check_every: float = 5.0
     """Seconds between health checks."""
     clock: Callable[[], float] = time.monotonic
-    _traces: dict[str, Trace] = field(default_factory=dict)
     _turn: int = 0
     _checking: asyncio.Task[None] | None = None
 
@@ -112,59 +106,39 @@ class Pool:
                 each.entered = False
                 await each.engine.__aexit__(*error)
 
-    def follow(self, *request_ids: str) -> tuple[Trace, ...]:
-        """Note what becomes of answers that belong together; `forget` each afterwards."""
-        blamed: list[Upstream] = []
-        return tuple(self._traces.setdefault(each, Trace(blamed=blamed)) for each in request_ids)
-
-    def forget(self, request_id: str) -> None:
-        """The request is over."""
-        self._traces.pop(request_id, None)
-
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Generate one answer on the least loaded upstream. See `Engine.submit`.
+        """Generate one answer on the least loaded upstream at which it has not failed. See `Engine.submit`.
 
         Raises:
-            EngineError: no upstream is healthy, all that were tried failed, or one failed after it had begun.
+            EngineError: no upstream is healthy, or the one that was asked failed.
         """
-        trace = self._traces.get(request.id) or Trace()
-        while True:
-            upstream = self._pick(trace.failed_on)
-            if upstream is None:
-                trace.error = trace.error or EngineError("no upstream is healthy: try again later", status=503)
-                raise trace.error
-            trace.upstream, trace.attempts = upstream.name, trace.attempts + 1
-            begun, well = False, False
-            self._begin(upstream)
-            try:
-                async with aclosing(upstream.engine.submit(request)) as chunks:
-                    async for chunk in chunks:
-                        if not begun:
-                            begun = True
-                            self._answers(upstream)
-                        if chunk.finish is not None:  # after which nobody need ask for more
-                            well, trace.error = True, None
-                        yield chunk
-                return
-            except EngineError as error:
-                trace.error = error
-                trace.failed_on.append(upstream)
-                well = self._is_refusal(error)  # the server is well: it is the request that it does not like
-                self._failed(upstream, error, trace.blamed)
-                if begun or well:
-                    raise
-            finally:
-                upstream.running -= 1
-                upstream.trying = False
-                if well:
-                    upstream.failures = 0
-
-    def may_retry(self, request_id: str) -> bool:
-        """Whether a request that failed may be submitted once more: it is not to blame, and there is somebody else."""
-        trace = self._traces.get(request_id)
-        if trace is None or trace.error is None or self._is_refusal(trace.error):
-            return False
-        return any(self.is_available(each) and each not in trace.failed_on for each in self.upstreams)
+        own = [each for each in request.attempts if each.request_id == request.id]
+        upstream = self._pick(self._failed_at(own))
+        if upstream is None:
+            raise self._none_left(request, own)
+        attempt = Attempt(upstream=upstream.name, request_id=request.id, engine=upstream.engine)
+        request.attempts.append(attempt)
+        begun, well = False, False
+        self._begin(upstream)
+        try:
+            async with aclosing(upstream.engine.submit(request)) as chunks:
+                async for chunk in chunks:
+                    if not begun:
+                        begun = True
+                        self._answers(upstream)
+                    well = well or chunk.finish is not None  # after which nothing more need be asked for
+                    yield chunk
+        except EngineError as error:
+            well = _is_refusal(error)  # the server is well: it is the request that it does not like
+            self._failed(upstream, error, request.attempts)
+            attempt.error = error
+            error.may_retry = not well and self._pick(self._failed_at([*own, attempt])) is not None
+            raise
+        finally:
+            upstream.running -= 1
+            upstream.trying = False
+            if well:
+                upstream.failures = 0
 
     @property
     def decode_token(self) -> Callable[[int], str] | None:
@@ -208,7 +182,7 @@ class Pool:
             try:
                 return await upstream.engine.count_tokens(prompt)
             except EngineError as error:
-                self._failed(upstream, error, [])
+                self._failed(upstream, error, ())
                 tried.append(upstream)
         raise EngineError("no upstream is healthy: try again later", status=503)
 
@@ -250,16 +224,27 @@ class Pool:
         if upstream.failures >= self.failure_limit:
             upstream.failures, upstream.trying = self.failure_limit - 1, False
 
-    def _failed(self, upstream: Upstream, error: EngineError, blamed: list[Upstream]) -> None:
+    def _failed(self, upstream: Upstream, error: EngineError, earlier: Sequence[Attempt]) -> None:
+        """Count a failure; several answers to one request that fail at the same upstream are one."""
         upstream.detail = str(error)
-        if upstream not in blamed and (error.status is None or error.status >= 500):
-            blamed.append(upstream)
+        blamed = any(each.engine is upstream.engine and each.error and _is_failure(each.error) for each in earlier)
+        if not blamed and _is_failure(error):
             upstream.failures += 1
             if upstream.failures >= self.failure_limit:
                 upstream.open_until = self.clock() + self.pause
 
-    def _is_refusal(self, error: EngineError) -> bool:
-        return error.status is not None and 400 <= error.status < 500 and error.status not in _RETRY_ELSEWHERE
+    def _failed_at(self, attempts: Sequence[Attempt]) -> list[Upstream]:
+        failed = [each.engine for each in attempts if each.error is not None]
+        return [each for each in self.upstreams if each.engine in failed]
+
+    def _none_left(self, request: GenerationRequest, own: Sequence[Attempt]) -> EngineError:
+        """Why an answer cannot be generated: what failed last, or that there is no upstream for it."""
+        error = own[-1].error if own else None
+        if error is None:
+            error = EngineError("no upstream is healthy: try again later", status=503)
+            request.attempts.append(Attempt(upstream="", request_id=request.id, error=error))
+        error.may_retry = False
+        return error
 
     async def _enter(self, upstream: Upstream) -> None:
         try:
@@ -285,3 +270,11 @@ class Pool:
             return
         health = await upstream.engine.health()
         upstream.healthy, upstream.detail = health.ok, health.detail
+
+
+def _is_refusal(error: EngineError) -> bool:
+    return error.status is not None and 400 <= error.status < 500 and error.status not in _RETRY_ELSEWHERE
+
+
+def _is_failure(error: EngineError) -> bool:
+    return error.status is None or error.status >= 500

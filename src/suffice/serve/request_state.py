@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from suffice.engines.pool import Trace
+from suffice.engines.base import Attempt
 from suffice.errors import EngineError
 from suffice.serve.api.requests import ApiRequest
 from suffice.serve.api.responses import Reply
@@ -33,8 +33,6 @@ class RequestState:
     route: str = ""
     slot: Slot = field(default_factory=lambda: Slot(0))
     reply: Reply | None = None
-    traces: tuple[Trace, ...] = ()
-    """What became of each answer, once the request has been let in."""
     problem: Problem | None = None
     reservation: Charge = field(init=False)
     """What it has taken of its caller's limits."""
@@ -55,25 +53,29 @@ class RequestState:
         return [each.id for each in self.wanted.requests]
 
     @property
-    def attempts(self) -> int:
-        """How often an engine was asked, for all answers."""
-        return sum(trace.attempts for trace in self.traces)
+    def attempts(self) -> list[Attempt]:
+        """Which engines were asked, for all answers."""
+        return [each for each in self.wanted.request.attempts if each.upstream]
 
     @property
     def generated(self) -> bool:
         """Whether an engine was asked."""
-        return self.attempts > 0
+        return bool(self.attempts)
 
     @property
     def engine_error(self) -> EngineError | None:
         """Why the answer that failed did so, with the status that a server gave; an error that was mended by asking
         elsewhere is none."""
+        last = {each.request_id: each.error for each in self.wanted.request.attempts}
         answers = self.reply.answers if self.reply else ()
-        failed = (trace.error for answer, trace in zip(answers, self.traces, strict=False) if answer.failed)
+        failed = (
+            last.get(request_id) for request_id, each in zip(self.request_ids, answers, strict=False) if each.failed
+        )
         return next((error for error in failed if error), None)
 
     @property
     def upstream(self) -> str:
         """Who answered; the first few where several answers went to several."""
-        names = list(dict.fromkeys(trace.upstream for trace in self.traces if trace.upstream))
+        answered = {each.request_id: each.upstream for each in self.attempts}
+        names = list(dict.fromkeys(answered.values()))
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -192,7 +192,6 @@ class Service:
         ticket.room = n * sum(likely_most)
         await self.quotas.charge_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
         ticket.exchange.headers |= ticket.reservation.headers
-        ticket.traces = self.models[reply.model].pool.follow(*ticket.request_ids)
         await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
 
     def reserve_more(self, ticket: RequestState) -> None:
@@ -220,9 +219,6 @@ class Service:
         self.admission.leave(ticket.slot)
         if ticket.outbox is not None:
             ticket.outbox.abandon()
-        if ticket.traces and ticket.reply is not None:
-            for each in ticket.request_ids:
-                self.models[ticket.reply.model].pool.forget(each)
         row = row_of(ticket, gone=gone)
         self.quotas.settle(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
         self.metrics.request(ticket, row)
@@ -243,7 +239,7 @@ def _facts(ticket: RequestState, row: Mapping[str, Any], gone: bool) -> dict[str
     if ticket.reply is not None:
         facts |= {name: row[name] for name in _FACTS}
         facts["waited"] = round(ticket.slot.waited, 4)
-    if ticket.traces:
+    if ticket.attempts:
         facts["upstream"] = ticket.upstream
     if ticket.problem is not None and ticket.problem.where:
         facts["failed_at"] = ticket.problem.where

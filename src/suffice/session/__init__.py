@@ -1,7 +1,17 @@
 """One request's way through, the same for every engine and every caller."""
 
 from suffice.deprecated import renamed
-from suffice.session.events import Answer, AnswerBuilder, Event, Progress, Repetition, Text, Thinking, ToolCallPiece
+from suffice.session.events import (
+    Answer,
+    AnswerBuilder,
+    Event,
+    Progress,
+    Repetition,
+    Restarted,
+    Text,
+    Thinking,
+    ToolCallPiece,
+)
 from suffice.session.merge_streams import merge_streams
 from suffice.session.request import Request
 from suffice.session.session import Session
@@ -13,6 +23,7 @@ __all__ = [
     "Progress",
     "Repetition",
     "Request",
+    "Restarted",
     "Session",
     "Text",
     "Thinking",

@@ -10,7 +10,7 @@ __all__ = ["AnswerSoFar"]
 
 
 class AnswerSoFar:
-    """Gathers the chunks of an answer over several runs.
+    """Gathers the chunks of an answer over all of its segments.
 
     Args:
         prompt_tokens: length of the prompt, for where the engine does not say.
@@ -24,7 +24,7 @@ class AnswerSoFar:
         self._reasoned = False
         self._before = Usage(prompt_tokens, 0)
         self._said: Usage | None = None
-        self._prompt_tokens = prompt_tokens  # of this run, as the others below
+        self._prompt_tokens = prompt_tokens  # of this segment, as the others below
         self._tokens = self._thinking_tokens = 0
         self._exact = True
 
@@ -42,25 +42,25 @@ class AnswerSoFar:
         self._said = chunk.usage or self._said
 
     def prefix(self) -> AnswerPrefix:
-        """All of it, for an engine to go on after."""
+        """All of it, for an engine to continue."""
         known = self._ids_known
         ids, prompt_ids = (tuple(self._ids), self._prompt_ids) if known else ((), ())
         return AnswerPrefix("".join(self._pieces), ids, prompt_ids, self._reasoned)
 
-    def next_leg(self, after: AnswerPrefix, then: str = "") -> None:
-        """A new run begins behind `after`, which ends with `then`; tokens that are written again count once."""
-        again = len(self._ids) - len(after.token_ids) if self._ids_known and after.token_ids and not then else 0
+    def next_segment(self, prefix: AnswerPrefix, then: str = "") -> None:
+        """A segment begins behind `prefix`, which ends with `then`; tokens that are written again count once."""
+        again = len(self._ids) - len(prefix.token_ids) if self._ids_known and prefix.token_ids and not then else 0
         self._before = self.usage
         if again > 0:
             self._before = replace(self._before, answer_tokens=self._before.answer_tokens - again)
-        if after.token_ids and self._ids_known:
-            self._ids = list(after.token_ids)
+        if prefix.token_ids and self._ids_known:
+            self._ids = list(prefix.token_ids)
         self._pieces.append(then)
         self._said, self._prompt_tokens, self._tokens, self._thinking_tokens, self._exact = None, 0, 0, 0, True
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all runs so far: what the engine says, else what arrived."""
+        """Tokens of all segments so far: what the engine says, else what arrived."""
         counted = Usage(self._prompt_tokens, self._tokens, self._exact, self._thinking_tokens)
         before, now = self._before, self._said or counted
         return Usage(

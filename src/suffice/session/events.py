@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from suffice.budget import Budget
@@ -12,7 +12,17 @@ from suffice.engines.base import Finish, TokenLogprob, Usage
 from suffice.engines.tool_calls import ToolCalls
 from suffice.immutable import immutable
 
-__all__ = ["Answer", "AnswerBuilder", "Event", "Progress", "Repetition", "Text", "Thinking", "ToolCallPiece"]
+__all__ = [
+    "Answer",
+    "AnswerBuilder",
+    "Event",
+    "Progress",
+    "Repetition",
+    "Restarted",
+    "Text",
+    "Thinking",
+    "ToolCallPiece",
+]
 
 
 @immutable
@@ -74,9 +84,15 @@ class Progress:
         return self.remaining_tokens / self.tokens_per_second if self.tokens_per_second > 0 else 0.0
 
 
-Event = Budget | Text | Thinking | ToolCallPiece | Repetition | Progress | Usage | Finish
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The engine failed, and another one begins the answer again: everything behind the `Budget` so far is void."""
+
+
+Event = Budget | Restarted | Text | Thinking | ToolCallPiece | Repetition | Progress | Usage | Finish
 """What a request yields: one `Budget`; any number of `Thinking`, `Text` and `ToolCallPiece`, a `Repetition` if there is
-one, `Progress` now and then if the request wants it; one `Usage`; one `Finish`, in this order."""
+one, `Progress` now and then if the request wants it; one `Usage`; one `Finish`, in this order. `Restarted`, which only
+a request with `may_restart` gets, leads back to behind the `Budget`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,64 +122,111 @@ class Answer:
         return self.usage.answer_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
+@dataclass(slots=True, kw_only=True)
 class AnswerBuilder:
-    """Gathers the events of one request into an `Answer`; what arrived counts, wherever the events stop."""
+    """Gathers the events of one request: what has come so far, and an `Answer` of it wherever the events stop."""
 
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._first: float | None = None
-        self._pieces: list[str] = []
-        self._thoughts: list[str] = []
-        self._calls = ToolCalls()
-        self._logprobs: list[TokenLogprob] = []
-        self._repetition: Repetition | None = None
-        self._budget: Budget | None = None
-        self._usage: Usage | None = None
-        self._finish = Finish("cancelled")
+    pieces: list[str] = field(default_factory=list)
+    """Of the text."""
+    thoughts: list[str] = field(default_factory=list)
+    """Pieces of the thinking."""
+    calls: ToolCalls | None = None
+    """The tool calls; None while there are none."""
+    call_pieces: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    repetition: Repetition | None = None
+    usage: Usage | None = None
+    finish: Finish | None = None
+    began: float = field(default_factory=time.perf_counter)
+    """`time.perf_counter()` of the request."""
+    first_text: float | None = None
+    """`time.perf_counter()` of the first piece of the answer (thinking is not part of it)."""
+    first_piece: float | None = None
+    """`time.perf_counter()` of the first piece of all, thinking included."""
+    _budget: Budget | None = None
 
     @property
     def started(self) -> bool:
         """Whether there is anything to make an answer of: the budget has been decided."""
         return self._budget is not None
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    @property
+    def thinking(self) -> str:
+        """The thinking so far."""
+        return "".join(self.thoughts)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far; pieces while the engine has not said."""
+        return self.usage.answer_tokens if self.usage else len(self.pieces) + len(self.thoughts) + self.call_pieces
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine ended it without success."""
+        return self.finish is not None and self.finish.reason in ("error", "cancelled")
+
     def add(self, event: Event) -> None:
         """Take the next event."""
         match event:
             case Text(text, logprobs):
-                self._first = self._first or time.perf_counter() - self._started
-                self._pieces.append(text)
-                self._logprobs += logprobs
-            case ToolCallPiece(piece):
-                self._first = self._first or time.perf_counter() - self._started
-                self._calls.add(piece)
+                self._note_first(answer=True)
+                self.pieces.append(text)
+                if logprobs:
+                    self.logprobs += logprobs
             case Thinking(text):
-                self._thoughts.append(text)
+                self._note_first(answer=False)
+                self.thoughts.append(text)
+            case ToolCallPiece(piece):
+                self._note_first(answer=True)
+                self.calls = self.calls or ToolCalls()
+                self.calls.add(piece)
+                self.call_pieces += 1
             case Repetition():
-                self._repetition = event
-                if event.dropped:
-                    self._pieces = ["".join(self._pieces)[: -event.dropped]]
-                del self._logprobs[len(self._logprobs) - event.dropped_logprobs :]
+                self._cut(event)
+            case Restarted():
+                self._restart()
             case Budget():
                 self._budget = event
             case Usage():
-                self._usage = event
+                self.usage = event
             case Finish():
-                self._finish = event
+                self.finish = event
 
     def answer(self) -> Answer:
         """The answer so far; without a `Finish` event it counts as cancelled, and its pieces as its tokens."""
         assert self._budget is not None, "a request yields its budget before anything else"
-        usage = self._usage or Usage(self._budget.prompt_tokens or 0, len(self._pieces), exact=False)
-        seconds = time.perf_counter() - self._started
         return Answer(
-            text="".join(self._pieces),
-            finish=self._finish,
-            usage=usage,
+            text=self.text,
+            finish=self.finish or Finish("cancelled"),
+            usage=self.usage or Usage(self._budget.prompt_tokens or 0, len(self.pieces), exact=False),
             budget=self._budget,
-            seconds=seconds,
-            first_token_seconds=self._first,
-            thinking="".join(self._thoughts),
-            repetition=self._repetition,
-            tool_calls=tuple(self._calls.to_list()),
-            logprobs=tuple(self._logprobs),
+            seconds=time.perf_counter() - self.began,
+            first_token_seconds=None if self.first_text is None else self.first_text - self.began,
+            thinking=self.thinking,
+            repetition=self.repetition,
+            tool_calls=tuple(self.calls.to_list()) if self.calls is not None else (),
+            logprobs=tuple(self.logprobs),
         )
+
+    def _note_first(self, *, answer: bool) -> None:
+        if self.first_piece is None:
+            self.first_piece = time.perf_counter()
+        if answer and self.first_text is None:
+            self.first_text = time.perf_counter()
+
+    def _cut(self, repetition: Repetition) -> None:
+        """Where pieces have been shown already, `repetition` says how much of them is void."""
+        self.repetition = repetition
+        if repetition.dropped:
+            self.pieces = [self.text[: -repetition.dropped]]
+        del self.logprobs[len(self.logprobs) - repetition.dropped_logprobs :]
+
+    def _restart(self) -> None:
+        self.pieces, self.thoughts, self.logprobs = [], [], []
+        self.calls, self.call_pieces, self.repetition = None, 0, None
+        self.first_text = self.first_piece = self.usage = self.finish = None

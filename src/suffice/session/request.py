@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -95,6 +95,9 @@ class Request:
     """Where it was asked: a path, a command, an application."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """`traceparent` and `tracestate` (W3C Trace Context), passed on to a server."""
+    may_restart: Callable[[], bool] | None = field(default=None, compare=False)
+    """Whether nothing of the answer has been used yet, so that it may begin again on another engine when the one that
+    writes it fails; it is asked at that moment, and a `Restarted` event follows."""
     attempts: list[Attempt] = field(default_factory=list, compare=False)
     """Which engines were asked, the latest last: filled while the request is answered."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)

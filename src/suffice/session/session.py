@@ -1,4 +1,4 @@
-"""The way through: budget, generation in as many legs as it takes, reading what comes, finish."""
+"""How one request is answered: its budget, one engine request or several, reading what comes, and the finish."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, EngineInfo, Limits, RequestInfo, TextRatios
-from suffice.engines.base import Capabilities, Engine, GenerationRequest, TokenCount
-from suffice.errors import EngineError
+from suffice.engines.base import Capabilities, Chunk, Engine, Finish, GenerationRequest, TokenCount
+from suffice.errors import CannotContinueError, EngineError, PromptTooLongError
 from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
-from suffice.session.events import Answer, AnswerBuilder, Event
+from suffice.session.events import Answer, AnswerBuilder, Event, Restarted
 from suffice.session.request import Request
-from suffice.session.segments import Legs, may_continue
+from suffice.session.segments import Segments, may_continue
 from suffice.session.thinking_budget import ThinkingSplit
 from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.watch.thinking import CLOSING
@@ -101,29 +101,41 @@ class Session:
         """
         budget = budget or await self.decide(request)
         yield budget
-        capabilities = self.engine.capabilities()
-        caps = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
-        legs = Legs(self.engine, self._generation(request, budget, caps, capabilities), budget.prompt_tokens or 0)
-        reader = ChunkReader(
-            request,
-            budget,
-            caps,
-            self.engine.decode_token,
-            calls_in_text=bool(request.prompt.tools) and capabilities.calls_in_text,
-        )
-        try:
-            async with aclosing(legs.chunks()) as chunks:
-                async for chunk in chunks:
-                    for event in reader.read(chunk):
-                        yield event
-                    if reader.thinking_is_over:
-                        for event in reader.close_thinking(await legs.go_on_after(CLOSING)):
+        reader, segments = self._begin(request, budget)
+        segment: GenerationRequest | None = segments.first
+        while segment is not None:
+            current, segment, begun = segment, None, False
+            try:
+                async with aclosing(self.engine.submit(current)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        for event in reader.read(segments.join(chunk)):
                             yield event
-                    if reader.finish is not None:
-                        break
-        except EngineError as error:
-            reader.fail(str(error))
-        for event in reader.end(legs.usage):
+                        if reader.thinking_is_over:
+                            segment, refusal = await _behind_thinking(segments, current)
+                            for event in reader.close_thinking(refusal):
+                                yield event
+                        if segments.used_up and segment is None and reader.finish is None:
+                            segment, last = await _continuation(segments, current)
+                            for event in reader.read(last) if last is not None else ():
+                                yield event
+                        if segment is not None or reader.finish is not None:
+                            break
+            except PromptTooLongError as error:
+                if current.prefix is None:
+                    raise
+                for event in reader.read(segments.last(Finish("length", "context", str(error.limit)))):
+                    yield event
+            except EngineError as error:
+                if error.may_retry and not begun:
+                    segment = current
+                elif error.may_retry and request.may_restart is not None and request.may_restart():
+                    reader, segments = self._begin(request, budget)
+                    segment = segments.first
+                    yield Restarted()
+                else:
+                    reader.fail(str(error))
+        for event in reader.end(segments.usage):
             yield event
 
     async def answer(self, request: Request, budget: Budget | None = None) -> Answer:
@@ -137,18 +149,43 @@ class Session:
                 builder.add(event)
         return builder.answer()
 
-    def _generation(
-        self, request: Request, budget: Budget, caps: ThinkingSplit, capabilities: Capabilities
-    ) -> GenerationRequest:
-        """What the engine is asked for."""
-        generation = GenerationRequest(
-            max_new_tokens=caps.total,
-            stop_tokens=request.stop_words,
-            **{name: getattr(request, name) for name in _SHARED},
-        )
-        if request.reservation == "full" or not may_continue(generation):
-            return generation
-        if request.reservation != "auto":
-            return replace(generation, reservation=request.reservation)
-        # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
-        return generation if capabilities.charges == "nothing" else replace(generation, reservation=budget.reservation)
+    def _begin(self, request: Request, budget: Budget) -> tuple[ChunkReader, Segments]:
+        """An answer of which nothing has come."""
+        capabilities = self.engine.capabilities()
+        split = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
+        in_text = bool(request.prompt.tools) and capabilities.calls_in_text
+        reader = ChunkReader(request, budget, split, self.engine.decode_token, calls_in_text=in_text)
+        first = _first_segment(request, budget, split.total, capabilities)
+        return reader, Segments(self.engine, first, budget.prompt_tokens or 0)
+
+
+def _first_segment(
+    request: Request, budget: Budget, max_new_tokens: int, capabilities: Capabilities
+) -> GenerationRequest:
+    """What the engine is asked for first."""
+    shared = {name: getattr(request, name) for name in _SHARED}
+    first = GenerationRequest(max_new_tokens=max_new_tokens, stop_tokens=request.stop_words, **shared)
+    if request.reservation == "full" or not may_continue(first):
+        return first
+    if request.reservation != "auto":
+        return replace(first, reservation=request.reservation)
+    # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
+    return first if capabilities.charges == "nothing" else replace(first, reservation=budget.reservation)
+
+
+async def _behind_thinking(segments: Segments, current: GenerationRequest) -> tuple[GenerationRequest | None, str]:
+    """The segment behind a block of thinking that is closed now; or why it cannot be, and the current one goes on."""
+    try:
+        return await segments.after(current, CLOSING), ""
+    except CannotContinueError as error:
+        return None, str(error)
+
+
+async def _continuation(
+    segments: Segments, current: GenerationRequest
+) -> tuple[GenerationRequest | None, Chunk | None]:
+    """The segment behind one whose reservation is used up; or the chunk that ends the answer there."""
+    try:
+        return await segments.after(current), None
+    except CannotContinueError as error:
+        return None, segments.last(Finish("length", "reservation", str(error)))

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from suffice.engines.base import Usage
-from suffice.engines.pool import Pool
 from suffice.errors import EngineError, SufficeError
 from suffice.json_codec import dump
 from suffice.serve.api.choice import Choice
@@ -24,7 +23,7 @@ from suffice.serve.http.middleware import CancelOnDisconnect, HttpExchange, send
 from suffice.serve.http.stream_writer import StreamWriter
 from suffice.serve.request_state import RequestState
 from suffice.serve.service import Service
-from suffice.session import Event, Session, Text, Thinking, ToolCallPiece, merge_streams
+from suffice.session import Event, Restarted, Session, Text, Thinking, ToolCallPiece, merge_streams
 
 __all__ = ["Generate"]
 
@@ -111,27 +110,15 @@ class Generate:
         limit = connection.limit(service.settings.request_timeout)
         try:
             await self._generate(service, ticket, model.session, send)
-            while self._may_begin_again(ticket, model.pool):
-                ticket.reply = self.reply(wanted, model.name, tier.name, budgets)
-                ticket.slot.generated = 0
-                await self._generate(service, ticket, model.session, send)
             await self._finish(ticket, send)
         finally:
             limit.cancel()
-
-    @staticmethod
-    def _may_begin_again(ticket: RequestState, pool: Pool) -> bool:
-        """Whether an upstream failed, another may be asked, and the client has seen nothing."""
-        if ticket.reply is None or not ticket.reply.failed or ticket.exchange.status:
-            return False
-        failed = [ticket.request_ids[each.index] for each in ticket.reply.answers if each.failed]
-        return bool(failed) and all(map(pool.may_retry, failed))
 
     async def _generate(self, service: Service, ticket: RequestState, session: Session, send: Send) -> None:
         reply, wanted = ticket.reply, ticket.wanted
         assert reply is not None
         streams = [
-            session.stream(request, reply.budget_of(answer))
+            session.stream(replace(request, may_restart=lambda: not ticket.exchange.status), reply.budget_of(answer))
             for request, answer in zip(wanted.requests, reply.answers, strict=True)
         ]
         if len(streams) == 1:
@@ -165,8 +152,8 @@ class Generate:
 
     def _take(self, service: Service, ticket: RequestState, reply: Reply, answer: Choice, event: Event) -> bytes | None:
         """One event of one answer: noted, counted, and as it is sent where it is a piece of a stream."""
-        answer.take(event)
-        if isinstance(event, Usage):
+        answer.add(event)
+        if isinstance(event, Usage | Restarted):
             ticket.slot.generated = sum(each.tokens for each in reply.answers)
         if not isinstance(event, Text | Thinking | ToolCallPiece):
             return None

@@ -41,7 +41,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.id = self.prefix + self.wanted.request.id
-        self.answers = tuple(map(Choice, range(self.wanted.choices)))
+        self.answers = tuple(Choice(index=index) for index in range(self.wanted.choices))
 
     @property
     def budget(self) -> Budget | None:
@@ -74,7 +74,7 @@ class Reply:
     @property
     def first_text(self) -> float | None:
         """`time.perf_counter()` of the first piece of any answer."""
-        return min((each.first_text for each in self.answers if each.first_text is not None), default=None)
+        return min((each.first_piece for each in self.answers if each.first_piece is not None), default=None)
 
     @property
     def thinking_tokens(self) -> int:

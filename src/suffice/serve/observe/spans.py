@@ -219,7 +219,7 @@ def _of_answer(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
         "suffice.finish_detail": row["finish_detail"] or None,
         "suffice.error": row["error"],
         "suffice.upstream": row["upstream"],
-        "suffice.attempts": ticket.attempts or None,
+        "suffice.attempts": len(ticket.attempts) or None,
     }
 
 
