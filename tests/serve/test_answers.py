@@ -100,7 +100,7 @@ def test_one_request_is_one_row_and_one_reservation(hello: Server) -> None:
 def test_completions_take_n_and_lists_of_prompts_in_openais_order(hello: Server, engine: ScriptedEngine) -> None:
     said = hello.post("/v1/completions", {"prompt": ["a", "bcd"], "n": 2, "max_tokens": 2, "seed": 1}).json
     assert [choice["index"] for choice in said["choices"]] == [0, 1, 2, 3]
-    assert [asked.prompt for asked in engine.asked] == ["a", "a", "bcd", "bcd"]
+    assert [asked.prompt.raw for asked in engine.asked] == ["a", "a", "bcd", "bcd"]
     assert [asked.sampling.seed for asked in engine.asked] == [1, 2, 1, 2]  # as each prompt would get alone
     assert said["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
     assert len(said["suffice"]["budgets"]) == 2
