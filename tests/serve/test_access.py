@@ -119,9 +119,9 @@ def test_wrong_commands_say_what_to_do(
     for arguments, words in (
         (("create", "anna"), "already"),
         (("create", "bob", "--tiers", "medium"), "unknown tier medium"),
-        (("create", "bob", "--expires", "soon"), "no time"),
-        (("create", "bob", "--expires", ""), "no time"),
-        (("create", "bob", "--expires", "2020-01-31"), "over already"),
+        (("create", "bob", "--expires", "soon"), "not a time"),
+        (("create", "bob", "--expires", ""), "not a time"),
+        (("create", "bob", "--expires", "2020-01-31"), "has passed already"),
         (("create", " "), "choose another"),
         (("create", "n" * 201), "at most 200"),
         (("create", "a\nb"), "choose another"),

@@ -140,17 +140,17 @@ def test_a_mistyped_variable_is_told(
     code, said = check(capsys, "--upstream", server.url)
     assert code == 0
     warning = (
-        "warning: SUFFICE_SERVE_MAX_RUNING is no setting and does nothing: did you mean SUFFICE_SERVE_MAX_RUNNING?"
+        "warning: SUFFICE_SERVE_MAX_RUNING is not a setting and does nothing: did you mean SUFFICE_SERVE_MAX_RUNNING?"
     )
     assert warning in said
-    assert "SUFFICE_SERVE_PORT_8000_TCP_ADDR is no setting" in said
+    assert "SUFFICE_SERVE_PORT_8000_TCP_ADDR is not a setting" in said
 
 
 def test_a_model_of_a_hub_is_looked_up(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     code, said = check(capsys, "--model", "Qwen2.5-0.5B-Instruct")
     assert code == 1
-    assert "# error   engine: Qwen2.5-0.5B-Instruct is no folder here, and the hub cannot be reached" in said
+    assert "# error   engine: Qwen2.5-0.5B-Instruct is not a folder here, and the hub cannot be reached" in said
     code, said = check(capsys, "--model", "Qwen2.5-0.5B-Instruct", "--hub", "modelscope")
     assert (code, "# untried engine: Qwen2.5-0.5B-Instruct, fetched from ModelScope" in said) == (0, True)
 

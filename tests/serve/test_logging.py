@@ -90,7 +90,7 @@ def lines_of(server: FakeOpenAI, folder: Path, *flags: str) -> list[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_the_command_writes_as_it_is_told(server: FakeOpenAI, tmp_path: Path) -> None:
     lines = lines_of(server, tmp_path)
-    assert lines[0] == "warning: SUFFICE_SERVE_PROT is no setting and does nothing: did you mean SUFFICE_SERVE_PORT?"
+    assert lines[0] == "warning: SUFFICE_SERVE_PROT is not a setting and does nothing: did you mean SUFFICE_SERVE_PORT?"
     assert lines[1].startswith("notice: no key is configured, so only this machine is served (127.0.0.1)")
     assert lines[2].startswith("serving fake-model on http://127.0.0.1:")
     assert len(lines) == 3

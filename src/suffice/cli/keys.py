@@ -1,4 +1,4 @@
-"""`suffice keys`: who may use the server, and how much."""
+"""`suffice keys`: keys of the server, and what each permits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_store(database: str | None, config: str | None, *, make: bool = False) 
     Args:
         database: URL; the server's own when None.
         config: the server's TOML file.
-        make: whether a SQLite file that is not there is made, as the server does.
+        make: whether a missing SQLite file is created, as the server does.
 
     Raises:
         UsageError: packages are missing, or the database cannot be opened.
@@ -53,7 +53,7 @@ def parse_time(text: str, *, future: bool) -> float:
     """`30d`, `12h`, `2w` from now (or ago), or a date such as 2027-01-31 (UTC), as seconds since 1970.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is not a time.
     """
     if match := re.fullmatch(r"(\d+)([hdw])", text):
         span = int(match[1]) * _UNITS[match[2]]
@@ -61,11 +61,11 @@ def parse_time(text: str, *, future: bool) -> float:
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
-        raise UsageError(f"{text!r} is no time: write 12h, 30d, 2w, or a date such as 2027-01-31") from None
+        raise UsageError(f"{text!r} is not a time: write 12h, 30d, 2w, or a date such as 2027-01-31") from None
 
 
 def _create(name: str, expires: str | None, database: str | None, config: str | None, **permits: Any) -> int:
-    """Make a key for NAME, and show it: this once, for only its hash is kept."""
+    """Make a key for NAME and show it, this once: only its hash is stored."""
     from suffice.serve.auth.api_keys import hash_key, make_key
 
     if not name.strip() or not name.isprintable():
@@ -74,7 +74,7 @@ def _create(name: str, expires: str | None, database: str | None, config: str | 
         raise UsageError(f"the name has {len(name)} characters: at most {_LONGEST_NAME}")
     until = parse_time(expires, future=True) if expires is not None else None
     if until is not None and until <= time.time():
-        raise UsageError(f"--expires {expires} is over already: choose a time to come")
+        raise UsageError(f"--expires {expires} has passed already: choose a time in the future")
     _check_tiers(permits["tiers"], config)
     store = open_store(database, config, make=True)
     key_id, text = make_key()
@@ -131,13 +131,13 @@ def _day(seconds: float) -> str:
 
 
 def _revoke(name: str, database: str | None, config: str | None) -> int:
-    """Refuse the key NAME from now on; running servers notice within two seconds."""
+    """Refuse the key NAME from now on. Running servers notice within two seconds."""
     open_store(database, config).change_key(name, revoked=time.time())
     return 0
 
 
 def _rotate(name: str, database: str | None, config: str | None) -> int:
-    """Replace the text of the key NAME; the old one is refused from now on, and what it permits stays."""
+    """Replace the text of the key NAME. The old text is refused from now on; what the key permits stays."""
     from suffice.serve.auth.api_keys import hash_key, make_key
 
     store = open_store(database, config)

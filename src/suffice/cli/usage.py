@@ -1,4 +1,4 @@
-"""`suffice usage`: who used how much, and how often answers were cut."""
+"""`suffice usage`: how much each key used, and how often answers were cut."""
 
 from __future__ import annotations
 

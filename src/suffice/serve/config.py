@@ -1,4 +1,4 @@
-"""Every setting of the server: its default, one TOML file over it, environment variables over that, flags on top."""
+"""Every setting of the server: defaults, a TOML file over them, environment variables over that, flags on top."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MODEL, _ADDRESS, _PRESSURE, _LOGS = "Model", "Address and access", "Pressure", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServeSettings:
-    """What the server does. Seconds, bytes, tokens; a `None` is decided at start, as its line says.
+    """What the server does, in seconds, bytes and tokens. A `None` is decided at start, as its line says.
 
     A setting is added here and nowhere else: its flag, its variable, its key in TOML and its line in `--check` follow.
     """
@@ -64,7 +64,7 @@ class ServeSettings:
     """URLs of OpenAI-compatible servers that serve the same model; none runs the local engine."""
     host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
     port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
-    no_auth: bool = setting(False, _ADDRESS, "Serve without keys, whoever reaches the address.")
+    no_auth: bool = setting(False, _ADDRESS, "Serve without keys, on any address.")
     """Serve callers without a key, on any address; tiers that need a key still need one."""
     database: str | None = setting(
         None, _ADDRESS, "SQLite or PostgreSQL. [default: a file in the user's data folder]", metavar="URL"
@@ -178,15 +178,15 @@ def settings_and_origins(
 
 
 def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A line for each variable that looks like a setting and is none: mistyped, or of another program.
+    """A line for each variable that looks like a setting and is not one: mistyped, or of another program.
 
-    It is no error, because Kubernetes sets such ones for a service of the name suffice-serve.
+    That is not an error, because Kubernetes sets such variables for a service named suffice-serve.
     """
     known = {ENVIRONMENT_PREFIX + each.name.upper() for each in fields(ServeSettings)}
     strangers = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     alike = {name: difflib.get_close_matches(name, known, n=1) for name in strangers}
     return [
-        f"{name} is no setting and does nothing" + "".join(f": did you mean {each}?" for each in alike[name])
+        f"{name} is not a setting and does nothing" + "".join(f": did you mean {each}?" for each in alike[name])
         for name in strangers
     ]
 
@@ -195,22 +195,22 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:
     """Who will be able to reach the server, in a line for the operator; None when keys guard it.
 
     Raises:
-        UsageError: others could reach it, and there is no key and no --no-auth.
+        UsageError: other machines could reach it, and there is neither a key nor --no-auth.
     """
     if settings.no_auth:
-        return "--no-auth: whoever reaches this address is served, without a key"
+        return "--no-auth: every client that reaches this address is served, without a key"
     if has_keys:
         return None
     if settings.loopback:
         return f"no key is configured, so only this machine is served ({settings.host}); make one: suffice keys create"
     raise UsageError(
-        f"on the address {settings.host} everybody would be served, and no key is configured: make one with `suffice "
-        "keys create NAME`, or say --no-auth if you mean it"
+        f"on the address {settings.host} every client would be served, and no key is configured: make one with "
+        "`suffice keys create NAME`, or say --no-auth if you mean it"
     )
 
 
 def without_password(url: str) -> str:
     """A URL, or a sentence with one, that can be shown."""
-    # also in what is no URL because somebody mistyped it: `user:password@host`, `scheme:/user:password@host`
+    # also in a mistyped URL: `user:password@host`, `scheme:/user:password@host`
     shown = re.sub(r"""(?<![^\s/"'])([^:/@\s]*):(?!//)\S*(?=@)""", r"\1:***", url)
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=&\s]*=)[^&#\s]*", r"\1***", shown)

@@ -1,4 +1,4 @@
-"""`suffice serve --check`: every setting and where it comes from, and whether what the settings name is there."""
+"""`suffice serve --check`: every setting with its origin, and whether what the settings name exists and answers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["show_check"]
 
 
 def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
-    """Print the settings as TOML, and then a line for each thing that was tried, as a comment.
+    """Print the settings as TOML, and then, as a comment, a line for each thing that was tried.
 
     Returns:
-        0 when nothing speaks against a server with these settings, 1 when it would not start or not answer.
+        0 when a server with these settings would start and answer, 1 when it would not.
     """
     for name, text in _lines(settings).items():
         print(f"{text:<60} # {origins.get(name, 'default')}")
@@ -57,7 +57,7 @@ class _Trial:
 
 
 class _UntriedError(SufficeError):
-    """It is not known whether this would do."""
+    """Whether this works cannot be known before the start."""
 
 
 def _outcome(trial: _Trial) -> tuple[str, str]:
@@ -74,7 +74,7 @@ def _outcome(trial: _Trial) -> tuple[str, str]:
 
 
 def _lines(settings: ServeSettings) -> dict[str, str]:
-    """Each setting as a line of TOML, passwords taken out; what is decided at start is a comment."""
+    """Each setting as a line of TOML, without passwords; what is decided at start is a comment."""
     found = {}
     for each in fields(ServeSettings):
         value = getattr(settings, each.name)
@@ -139,12 +139,12 @@ def _engine(settings: ServeSettings) -> str:
     if source.local:
         return f"{name}, loaded at start"
     if settings.hub == "modelscope":
-        raise _UntriedError(f"{name}, fetched from ModelScope at start; whether it has it was not asked")
+        raise _UntriedError(f"{name}, fetched from ModelScope at start, which was not asked whether it has the model")
     try:
         found = find_on_hub(source)
         folder = fetch_config(found).parent
     except ModelError as error:
-        raise ModelError(f"{name} is no folder here, and {error}") from None
+        raise ModelError(f"{name} is not a folder here, and {error}") from None
     if not found.offline:
         return f"{name}, loaded at start from the hub, or as it was fetched before"
     if not any(folder.glob("*.safetensors")):
@@ -153,15 +153,15 @@ def _engine(settings: ServeSettings) -> str:
 
 
 def _folder(path: Path) -> str:
-    """What traffic teaches is kept there; the server makes the folder."""
+    """Where the learned lengths are kept; the server makes the folder."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UsageError(f"{path} cannot be written: {there} is no folder that this user may write to")
+        raise UsageError(f"{path} cannot be written: {there} is not a folder that this user may write to")
     return f"kept in {path}"
 
 
 def _spans(endpoint: str) -> str:
-    raise _UntriedError(f"to {without_password(endpoint)}; whether it is there is seen with the first")
+    raise _UntriedError(f"to {without_password(endpoint)}; whether it answers is seen with the first span")
 
 
 async def _counts(settings: ServeSettings) -> str:

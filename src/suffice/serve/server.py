@@ -1,4 +1,4 @@
-"""The process: uvicorn around the application, and what signals do to it."""
+"""The process: uvicorn around the application, and how it reacts to signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Pytho
 
 
 class _Server(uvicorn.Server):
-    """Lets balancers and running answers know of the end before uvicorn closes what is open."""
+    """Tells balancers and running answers about the end before uvicorn closes the connections."""
 
     service: Service | None = None
 
@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """No new requests, after `drain_delay`; then what runs may end, until `drain_timeout` or a second Ctrl-C."""
+        """After `drain_delay` take no new requests; running ones may end until `drain_timeout` or a second Ctrl-C."""
         if self.service is not None:
             await self._until_balancers_know(self.service.settings.drain_delay)
             self.service.draining = True
@@ -73,7 +73,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn does, but the signal is not raised again afterwards: there is still work to write down then."""
+        """As uvicorn does, but the signal is not raised again afterwards: rows still have to be written then."""
         before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -86,7 +86,7 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
     """The socket, bound before anything slow is loaded.
 
     Raises:
-        UsageError: the address cannot be had.
+        UsageError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -111,7 +111,7 @@ async def serve(settings: ServeSettings, engines: list[Engine] | None = None) ->
     async with open_service(settings, engines or engines_of(settings)) as service:
         server = _Server(_config(settings, service))
         server.service = service
-        gc.freeze()  # what is there now stays: no collection has to look at it again
+        gc.freeze()  # what exists now stays: no collection has to look at it again
         gc.set_threshold(_COLLECT_AFTER)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
@@ -133,7 +133,7 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
         http=Connection,
         ws="none",
         lifespan="off",
-        log_config=None,  # uvicorn's loggers too are for whoever starts the server to configure
+        log_config=None,  # whoever starts the server configures uvicorn's loggers too
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -1,1 +1,1 @@
-"""Who sent a request, and what they may ask for: API keys, permissions, tiers."""
+"""API keys, permissions and tiers."""

@@ -1,4 +1,4 @@
-"""Keys: how they are made, how they are kept, and how one that is shown is recognised."""
+"""API keys: how they are made, stored and recognised."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PREFIX = "sk-suffice"
 
 
 def make_key() -> tuple[str, str]:
-    """A new key: its id, and its text with 256 random bits, which is shown once and kept nowhere."""
+    """A new key: its id, and its text with 256 random bits, which is shown once and not stored."""
     key_id = secrets.token_hex(6)
     return key_id, f"{_PREFIX}-{key_id}-{secrets.token_urlsafe(32)}"
 
 
 def hash_key(text: str) -> str:
-    """What is kept of a key. A plain SHA-256 is enough for 256 random bits: there is nothing to guess."""
+    """What is stored of a key. A plain SHA-256 suffices for 256 random bits: there is nothing to guess."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -44,11 +44,11 @@ class KeyRing:
         return bool(self._keys)
 
     def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take these keys in place of the others."""
+        """Replace all keys."""
         self._keys = {row["id"]: (row["hash"], row["expires"], row["revoked"], _caller(row)) for row in rows}
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Who sent these headers: `Authorization: Bearer KEY`, or `x-api-key: KEY`."""
+        """The caller, by `Authorization: Bearer KEY` or `x-api-key: KEY`."""
         for name, value in headers:
             if name == b"authorization":
                 scheme, _, text = value.decode("latin-1").partition(" ")
@@ -73,4 +73,5 @@ class KeyRing:
 
 def _caller(row: Mapping[str, Any]) -> Caller:
     limits = Limits(row["requests_per_minute"], row["tokens_per_minute"], row["tokens_per_day"])
-    return Caller(row["id"], row["name"], frozenset(row["tiers"]), frozenset(row["models"]), limits)
+    tiers, models = frozenset(row["tiers"]), frozenset(row["models"])
+    return Caller(key_id=row["id"], name=row["name"], tiers=tiers, models=models, limits=limits)

@@ -1,4 +1,4 @@
-"""Which tier a request gets, and its budget under that tier."""
+"""The tier of a request, and its budget under that tier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AUTO = "auto"
 
 
 def load_budgeter(settings: ServeSettings) -> Budgeter:
-    """Tiers and estimators as the settings say; adapters' length profiles, where they have one, take part.
+    """Tiers and estimators as the settings say, with the length profiles of adapters that have one.
 
     Raises:
         UsageError: the budget file or a profile cannot be read.
@@ -42,9 +42,10 @@ def find_tier(name: str | None, tiers: Mapping[str, Tier], caller: Caller) -> Ti
 
 
 async def decide(session: Session, request: Request, tier: Tier | None, caller: Caller) -> tuple[Tier, Budget]:
-    """The budget, and the tier where none was named: its class in the queue is that of the smallest tier that holds the
-    caller's number, or what most such answers take; its cap is that of the largest tier that the caller may use, since
-    a guess ends no answer.
+    """The budget, and the tier where none was named.
+
+    The request queues in the class of the smallest tier that holds the caller's number, or the length of most such
+    answers. Its cap is that of the largest tier that the caller may use, because a prediction must not end an answer.
 
     Raises:
         Problem: 403 when the key permits no tier at all.
@@ -63,10 +64,7 @@ async def decide(session: Session, request: Request, tier: Tier | None, caller: 
 async def decide_all(
     session: Session, requests: Sequence[Request], tier: Tier | None, caller: Caller
 ) -> tuple[Tier, tuple[Budget, ...]]:
-    """The same for several prompts of one request, which share the largest of their tiers.
-
-    Raises as `decide` does.
-    """
+    """`decide` for several prompts of one request, which share the largest of their tiers."""
     decided = [await decide(session, each, tier, caller) for each in requests]
     largest = max((found for found, _ in decided), key=lambda found: found.max_new_tokens)
     return largest, tuple(budget for _, budget in decided)

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol, with two things more: an end to how long the head of a request may be, and word at once when
-a client goes, without a task for each request that waits for it."""
+"""uvicorn's httptools protocol, plus a limit on the size of a request's head and an immediate callback when the client
+disconnects, without a watcher task for each request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TOO_LARGE = (
 
 
 class Connection(HttpToolsProtocol):
-    """A connection. One that sends a head without an end is answered with 431 and closed.
+    """A connection. A head that does not end is answered with 431, and the connection is closed.
 
-    `scope["extensions"]` of each request has "suffice.gone", a set of functions, which are called when the client goes,
-    and "suffice.drop", a function that ends the connection whether or not the client has read what was sent.
+    `scope["extensions"]` of each request has "suffice.gone", a set of functions that are called when the client
+    disconnects, and "suffice.drop", a function that ends the connection even if the client has not read what was sent.
     """
 
     _in_head = True
@@ -35,7 +35,7 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"] = {"suffice.gone": self._gone, "suffice.drop": self._drop}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
-        """Its body is whole; uvicorn may have stopped reading for it, and nobody would see the client go."""
+        """Its body is complete. uvicorn may have paused reading, and a disconnect would go unnoticed."""
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()
@@ -44,13 +44,13 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client went, or was closed."""
+        """The client disconnected, or the connection was closed."""
         super().connection_lost(exc)
         for tell in tuple(self._gone or ()):
             tell()
 
     def on_headers_complete(self) -> None:
-        """Its head is whole."""
+        """Its head is complete."""
         self._in_head = False
         super().on_headers_complete()
 

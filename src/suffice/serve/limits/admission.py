@@ -70,9 +70,10 @@ class Slot:
 
 
 class Admission:
-    """Lets `max_running` requests in, `max_waiting` wait, and refuses the rest with the time it is worth waiting.
+    """Lets `max_running` requests run and `max_waiting` wait, and refuses the rest with the time after which a retry is
+    worthwhile.
 
-    Who waits goes by arrival; a class with a lower `priority` counts as if it had come some seconds earlier.
+    Requests wait in order of arrival; a class with a lower `priority` counts as if it had arrived some seconds earlier.
     """
 
     def __init__(self, max_running: int, max_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +103,7 @@ class Admission:
         return min(max(math.ceil(ahead / rate), 1), _LONGEST_RETRY)
 
     async def enter(self, slot: Slot, *, priority: int = 0, patience: float | None = None) -> None:
-        """Wait for a turn. Whoever calls this calls `leave` afterwards, whatever happens.
+        """Wait for a turn. The caller must call `leave` afterwards, whatever happens.
 
         Args:
             slot: the request; taken into `running` when its turn has come.

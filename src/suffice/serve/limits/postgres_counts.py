@@ -1,4 +1,4 @@
-"""Counts of rate limits in PostgreSQL, which replicas share: a storage for the package limits."""
+"""Counts of rate limits in PostgreSQL, shared by replicas: a storage for the package `limits`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ON CONFLICT (key) DO UPDATE SET
     ends = CASE WHEN old.ends > {_NOW} THEN old.ends ELSE excluded.ends END
 RETURNING count, ends - {_NOW}
 """  # noqa: S608  # no value is in it
-"""One statement, so that it is exact whoever else counts. All times are the database's, whose clock replicas share; an
-amount that is given back after its window does not make a new one."""
+"""One statement, so that concurrent counts are exact. All times are those of the database, whose clock replicas share.
+An amount that is given back after its window has ended does not begin a new one."""
 _GET = f"SELECT coalesce(sum(count), 0) FROM counts WHERE key = %s AND ends > {_NOW}"  # noqa: S608  # no value is in it
 
 
@@ -60,7 +60,7 @@ class PostgresCounts(Storage):
         return int((await self._one(_GET, key))[0])
 
     async def get_expiry(self, key: str) -> float:
-        """When the window ends that was last counted in here, in seconds since 1970."""
+        """When the window of the last count ends, in seconds since 1970."""
         return self._ends.get(key, time.time())
 
     async def check(self) -> bool:
@@ -90,7 +90,7 @@ class PostgresCounts(Storage):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection that nobody else has; one that failed, or whose user was cancelled, is not used again."""
+        """A connection for one user at a time. One that failed, or whose user was cancelled, is not used again."""
         async with self._turns:
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
@@ -101,7 +101,7 @@ class PostgresCounts(Storage):
             self._idle.append(connection)
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        # A count that a crash of the database forgets is worth less than a flush to the disk for each request.
+        # Losing counts in a crash of the database costs less than a flush to the disk for each request.
         return await psycopg.AsyncConnection.connect(
             self._address, autocommit=True, options="-c synchronous_commit=off", connect_timeout=5
         )

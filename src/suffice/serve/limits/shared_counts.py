@@ -1,4 +1,4 @@
-"""Counts that replicas share, in PostgreSQL or Redis, and what happens while that is away."""
+"""Counts that replicas share, in PostgreSQL or Redis, and what happens while that storage is away."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class SharedCounts:
 
     @property
     def there(self) -> bool:
-        """Whether it is worth asking."""
+        """Whether the storage is worth asking."""
         return not self._outage.lasts or time.monotonic() >= self._ask_again
 
     async def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
         """The count of a window after `amount`, and when it ends; a new one begins where there is none.
 
         Raises:
-            StorageAwayError: it did not answer within a second.
+            StorageAwayError: the storage did not answer within a second.
         """
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -68,10 +68,10 @@ class SharedCounts:
         return count, ends
 
     async def check(self) -> None:
-        """Ask whether it is there.
+        """Ask whether the storage answers.
 
         Raises:
-            UsageError: it is not.
+            UsageError: it does not.
         """
         why = "nothing answers there"
         try:

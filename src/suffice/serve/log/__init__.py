@@ -1,1 +1,1 @@
-"""What is written down: a row for each request, texts where they are wanted, and questions about usage."""
+"""The request log: a row for each request, optionally the texts, and queries about usage."""

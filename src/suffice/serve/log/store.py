@@ -1,4 +1,4 @@
-"""What outlives the process: keys, and one row per request, in SQLite or PostgreSQL. Blocking; called from threads."""
+"""The database: keys, and one row per request, in SQLite or PostgreSQL. Blocking; called from threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from suffice.serve.log.tables import MIGRATIONS, key_rows, migration_rows, promp
 __all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]
 
 _SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
-_LOCK = 7_466_331  # PostgreSQL's advisory lock for migrations: any number that nobody else uses
+_LOCK = 7_466_331  # of PostgreSQL's advisory lock for migrations: any number that nothing else uses
 
 OBSERVATION_COLUMNS = (
     "row",
@@ -36,10 +36,12 @@ OBSERVATION_COLUMNS = (
     "finish",
     "finish_detail",
 )
-"""What the length model learns from."""
+"""The columns that the length model learns from."""
 
 _POSTGRESQL = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
-"""Of libpq, in seconds and milliseconds: a server that went without a word is noticed. A URL can say otherwise."""
+"""Parameters of libpq, in seconds and milliseconds, so that a vanished server is noticed. A URL can override them."""
+
+_NOT_A_URL = "the database is not a URL like sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
 class Store:
@@ -47,8 +49,8 @@ class Store:
 
     Args:
         url: of SQLAlchemy; `sqlite:///FILE`, or `postgresql://...`, which means the driver psycopg.
-        must_exist: whether a SQLite file that is not there is an error; else it is made.
-        migrate: bring the schema up to date; without, `pending` says what that would do.
+        must_exist: whether a missing SQLite file is an error; otherwise it is created.
+        migrate: bring the schema up to date; otherwise `pending` says what that would do.
 
     Raises:
         UsageError: the URL cannot be used, or the database cannot be opened.
@@ -77,7 +79,7 @@ class Store:
                 f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
             ) from None
         except (ArgumentError, NoSuchModuleError):
-            raise UsageError(_NO_URL) from None
+            raise UsageError(_NOT_A_URL) from None
         except (SQLAlchemyError, StoreError, OSError) as error:
             raise cannot_be_opened(error) from None
 
@@ -86,16 +88,16 @@ class Store:
         self._engine.dispose()
 
     def keys(self) -> list[Mapping[str, Any]]:
-        """All keys, the oldest first, without their text, which is nowhere."""
+        """All keys, the oldest first, without their text, which is not stored."""
         with self._connected() as connection:
             found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created)).mappings()
             return [dict(row) for row in found]
 
     def add_key(self, row: Mapping[str, Any]) -> None:
-        """A new key.
+        """Add a key.
 
         Raises:
-            UsageError: there is one of that name.
+            UsageError: a key of that name exists.
         """
         try:
             with self._connected(write=True) as connection:
@@ -107,7 +109,7 @@ class Store:
         """Change columns of the key of that name (or id).
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such key.
         """
         named = (key_rows.c.name == name) | (key_rows.c.id == name)
         with self._connected(write=True) as connection:
@@ -119,7 +121,7 @@ class Store:
 
         Args:
             rows: at least one.
-            again: the same call has failed before, which may have been after the database wrote them all.
+            again: the same call has failed before, perhaps after the database wrote all of them.
 
         Raises:
             RejectedRowError: the database does not take one of them.
@@ -129,7 +131,7 @@ class Store:
                 connection.exec_driver_sql(str(self._insert), [self._bound(row) for row in rows])
 
     def _bound(self, row: Mapping[str, Any]) -> Any:
-        """A row as the driver takes it. SQLAlchemy's own way through its types takes as long as the database."""
+        """A row as the driver takes it. Conversion by SQLAlchemy's types takes as long as the database does."""
         observations = row["lessons"]
         values = {**row, "lessons": None if observations is None else dump(observations).decode()}
         names = self._insert.positiontup
@@ -137,7 +139,7 @@ class Store:
 
     @staticmethod
     def _has(connection: sa.Connection, row: Mapping[str, Any]) -> bool:
-        """Ids may come again, but not at the same time."""
+        """Ids may be used again, but not at the same time."""
         same = (request_rows.c.time == row["time"]) & (request_rows.c.request_id == row["request_id"])
         return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
 
@@ -147,19 +149,19 @@ class Store:
             connection.execute(sa.insert(prompt_rows), list(rows))
 
     def prompts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
-        """The texts since a time (seconds since 1970), the oldest first, one by one: the columns of `prompts`."""
+        """Rows of `prompts` since a time (seconds since 1970), the oldest first."""
         query = sa.select(prompt_rows).where(prompt_rows.c.time >= since).order_by(prompt_rows.c.row)
         with self._connected() as connection:
             for row in connection.execute(query.execution_options(yield_per=100)).mappings():
                 yield dict(row)
 
     def forget_prompts(self, before: float) -> int:
-        """Delete the texts from before a time (seconds since 1970); how many there were."""
+        """Delete the texts from before a time (seconds since 1970); returns how many there were."""
         with self._connected(write=True) as connection:
             return connection.execute(sa.delete(prompt_rows).where(prompt_rows.c.time < before)).rowcount
 
     def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
-        """Some columns of every request since a time, row by row."""
+        """Some columns of every request since a time (seconds since 1970), row by row."""
         query = sa.select(*(request_rows.c[name] for name in columns)).where(request_rows.c.time >= since)
         with self._connected() as connection:
             yield from connection.execute(query.order_by(request_rows.c.time).execution_options(yield_per=1000))
@@ -170,7 +172,7 @@ class Store:
         Args:
             by: `day`, `tier` or `model`.
             first_day: such as 2027-01-31.
-            key_name: whose requests; None for those without a key.
+            key_name: the key whose requests are counted; None for those without a key.
             patience: seconds after which PostgreSQL gives up.
 
         Raises:
@@ -199,10 +201,10 @@ class Store:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text(f"SET LOCAL statement_timeout = {round(1000 * patience)}"))
             found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
-        return sorted(found, key=itemgetter("name"))  # databases have alphabets of their own
+        return sorted(found, key=itemgetter("name"))  # databases sort by alphabets of their own
 
     def identity(self) -> float:
-        """Tells this database from another: when its first table was made."""
+        """When the database's first table was made, which tells it from another."""
         with self._connected() as connection:
             return float(connection.scalar(sa.select(sa.func.min(migration_rows.c.applied))) or 0.0)
 
@@ -214,8 +216,8 @@ class Store:
     def rows_after(
         self, row: int, most: int, missed: Collection[int] = (), own: str | None = None
     ) -> tuple[Sequence[int], Sequence[Mapping[str, Any]]]:
-        """Numbers of the first requests above `row`, in order, behind those of `missed` that are there by now; and what
-        others than the replica `own` wrote under these numbers."""
+        """The numbers of `missed` that exist by now, followed by the first `most` numbers above `row`, in order; and
+        the rows among them that replicas other than `own` wrote."""
         number = request_rows.c.row
         there, theirs = sa.select(number).order_by(number), request_rows.c.replica.is_distinct_from(own)
         others = sa.select(*(request_rows.c[name] for name in OBSERVATION_COLUMNS)).where(theirs).order_by(number)
@@ -266,18 +268,15 @@ class Store:
 
 
 def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums as whole numbers, which in PostgreSQL they are not."""
+    """Sums as whole numbers; PostgreSQL gives decimals."""
     return {name: value if name == "name" else int(value) for name, value in row.items()}
-
-
-_NO_URL = "the database is no URL like sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
 def _parsed(url: str) -> sa.URL:
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the second: a port that is no number
-        raise UsageError(_NO_URL) from None
+    except (ArgumentError, ValueError):  # the second: a port that is not a number
+        raise UsageError(_NOT_A_URL) from None
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
@@ -285,7 +284,7 @@ def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite database; None for other databases, and for one in memory.
 
     Raises:
-        UsageError: it is no URL.
+        UsageError: it is not a URL.
     """
     parsed = _parsed(url)
     if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):

@@ -60,7 +60,7 @@ request_rows = sa.Table(
     sa.Column("replica", sa.String(32)),
     sa.Column("lessons", sa.JSON(none_as_null=True)),
 )
-"""`replica` is the process that wrote the row, `lessons` what it teaches the length models of the others."""
+"""`replica` is the process that wrote the row; `lessons` holds its observations, from which other replicas learn."""
 
 count_rows = sa.Table(
     "counts",
@@ -69,7 +69,7 @@ count_rows = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False),
     sa.Column("ends", sa.Float, nullable=False),
 )
-"""What is taken from limits that replicas share through PostgreSQL, until the window ends."""
+"""What is charged to limits that replicas share through PostgreSQL, until the window ends."""
 
 prompt_rows = sa.Table(
     "prompts",
@@ -86,7 +86,7 @@ prompt_rows = sa.Table(
     sa.Column("prompt_ids", sa.JSON(none_as_null=True)),
     sa.Column("tool_calls", sa.JSON(none_as_null=True)),
 )
-"""Texts, where `log_prompts` is on; in a table of their own, so that they can be kept for less long, or not at all."""
+"""Texts, where `log_prompts` is on. They have their own table because they are kept for a shorter time, if at all."""
 
 migration_rows = sa.Table(
     "migrations",
@@ -104,22 +104,22 @@ def create_keys_and_requests(connection: sa.Connection) -> None:
 
 
 def add_replica_and_lessons(connection: sa.Connection) -> None:
-    """Who wrote a row, and what it teaches; unknown for those that are there."""
+    """Which replica wrote a row, and its observations; NULL in existing rows."""
     _add_columns(connection, "requests", {"replica": "VARCHAR(32)", "lessons": "JSON"})
 
 
 def create_counts(connection: sa.Connection) -> None:
-    """Limits that replicas share."""
+    """Counts of limits that replicas share."""
     count_rows.create(connection, checkfirst=True)
 
 
 def create_prompts(connection: sa.Connection) -> None:
-    """Texts of requests, for who wants to keep them."""
+    """Optional storage of prompts and answers."""
     prompt_rows.create(connection, checkfirst=True)
 
 
 def add_prompt_ids_and_tool_calls(connection: sa.Connection) -> None:
-    """What of a request is no text."""
+    """Columns for token ids and tool calls."""
     _add_columns(connection, "prompts", {"prompt_ids": "JSON", "tool_calls": "JSON"})
 
 
@@ -137,4 +137,4 @@ MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (
     create_prompts,
     add_prompt_ids_and_tool_calls,
 )
-"""In the order in which they are applied, each once; a new one is added at the end and none is ever changed."""
+"""In the order in which they are applied, each once. A new one is added at the end, and none is ever changed."""

@@ -1,4 +1,4 @@
-"""Prompts and answers, kept where the operator has switched `log_prompts` on, for so many days and no longer."""
+"""Prompts and answers in the database, where the operator has switched `log_prompts` on, for some days."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 100
 
 
 def prompt_rows_of(ticket: RequestState) -> list[dict[str, Any]]:
-    """The texts of a request for which an engine was asked, a row for each answer, whole or as far as it came."""
+    """The texts of a request that reached an engine: a row for each answer, complete or not."""
     reply = ticket.reply
     if reply is None or not ticket.generated:
         return []
@@ -47,7 +47,7 @@ def prompt_rows_of(ticket: RequestState) -> list[dict[str, Any]]:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL has no NUL."""
+    """PostgreSQL cannot store NUL."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

@@ -1,4 +1,4 @@
-"""What a caller used lately: the store's rows, added up by the database and kept for whoever looks again."""
+"""What a caller used lately: rows of the request log, summed by the database and cached for five seconds."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ GROUPS = ("day", "tier", "model")
 MAX_DAYS = 366
 _LOG = logging.getLogger(__name__)
 _DEFAULT_DAYS = 30
-_FRESH = 5.0  # seconds that an answer is good for, also that there is none
+_FRESH = 5.0  # seconds that an answer is reused, an error too
 _REMEMBERED = 256
-_AT_ONCE = 4  # questions that the database works on; the rows of new requests are written over the same connections
-_IN_LINE = 8  # questions of one caller
+_AT_ONCE = 4  # queries that the database works on; rows of new requests are written over the same connections
+_IN_LINE = 8  # waiting queries of one caller
 _PATIENCE = 10.0  # seconds
 
 Sums = Sequence[Mapping[str, Any]]
@@ -37,14 +37,14 @@ Sums = Sequence[Mapping[str, Any]]
 
 @dataclass(slots=True)
 class _Lane:
-    """One caller's questions, which are answered one after another."""
+    """One caller's queries, which are answered one after another."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
 
 
 class RecentUsage:
-    """Sums of a caller's own rows.
+    """Sums over a caller's own rows.
 
     Args:
         store: where the rows are.
@@ -60,19 +60,20 @@ class RecentUsage:
 
     @property
     def callers(self) -> int:
-        """Callers whose questions are being answered."""
+        """Callers whose queries are being answered."""
         return len(self._lanes)
 
     async def of(self, key_name: str, by: str, days: int) -> Sums:
-        """The groups in order of their names; the database is asked the same at most once in five seconds.
+        """The groups in order of their names; the same query reaches the database at most once in five seconds.
 
         Args:
-            key_name: whose; '' for those who have no key.
+            key_name: the key; '' for callers without one.
             by: one of `GROUPS`.
             days: how many, today (UTC) included.
 
         Raises:
-            Problem: 503, while the database is away or too slow; 429, while too many questions of this caller wait.
+            Problem: 503 while the database is away or too slow; 500 where it refuses; 429 while too many queries of
+                this caller wait.
         """
         lane = self._lanes.setdefault(key_name, _Lane())
         if lane.waiting >= _IN_LINE:
@@ -116,13 +117,13 @@ class RecentUsage:
         return await asyncio.shield(asking)
 
     def _answered(self, asking: asyncio.Future[Sums]) -> None:
-        """A turn ends with the database's work, which may go on when nobody waits for it any more."""
+        """A turn ends with the database's work, which may continue after the last caller has given up."""
         self._turns.release()
-        asking.exception()  # seen, also where nobody waits
+        asking.exception()  # marked as seen where no caller waits
 
 
 def _in_thread(work: Callable[[], Sums]) -> asyncio.Future[Sums]:
-    """Do it in a thread that the end of the process does not wait for, as it would for those of `asyncio.to_thread`."""
+    """Run it in a daemon thread: the end of the process would wait for the threads of `asyncio.to_thread`."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Sums] = loop.create_future()
 
@@ -142,7 +143,7 @@ def read_query(query: bytes) -> tuple[str, int]:
     """What to group by and how many days, from the query of a URL.
 
     Raises:
-        Problem: 400 for a value that is neither, or that comes twice.
+        Problem: 400 for a value that is not allowed, or that is given twice.
     """
     given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     by = _one(given, "by", "day")

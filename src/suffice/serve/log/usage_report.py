@@ -1,4 +1,4 @@
-"""What was used, added up from the store's rows."""
+"""The report of `suffice usage`: sums over the rows of the request log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Total:
     requests: int = 0
     errors: int = 0
     cancelled: int = 0
-    """Clients that went away."""
+    """Requests whose client went away."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     truncated: int = 0
@@ -47,11 +47,11 @@ class Total:
 
     @property
     def answers(self) -> int:
-        """Requests that got an answer to its end."""
+        """Requests whose answer reached its end."""
         return len(self.lengths)
 
     def add(self, finish: str, detail: str, prompt: int, answer: int, seconds: float) -> None:
-        """One more request."""
+        """Count a request."""
         self.requests += 1
         self.prompt_tokens += prompt
         self.answer_tokens += answer

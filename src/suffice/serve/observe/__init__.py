@@ -1,1 +1,1 @@
-"""What operators see: metrics, spans, the access log."""
+"""What operators see: metrics, spans, the access log, the messages of the server."""

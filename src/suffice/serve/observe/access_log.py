@@ -1,4 +1,4 @@
-"""The access log: one line of JSON for each request, on standard output. No text of prompts or answers."""
+"""The access log: one line of JSON for each request, on standard output. It holds no text of prompts or answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SOON = 0.1  # seconds: under load, many lines leave in one write
 
 
 class AccessLog:
-    """Gathers lines for a moment and writes them together."""
+    """Collects lines for a moment and writes them together."""
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
 
     def add(self, scope: Scope, exchange: HttpExchange) -> None:
-        """The line of an exchange that is over."""
+        """Add the line of a finished exchange."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": exchange.request_id,
@@ -37,7 +37,7 @@ class AccessLog:
         self._lines.append(dump(line))
 
     def write(self) -> None:
-        """Write what there is."""
+        """Write the lines collected so far."""
         if self._lines:
             sys.stdout.write(b"\n".join([*self._lines, b""]).decode())
             sys.stdout.flush()

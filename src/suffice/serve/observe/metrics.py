@@ -1,4 +1,4 @@
-"""What Prometheus reads: our own names, and beside them the gauges that schedulers in Kubernetes look for."""
+"""Metrics for Prometheus: our own, and the gauges that schedulers in Kubernetes look for."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class _OfTier:
-    """What is counted for one tier; looked up once, because looking up takes longer than counting."""
+    """The metrics of one tier, looked up once: looking up takes longer than counting."""
 
     prompt: Counter
     answer: Counter
@@ -110,7 +110,7 @@ class _OfTier:
 
 
 class _Gauges(Collector):
-    """The state of queue and engines, read when somebody asks."""
+    """The state of queue and engines, read when the metrics are."""
 
     def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
         self._admission, self._pools, self._left_out = admission, pools, left_out

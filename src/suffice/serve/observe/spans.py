@@ -1,7 +1,7 @@
-"""One OpenTelemetry span per request that generates, in the words of the GenAI conventions. Never text.
+"""One OpenTelemetry span for each request that generates, with the attributes of the GenAI conventions and no text.
 
 The names are those of the OpenTelemetry project (semantic-conventions-genai, docs/gen-ai/client-inference.md, and HTTP
-server spans); what it has no word for is `suffice.*`. Nothing of OpenTelemetry is imported until spans are wanted.
+server spans); what they do not cover is `suffice.*`. OpenTelemetry is only imported where spans are configured.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def trace_context(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def spans_endpoint(settings: ServeSettings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Where spans go, as the settings or OpenTelemetry's own variables say; None where nobody wants any."""
+    """Where spans go, by the settings or OpenTelemetry's own variables; None where no collector is named."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     if settings.otlp_endpoint:
@@ -56,8 +56,8 @@ def spans_endpoint(settings: ServeSettings, environment: Mapping[str, str] = os.
 def open_spans(settings: ServeSettings) -> Spans | None:
     """Spans to the collector that is configured, if one is.
 
-    The rest is for OpenTelemetry's own variables to say: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and so on.
+    OpenTelemetry's own variables configure the rest: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER,
+    OTEL_EXPORTER_OTLP_HEADERS and so on.
 
     Raises:
         UsageError: the packages are not installed, and the settings name a collector.
@@ -77,10 +77,10 @@ def open_spans(settings: ServeSettings) -> Spans | None:
 
 
 class Spans:
-    """Begins and ends the span of each request; they leave in batches, from a thread of their own.
+    """Begins and ends the span of each request; spans are sent in batches, from a thread.
 
     Args:
-        exporter: who sends them.
+        exporter: sends them.
         where: its address, for messages.
     """
 
@@ -90,7 +90,7 @@ class Spans:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its tracebacks: `_Delivery` says it in a line
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Delivery` reports failures, in a line
         name = os.environ.get("OTEL_SERVICE_NAME", "suffice")
         resource = Resource.create({"service.name": name, "service.version": __version__})
         self._delivery = _Delivery(exporter, where)
@@ -128,7 +128,7 @@ class Spans:
             span.set_attributes({name: value for name, value in said.items() if value is not None})
             if (
                 ticket.problem is not None and ticket.problem.status >= 500
-            ):  # what the caller did wrong is no error here
+            ):  # a mistake of the caller is not an error of the server
                 span.set_attribute("error.type", row["error"])
                 span.set_status(Status(StatusCode.ERROR, row["error"]))
         span.end()
@@ -151,7 +151,7 @@ class _Delivery:
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Sends a batch; called from the batching thread."""
+        """Send a batch; called from the batching thread."""
         result = self._exporter.export(spans)
         arrived = result.name == "SUCCESS"
         self.sent += len(spans) if arrived else 0
@@ -162,11 +162,11 @@ class _Delivery:
         return result
 
     def shutdown(self) -> None:
-        """Ends the exporter."""
+        """End the exporter."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """What the exporter holds back."""
+        """Send what the exporter holds back."""
         return self._exporter.force_flush(timeout_millis)
 
 
