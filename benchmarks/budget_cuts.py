@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from suffice.budget import Budget, Budgeter, LengthEstimate, LengthEstimator, Question, TextRatios
+from suffice.budget import Budget, Budgeter, Expectation, LengthEstimator, LengthQuery, TextRatios
 from suffice.budget.answer_language import answer_language
-from suffice.budget.estimators import wish_tokens
+from suffice.budget.expectation import Room
+from suffice.budget.length_constraints.constraint import Unit
 from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.types import Unit
 from suffice.prompt import instructions
 
 # The answers on which the room and the keyword table were chosen: source, and language where not all of it.
@@ -47,10 +47,11 @@ CHOSEN_ON = {
 }
 DEFAULT = 2048
 DECIDERS = {
-    "ExplicitLength": "explicit wishes",
+    "ExplicitLength": "explicit lengths",
     "TextTransform": "text to transform",
     "Keywords": "keywords",
     "UsualLength": "neither",
+    "LearnedLength": "neither",
 }
 UNITS: Mapping[Unit, str] = {
     "word": "words, characters, pages",
@@ -128,12 +129,19 @@ class Noting:
     estimator: LengthEstimator
     log: list[tuple[str, int]]
 
-    def estimate(self, question: Question) -> LengthEstimate | None:
+    def estimate(self, query: LengthQuery) -> Expectation | None:
         """What the estimator says."""
-        estimate = self.estimator.estimate(question)
-        if estimate is not None:
-            self.log.append((DECIDERS[type(self.estimator).__name__], estimate.room))
-        return estimate
+        expectation = self.estimator.estimate(query)
+        if expectation is not None:
+            self.log.append((DECIDERS[type(self.estimator).__name__], expectation.room or 0))
+        return expectation
+
+    def room(self, query: LengthQuery) -> Room | None:
+        """What the estimator says, where the length model has said what to expect."""
+        room: Room | None = self.estimator.room(query) if hasattr(self.estimator, "room") else None
+        if room is not None:
+            self.log.append((DECIDERS[type(self.estimator).__name__], room.tokens))
+        return room
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -214,18 +222,20 @@ def print_cuts(title: str, decided: Sequence[Decided], label: Callable[[Decided]
 
 
 def print_headroom(decided: Iterable[Decided]) -> None:
-    """Answer tokens / tokens that the wish says, for raw prompts with a single wish for the whole answer."""
+    """Answer tokens / tokens that the prompt asks for, for raw prompts with a single constraint on the whole answer."""
     ratios = TextRatios()
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for one in decided:
-        if one.decider != "explicit wishes" or not isinstance(one.answer.prompt, str):
+        if one.decider != "explicit lengths" or not isinstance(one.answer.prompt, str):
             continue
-        wishes = find_constraints(instructions(one.answer.prompt))
-        if len(wishes) == 1 and not wishes[0].each:
-            wish = wishes[0]
-            expected = wish_tokens(wish, answer_language(one.answer.prompt), ratios)
-            found[UNITS[wish.unit], wish.bound].append(one.answer.tokens / expected)
-    print("\n| wish (the only one of its prompt) | bound | answers | median | 95th percentile | 99th percentile |")
+        constraints = find_constraints(instructions(one.answer.prompt))
+        if len(constraints) == 1 and not constraints[0].each:
+            constraint = constraints[0]
+            expected = constraint.tokens(answer_language(one.answer.prompt), ratios)
+            found[UNITS[constraint.unit], constraint.bound].append(one.answer.tokens / expected)
+    print(
+        "\n| constraint (the only one of its prompt) | bound | answers | median | 95th percentile | 99th percentile |"
+    )
     print("|---|---|---|---|---|---|")
     for (unit, bound), values in sorted(found.items()):
         cells = " | ".join(f"{value:.1f}" for value in np.percentile(values, (50, 95, 99)))
@@ -233,7 +243,7 @@ def print_headroom(decided: Iterable[Decided]) -> None:
 
 
 def main() -> None:
-    """Print how many answers there are, what outgrows what by what decided and by data set, and how wishes are met."""
+    """Print how many answers there are, what outgrows what, by decider and data set, and how constraints are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with the answers")
     parser.add_argument("--models", metavar="REGEX", default="", help="only models whose name matches (default: all)")
@@ -265,8 +275,10 @@ def main() -> None:
         return f"{one.answer.source} {one.answer.lang}{'' if one.answer.chosen_on else ' *'}"
 
     print_cuts("data set (* not chosen on)", decided, data_set, sorted(set(map(data_set, decided))))
-    wishes = [one for one in decided if one.decider == "explicit wishes"]
-    print_cuts("explicit wishes in", wishes, lambda one: one.answer.lang, sorted({one.answer.lang for one in wishes}))
+    explicit = [one for one in decided if one.decider == "explicit lengths"]
+    print_cuts(
+        "explicit lengths in", explicit, lambda one: one.answer.lang, sorted({one.answer.lang for one in explicit})
+    )
     print_headroom(one for one in decided if one.answer.chosen_on)
 
 

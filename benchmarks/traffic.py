@@ -25,9 +25,9 @@ from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo
 def replay(found: Sequence[Answer], learn: bool) -> list[tuple[Answer, Budget]]:
     """Every answer with the budget that was decided before it came."""
     budgeter, decided = Budgeter.load(), []
-    if budgeter.forecaster is None:
+    if budgeter.learned_length is None:
         raise SystemExit("this needs numpy: pip install 'suffice[fit]'")
-    model = budgeter.forecaster.model
+    model = budgeter.learned_length.model
     for answer in found:
         budget = budgeter.decide(
             answer.prompt, info=RequestInfo(client=answer.model), engine=EngineInfo(model=answer.model)

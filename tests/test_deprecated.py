@@ -38,6 +38,9 @@ NAMES = {
 }
 """The public names of each package before rooms and names were put in order."""
 RENAMED = {
+    "budget.DEFAULT_TIERS",
+    "budget.LengthEstimate",
+    "budget.Question",
     "budget.model.Asked",
     "data.RowError",
     "engines.Capacity",

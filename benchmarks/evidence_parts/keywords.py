@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +157,7 @@ class Written:
     """What the budget expects without a length model: wishes, texts to transform, keywords as the table has them."""
 
     def __init__(self) -> None:
-        self._budgeter = replace(Budgeter.load(), forecaster=None)
+        self._budgeter = Budgeter.load().with_length_model(None)
 
     def quantiles(self, chosen: Sequence[Answer]) -> np.ndarray:
         """At `EVALUATED`, shape (answers, len(EVALUATED))."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from evidence_parts.data import FOLDS, NAMES, Answer, Floats, Say, sample, table
 from suffice.budget import Budgeter, EngineInfo, LengthModel, Limits
-from suffice.budget.expected_length import Forecaster
+from suffice.budget.learned_length import LearnedLength
 from suffice.watch.remaining_length import RemainingLength
 
 _SOURCES = (
@@ -47,7 +47,7 @@ def moments(data: Path, say: Say) -> list[Moment]:
     for fold in range(FOLDS):
         say(f"what is left: part {fold + 1} of {FOLDS}")
         model = LengthModel.fit([one.learned("prompt", "model") for one in chosen if one.fold != fold])
-        budgeter = replace(Budgeter.load(), forecaster=Forecaster(model))
+        budgeter = Budgeter.load().with_length_model(LearnedLength(model))
         for one in chosen:
             if one.fold == fold:
                 quantiles = budgeter.decide(

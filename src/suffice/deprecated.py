@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["renamed", "warn_deprecated", "watch_for_old_modules"]
 
 _MOVED = {
-    "budget budget": "profile=length_profile forecast=expected_length model=length_model",
+    "budget budget": "profile=length_profile forecast=learned_length model=length_model",
     "budget ": "prompt ratios=token_ratios",
     "budget budget.length_constraints": "wishes=find wishes_english=english wishes_chinese=chinese numbers",
     "budget.model budget.length_model": "text=features evaluate calibration distribution history length_model=model "

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+import suffice.budget
 from suffice.budget import (
-    DEFAULT_TIERS,
     Budgeter,
-    LengthEstimate,
-    Question,
+    EngineInfo,
+    Expectation,
+    LengthQuery,
+    Limits,
     TextRatios,
     estimate_tokens,
 )
@@ -36,8 +38,8 @@ def budgeter() -> Budgeter:
     return Budgeter.load()
 
 
-def wishes(prompt: str) -> list[tuple[str, float, str]]:
-    return [(wish.unit, wish.amount, wish.bound) for wish in find_constraints(instructions(prompt))]
+def constraints(prompt: str) -> list[tuple[str, float, str]]:
+    return [(found.unit, found.amount, found.bound) for found in find_constraints(instructions(prompt))]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,8 @@ def test_numbers_as_people_write_them(text: str, value: float | None) -> None:
         ("Should contain between 1,500 and 2,000 words", ("word", 2000, "about")),
     ],
 )
-def test_wishes(prompt: str, expected: tuple[str, float, str]) -> None:
-    assert expected in wishes(prompt)
+def test_constraints(prompt: str, expected: tuple[str, float, str]) -> None:
+    assert expected in constraints(prompt)
 
 
 @pytest.mark.parametrize(
@@ -135,22 +137,22 @@ def test_wishes(prompt: str, expected: tuple[str, float, str]) -> None:
         "26个字母两两组合，要多背676个字母吗？",
     ],
 )
-def test_numbers_that_are_no_wishes(prompt: str) -> None:
-    assert wishes(prompt) == []
+def test_numbers_that_are_not_constraints(prompt: str) -> None:
+    assert constraints(prompt) == []
 
 
 def test_a_limit_does_not_cut_the_reasoning_before_the_answer() -> None:
-    assert wishes("Think step by step, then answer in one word: is 91 prime?") == []
-    assert wishes("请一步一步思考，最后用一句话回答。") == []
-    assert wishes("（1）说明原因。（2）请给老师写一封信，150字以内。") == []
-    assert wishes("Think step by step and write at least 500 words.") == [("word", 500, "at least")]
+    assert constraints("Think step by step, then answer in one word: is 91 prime?") == []
+    assert constraints("请一步一步思考，最后用一句话回答。") == []
+    assert constraints("（1）说明原因。（2）请给老师写一封信，150字以内。") == []
+    assert constraints("Think step by step and write at least 500 words.") == [("word", 500, "at least")]
 
 
-def test_a_wish_counts_at_the_ends_of_a_long_prompt_and_not_in_its_middle() -> None:
+def test_a_constraint_counts_at_the_ends_of_a_long_prompt_and_not_in_its_middle() -> None:
     filler = "The river was calm and the boats were white. " * 200
-    assert wishes(f"Summarise the report in 50 words.\n\n{filler}") == [("word", 50, "about")]
-    assert wishes(f"{filler}\n\nSummarise the report in 50 words.") == [("word", 50, "about")]
-    assert wishes(f"{filler} Answer in 50 words. {filler}") == []
+    assert constraints(f"Summarise the report in 50 words.\n\n{filler}") == [("word", 50, "about")]
+    assert constraints(f"{filler}\n\nSummarise the report in 50 words.") == [("word", 50, "about")]
+    assert constraints(f"{filler} Answer in 50 words. {filler}") == []
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,13 @@ def test_a_guess_never_lowers_the_cap(budgeter: Budgeter, prompt: str) -> None:
     for default in (300, 2048, 9000):
         budget = replace(budgeter, default_max_new_tokens=default).decide(prompt)
         assert budget.max_new_tokens >= default
-        assert budgeter.decide(prompt, model_default=default).max_new_tokens >= default
+        assert budgeter.decide(prompt, engine=EngineInfo(default_max_new_tokens=default)).max_new_tokens >= default
     assert (budget.max_new_tokens, budget.limited_by) == (9000, "model")
     assert budget.reasons[-1] == "the cap is the default: 9000"
     assert budget.reservation < 1000
 
 
-def test_a_wish_for_more_than_the_default_raises_the_cap_up_to_policy(budgeter: Budgeter) -> None:
+def test_a_constraint_above_the_default_raises_the_cap_up_to_policy(budgeter: Budgeter) -> None:
     at_most = budgeter.decide("Describe your hometown in at most 2000 words")
     at_least = budgeter.decide("Describe your hometown in at least 2000 words")
     assert at_most.expected_tokens == at_least.expected_tokens
@@ -179,12 +181,12 @@ def test_a_wish_for_more_than_the_default_raises_the_cap_up_to_policy(budgeter: 
     assert budgeter.decide(novel).reservation > 5000 * 0.67
     tier = budgeter.decide(novel, tier="long")
     assert (tier.max_new_tokens, tier.limited_by) == (1024, "tier")
-    context = budgeter.decide(novel, context=4096, prompt_tokens=96)
+    context = budgeter.decide(novel, engine=EngineInfo(context_tokens=4096, prompt_tokens=96))
     assert (context.max_new_tokens, context.limited_by) == (4000, "context")
     assert budgeter.decide(novel, max_new_tokens=700).max_new_tokens == 700
 
 
-def test_of_several_wishes_the_most_generous_counts(budgeter: Budgeter) -> None:
+def test_of_several_constraints_the_most_generous_counts(budgeter: Budgeter) -> None:
     alone = budgeter.decide("Write a 5-page report.")
     both = budgeter.decide("Write a 5-page report. Explain its idea in one sentence.")
     assert alone.limited_by == "auto"
@@ -250,22 +252,23 @@ def test_translation_follows_the_text(budgeter: Budgeter) -> None:
     ],
 )
 def test_keywords(budgeter: Budgeter, prompt: str, expected: int, room: int) -> None:
-    alone = replace(budgeter, forecaster=None).decide(prompt, model_default=77)
+    alone = budgeter.with_length_model(None).decide(prompt, engine=EngineInfo(default_max_new_tokens=77))
     assert "keyword" in alone.reasons[1]
     assert (alone.expected_tokens, alone.max_new_tokens, alone.limited_by) == (expected, room, "auto")
-    learned = budgeter.decide(prompt, model_default=4096)
+    learned = budgeter.decide(prompt, engine=EngineInfo(default_max_new_tokens=4096))
     assert not any("keyword" in reason for reason in learned.reasons)  # it neither raised the cap nor is expected
-    assert any("keyword" in reason for reason in budgeter.decide(prompt, model_default=77).reasons)
+    raised = budgeter.decide(prompt, engine=EngineInfo(default_max_new_tokens=77))
+    assert any("keyword" in reason for reason in raised.reasons)
 
 
-def test_keywords_are_whole_words_and_wishes_come_first(budgeter: Budgeter) -> None:
+def test_keywords_are_whole_words_and_constraints_come_first(budgeter: Budgeter) -> None:
     assert budgeter.decide("Who owned these historyless lands?").limited_by == "model"
     assert not any("keyword" in reason for reason in budgeter.decide("Tell me a story in 50 words").reasons)
 
 
 def test_the_model_default_is_the_cap_where_it_has_one(budgeter: Budgeter) -> None:
     assert budgeter.decide("Hello").max_new_tokens == 2048
-    budget = budgeter.decide("Hello", model_default=777)
+    budget = budgeter.decide("Hello", engine=EngineInfo(default_max_new_tokens=777))
     assert (budget.max_new_tokens, budget.limited_by) == (777, "model")
     assert budget.reasons[-1] == "the cap is the model's default: 777"
 
@@ -276,7 +279,11 @@ def test_the_callers_number_and_what_limits_it(budgeter: Budgeter) -> None:
     tier = budgeter.decide("Hello", max_new_tokens=300, tier="short")
     assert (tier.max_new_tokens, tier.limited_by, tier.clamped_from) == (128, "tier", 300)
     assert tier.reasons[-1] == "clipped to tier short: 128"
-    context = budgeter.decide("Hello", max_new_tokens=300, tier="short", context=100, prompt_tokens=10)
+    context = budgeter.decide(
+        "Hello",
+        Limits(max_new_tokens=300, tier="short"),
+        engine=EngineInfo(context_tokens=100, prompt_tokens=10),
+    )
     assert (context.max_new_tokens, context.limited_by, context.clamped_from) == (90, "context", 300)
     auto = budgeter.decide("Hello", tier="standard")
     assert (auto.max_new_tokens, auto.limited_by, auto.clamped_from) == (512, "tier", None)
@@ -285,12 +292,11 @@ def test_the_callers_number_and_what_limits_it(budgeter: Budgeter) -> None:
 @pytest.mark.parametrize("asked", ["auto", 1, 5000])
 @pytest.mark.parametrize(("max_length", "context"), [(100, None), (None, 100), (100, 4096), (4096, 100)])
 def test_prompt_and_answer_fit(budgeter: Budgeter, asked: Any, max_length: int | None, context: int | None) -> None:
-    budget = budgeter.decide(
-        "写一篇800字的作文", max_new_tokens=asked, max_length=max_length, context=context, prompt_tokens=99
-    )
-    assert budget.max_new_tokens == 1
+    limits = Limits(max_new_tokens=asked, max_length=max_length)
+    budget = budgeter.decide("写一篇800字的作文", limits, engine=EngineInfo(context_tokens=context, prompt_tokens=99))
+    assert budget.max_new_tokens == budget.context_left == 1
     with pytest.raises(PromptTooLongError, match="100 tokens"):
-        budgeter.decide("x", max_new_tokens=asked, max_length=max_length, context=context, prompt_tokens=100)
+        budgeter.decide("x", limits, engine=EngineInfo(context_tokens=context, prompt_tokens=100))
 
 
 def test_budget_is_ordered_clipped_immutable_and_json(budgeter: Budgeter) -> None:
@@ -326,13 +332,16 @@ def test_an_unknown_tier_names_the_known_ones(budgeter: Budgeter) -> None:
 
 def test_an_estimated_prompt_length_is_said(budgeter: Budgeter) -> None:
     assert any("estimated" in reason for reason in budgeter.decide("Hello").reasons)
-    assert not any("estimated" in reason for reason in budgeter.decide("Hello", prompt_tokens=3).reasons)
+    assert not any(
+        "estimated" in reason for reason in budgeter.decide("Hello", engine=EngineInfo(prompt_tokens=3)).reasons
+    )
 
 
-def test_the_packaged_tiers_are_the_default_tiers(budgeter: Budgeter) -> None:
-    assert dict(budgeter.tiers) == dict(DEFAULT_TIERS)
-    assert [tier.max_new_tokens for tier in DEFAULT_TIERS.values()] == [128, 512, 1024, 2048]
-    assert [name for name, tier in DEFAULT_TIERS.items() if tier.needs_key] == ["unlimited"]
+def test_the_packaged_tiers(budgeter: Budgeter) -> None:
+    assert [tier.max_new_tokens for tier in budgeter.tiers.values()] == [128, 512, 1024, 2048]
+    assert [name for name, tier in budgeter.tiers.items() if tier.needs_key] == ["unlimited"]
+    with pytest.warns(DeprecationWarning, match="DEFAULT_TIERS is deprecated: use suffice.budget.Budgeter"):
+        assert dict(suffice.budget.DEFAULT_TIERS) == dict(budgeter.tiers)
 
 
 def test_a_settings_file_changes_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,10 +399,10 @@ def test_a_missing_settings_file_is_explained(tmp_path: Path) -> None:
 def test_another_estimator_fits_in(budgeter: Budgeter) -> None:
     @dataclass(frozen=True)
     class Learned:
-        def estimate(self, question: Question) -> LengthEstimate | None:
-            if "weather" not in question.text:
+        def estimate(self, query: LengthQuery) -> Expectation | None:
+            if "weather" not in query.prompt.user:
                 return None
-            return LengthEstimate.around(40, 0.5, "learned from 100 answers")
+            return Expectation.around(40, 0.5, "learned from 100 answers")
 
     learned = budgeter.with_estimator(Learned())
     assert "learned from 100 answers" in learned.decide("weather?").reasons
@@ -404,7 +413,10 @@ def test_ratios_of_a_finer_tokenizer_need_more_tokens(budgeter: Budgeter) -> Non
     by_character = TextRatios.measured(len)
     assert estimate_tokens(ENGLISH_REFERENCE, by_character) > 3 * estimate_tokens(ENGLISH_REFERENCE)
     prompt = "用50字介绍杭州"
-    assert budgeter.decide(prompt, ratios=by_character).expected_tokens > budgeter.decide(prompt).expected_tokens
+    assert (
+        budgeter.decide(prompt, engine=EngineInfo(ratios=by_character)).expected_tokens
+        > budgeter.decide(prompt).expected_tokens
+    )
 
 
 def test_estimated_tokens_are_close_to_the_qwen2_tokenizer() -> None:

@@ -9,19 +9,20 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from suffice.budget import Budgeter, LengthModel
-from suffice.budget.expected_length import Forecaster
+from suffice.budget import Budgeter, EngineInfo, LengthModel, Limits, RequestInfo
+from suffice.budget.learned_length import LearnedLength
+from suffice.budget.length_model import prompt_model
 from suffice.budget.length_model.distribution import EDGES, bin_of, grid_quantiles
 from suffice.budget.length_model.evaluate import evaluate
-from suffice.budget.length_model.features import features, model_key
+from suffice.budget.length_model.features import TextFeatures, conversation_features, features, model_key
 from suffice.budget.length_model.history import Groups
+from suffice.budget.length_model.sample import LengthSample
 from suffice.budget.length_model.trees import Forest, Growth, Trees
 from suffice.cli.main import main
 from suffice.data import AnswerSummary, read_answers
@@ -341,16 +342,30 @@ def test_model_names() -> None:
     assert model_key(None) == ""
 
 
+def read(record: dict[str, Any]) -> TextFeatures:
+    query = LengthSample.of(record).query
+    return features(query, conversation_features(query))
+
+
 def test_features_read_both_ends_of_a_long_prompt() -> None:
     middle = "filler " * 1000
-    plain, asks = features({"prompt": middle}), features({"prompt": f"{middle}\n用一句话总结"})
-    assert plain is not None
-    assert asks is not None
+    plain, asks = read({"prompt": middle}), read({"prompt": f"{middle}\n用一句话总结"})
     assert set(asks.cells) - set(plain.cells)
-    assert features({"client": "a"}) is None
 
 
-def test_a_prompt_that_comes_again_is_read_once_and_others_are_not_taken_for_it(trained: LengthModel) -> None:
+def test_who_asks_without_a_prompt_has_no_prompt_to_read(trained: LengthModel) -> None:
+    assert trained.key(LengthSample.of({"client": "a"}).query).by_prompt is None
+    assert trained.key(LengthSample.of({"client": "a", "prompt": "What is tea?"}).query).by_prompt is not None
+
+
+def test_a_prompt_that_comes_again_is_read_once_and_others_are_not_taken_for_it(
+    trained: LengthModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[TextFeatures] = []
+    expect = prompt_model.PromptModel.expect
+    monkeypatch.setattr(
+        prompt_model.PromptModel, "expect", lambda self, found, model: said.append(found) or expect(self, found, model)
+    )
     fresh, texts = trained.untaught(), ["Write a story.", "Write a poem."]
     records = [
         {"prompt": text, "model": model, "sampling": {"temperature": temperature}, "system": system}
@@ -360,10 +375,10 @@ def test_a_prompt_that_comes_again_is_read_once_and_others_are_not_taken_for_it(
         for system in (None, "Be brief.")
     ]
     first = [fresh.predict(record).quantiles() for record in records]
-    assert len(fresh._outlooks) == len(records)
+    assert len(said) == len(records)
     assert [fresh.predict(record).quantiles() for record in records] == first
+    assert len(said) == len(records)
     assert [trained.untaught().predict(record).quantiles() for record in records] == first
-    assert len(fresh._outlooks) == len(records)
 
 
 def test_groups_keep_the_most_recent() -> None:
@@ -404,17 +419,24 @@ class _Says(LengthModel):
 @pytest.mark.parametrize("expected", [3, 100_000])
 def test_a_prediction_never_touches_the_cap(prompt: str, expected: int) -> None:
     without = Budgeter.load()
-    bare = replace(without, forecaster=None)
-    told = replace(without, forecaster=Forecaster(_Says(expected)))
-    for settings in ({}, {"tier": "short"}, {"max_new_tokens": 77}, {"model_default": 400}, {"max_length": 300}):
-        plain, predicted = bare.decide(prompt, **settings), told.decide(prompt, **settings)  # type: ignore[arg-type]
+    bare = without.with_length_model(None)
+    told = without.with_length_model(LearnedLength(_Says(expected)))
+    for limits, default in (
+        (Limits(), None),
+        (Limits(tier="short"), None),
+        (Limits(max_new_tokens=77), None),
+        (Limits(), 400),
+        (Limits(max_length=300), None),
+    ):
+        engine = EngineInfo(default_max_new_tokens=default)
+        plain, predicted = (each.decide(prompt, limits, engine=engine) for each in (bare, told))
         assert predicted.max_new_tokens == plain.max_new_tokens
         assert predicted.limited_by == plain.limited_by
         assert all(tokens <= predicted.max_new_tokens for _, tokens in predicted.quantiles)
 
 
-def test_guesses_are_replaced_and_wishes_are_not() -> None:
-    told = replace(Budgeter.load(), forecaster=Forecaster(_Says(40)))
+def test_it_is_asked_before_the_keywords_and_after_what_the_prompt_asks_for() -> None:
+    told = Budgeter.load().with_length_model(LearnedLength(_Says(40)))
     guess = told.decide("Hello")
     assert 39 <= guess.expected_tokens <= 41
     assert "expected length: from 200 earlier answers to everyone" in guess.reasons
@@ -426,8 +448,10 @@ def test_who_asks_reaches_the_model() -> None:
     for _ in range(100):
         model.observe({"client": "brief", "output_tokens": 5})
         model.observe({"client": "verbose", "output_tokens": 800})
-    budgeter = replace(Budgeter.load(), forecaster=Forecaster(model))
-    brief, verbose = (budgeter.decide("Hello", client=who).expected_tokens for who in ("brief", "verbose"))
+    budgeter = Budgeter.load().with_length_model(LearnedLength(model))
+    brief, verbose = (
+        budgeter.decide("Hello", info=RequestInfo(client=who)).expected_tokens for who in ("brief", "verbose")
+    )
     assert brief < 8
     assert verbose > 700
 
@@ -515,7 +539,7 @@ def test_fit_saves_a_model_and_keeps_a_better_one(tmp_path: Path, capsys: pytest
 
 
 def test_the_reasons_say_by_how_much_answers_correct_the_prompt() -> None:
-    model = Budgeter.load().forecaster.model  # type: ignore[union-attr]
+    model = Budgeter.load().learned_length.model  # type: ignore[union-attr]
     record = {"prompt": "Tell me about the sea.", "route": "/v1/chat/completions"}
     before = model.predict(record).quantile(0.5)
     for _ in range(60):

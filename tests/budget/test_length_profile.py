@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suffice.budget import Budgeter, Question, TextRatios
+from suffice.budget import Budgeter, LengthQuery
 from suffice.budget.estimators import Keywords
 from suffice.budget.length_profile import FILE_NAME, LengthProfile, ProfileEstimator
 from suffice.errors import DataError
-from suffice.prompt import instructions
+from suffice.prompt import Prompt
 
 TRAIN = Path(__file__).parents[2] / "src" / "suffice" / "train"
 
@@ -25,17 +24,8 @@ def profile_of_self_cognition() -> LengthProfile:
     return LengthProfile.measure((row["query"], len(row["response"])) for row in read("self_cognition.jsonl"))
 
 
-def question(text: str) -> Question:
-    known = {
-        "text": text,
-        "system": "",
-        "instructions": instructions(text),
-        "system_instructions": "",
-        "ratios": TextRatios(),
-        "model_default": None,
-        "prompt_tokens": 10,
-    }
-    return Question(**{field.name: known[field.name] for field in fields(Question) if field.name in known})
+def query(text: str) -> LengthQuery:
+    return LengthQuery(Prompt(raw=text))
 
 
 def test_quantiles_are_the_least_length_that_so_many_answers_do_not_exceed() -> None:
@@ -53,7 +43,7 @@ def test_it_splits_by_what_tells_long_from_short_answers() -> None:
     profile = LengthProfile.measure(rows)
     assert profile.split == "form"
     assert set(profile.parts) == {"question", "request"}
-    short, kind = profile.lengths_for("What is thing 7?")
+    short, kind = profile.lengths_for(query("What is thing 7?"))
     assert kind == "form: question"
     assert short.longest == 14
 
@@ -66,7 +56,7 @@ def test_it_splits_by_language_and_keeps_no_small_part() -> None:
     profile = LengthProfile.measure(rows)
     assert profile.split == "language"
     assert set(profile.parts) == {"en", "zh"}
-    assert profile.lengths_for("Кто ты 3?") == (profile.overall, None)
+    assert profile.lengths_for(query("Кто ты 3?")) == (profile.overall, None)
 
 
 def test_it_does_not_split_where_nothing_is_explained_or_parts_are_small() -> None:
@@ -133,21 +123,21 @@ def test_rows_that_cannot_be_measured_are_refused() -> None:
         LengthProfile.measure([("a", 1), ("b", 0)])
 
 
-def test_there_is_room_above_every_answer_that_was_learnt() -> None:
+def test_there_is_room_above_every_answer_that_was_learned() -> None:
     estimator = ProfileEstimator(profile_of_self_cognition())
-    estimate = estimator.estimate(question("Who are you?"))
+    estimate = estimator.estimate(query("Who are you?"))
     assert estimate is not None
-    learnt, _ = estimator.profile.lengths_for("Who are you?")
-    assert estimate.room > learnt.longest
-    assert estimate.room >= 2 * dict(learnt.quantiles)[0.99]
-    assert estimate.quantiles == learnt.quantiles
-    assert f"trained on {learnt.rows} answers" in estimate.reason
+    learned, _ = estimator.profile.lengths_for(query("Who are you?"))
+    assert estimate.room > learned.longest
+    assert estimate.room >= 2 * dict(learned.quantiles)[0.99]
+    assert estimate.quantiles == learned.quantiles
+    assert f"trained on {learned.rows} answers" in estimate.reason
 
 
 def test_other_wordings_are_familiar_and_other_tasks_are_not() -> None:
     estimator = ProfileEstimator(profile_of_self_cognition())
     heldout = [row["query"] for row in read("self_cognition_heldout.jsonl")]
-    known = sum(estimator.estimate(question(text)) is not None for text in heldout)
+    known = sum(estimator.estimate(query(text)) is not None for text in heldout)
     assert known >= 0.85 * len(heldout)
     for text in (
         "Count from 1 to 150.",
@@ -157,17 +147,17 @@ def test_other_wordings_are_familiar_and_other_tasks_are_not() -> None:
         "",
         "?!",
     ):
-        assert estimator.estimate(question(text)) is None, text
+        assert estimator.estimate(query(text)) is None, text
 
 
-def test_in_a_budgeter_wishes_come_first_then_the_profile_then_keywords() -> None:
+def test_in_a_budgeter_constraints_come_first_then_the_profile_then_keywords() -> None:
     budgeter = Budgeter.load().with_estimator(ProfileEstimator(profile_of_self_cognition()), before=Keywords)
-    learnt = budgeter.decide("Who made you?")
-    assert any("the adapter was trained on" in reason for reason in learnt.reasons)
-    assert (learnt.max_new_tokens, learnt.limited_by) == (2048, "model")
-    assert learnt.reservation < 100
-    wish = budgeter.decide("Introduce yourself in 500 words.")
-    assert any("asks for" in reason for reason in wish.reasons)
+    learned = budgeter.decide("Who made you?")
+    assert any("the adapter was trained on" in reason for reason in learned.reasons)
+    assert (learned.max_new_tokens, learned.limited_by) == (2048, "model")
+    assert learned.reservation < 100
+    explicit = budgeter.decide("Introduce yourself in 500 words.")
+    assert any("asks for" in reason for reason in explicit.reasons)
     other = budgeter.decide("Explain how rockets reach orbit around the moon.")
     assert not any("adapter" in reason for reason in other.reasons)
 

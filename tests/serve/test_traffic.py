@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from serving import LONG, Server, request_row, serving
 from suffice.budget import LengthModel
+from suffice.budget.length_model.sample import LengthSample
 from suffice.cli.main import main
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.learning.observations import Observation, records_of
@@ -28,13 +29,13 @@ CHAT, SHORT = "/v1/chat/completions", "/infer/short"
 
 def answers(server: Server, served: str = "scripted", **who: Any) -> int:
     """Answers that the server's length model has learned for everyone, or for one group such as a route."""
-    model = server.service.models[served].session.budgeter.forecaster.model  # type: ignore[union-attr]
+    model = server.service.models[served].session.budgeter.learned_length.model  # type: ignore[union-attr]
     return counted(model, who)
 
 
 def counted(model: LengthModel, who: dict[str, Any] | None = None) -> int:
     who = who or {}
-    groups = model._groups.known(model.look(who, predicted=False).groups)
+    groups = model._groups.known(model.key(LengthSample.of(who).query, predicted=False).groups)
     return groups[-1].answers if groups and len(groups) == len(who) + 1 else 0
 
 
@@ -95,7 +96,7 @@ def test_what_is_cut_is_longer_than_this_and_a_loop_teaches_nothing() -> None:
             assert server.post("/infer/long", {"prompt": "hi"}).json["finish_reason"] == "stop"
             assert server.post("/infer/short", {"prompt": "hi"}).json["finish_reason"] == "length"
         until(lambda: answers(server) == 60)
-        model = server.service.models["scripted"].session.budgeter.forecaster.model  # type: ignore[union-attr]
+        model = server.service.models["scripted"].session.budgeter.learned_length.model  # type: ignore[union-attr]
         assert model.predict({"route": SHORT}).quantile(0.5) > 500  # and not 128
     with serving(ScriptedEngine("go on and on. " * 300, context=None)) as server:
         assert server.chat("hi").json["suffice"]["finish_detail"] == "repetition"
@@ -138,7 +139,7 @@ def test_what_a_row_teaches(fields: dict[str, Any], finish: str | None) -> None:
 
 
 def test_each_answer_of_a_row_is_a_record() -> None:
-    asked = LengthModel().look({"client": "a"}).to_json()
+    asked = LengthModel().key(LengthSample.of({"client": "a"}).query).to_json()
     lessons = [{"asked": asked, "tokens": 7, "cut": False}, {"asked": asked, "tokens": 9, "cut": True}]
     found = records_of(row(1, lessons=lessons, answer_tokens=16, finish="length"))
     assert [(each["output_tokens"], each["finish"]) for each in found] == [(7, "stop"), (9, "length")]
@@ -325,7 +326,7 @@ def test_a_position_that_is_nonsense_is_said_and_is_none(
 
 def test_of_many_answers_of_one_kind_some_teach_and_of_a_rare_kind_all(tmp_path: Path) -> None:
     def observed(client: str, lengths: range) -> list[Observation]:
-        key = LengthModel().look({"client": client}, predicted=False)
+        key = LengthModel().key(LengthSample.of({"client": client}).query, predicted=False)
         return [Observation(key=key, tokens=tokens, cut=False) for tokens in lengths]
 
     store = Store(f"sqlite:///{tmp_path}/serve.db")

@@ -1,41 +1,34 @@
 """The decision: estimators say what to expect; the caller, the tier, the context or a default is the cap.
 
-A guess never ends an answer: it may raise the default cap, and lowers none.
+An expectation never ends an answer: it may raise the default cap, and lowers none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from suffice.budget.decide_keywords import DecideKeywords, with_keywords
 from suffice.budget.estimators import ExplicitLength, Keywords, TextTransform, UsualLength
-from suffice.budget.expected_length import Forecast, Forecaster
+from suffice.budget.expectation import Expectation, LengthEstimator, LengthQuery, Room
+from suffice.budget.learned_length import LearnedLength
+from suffice.budget.length_key import LengthKey
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.budget.settings import Settings, load_settings
-from suffice.budget.types import (
-    Budget,
-    EngineInfo,
-    LengthEstimate,
-    LengthEstimator,
-    LimitedBy,
-    Limits,
-    Question,
-    RequestInfo,
-    Tier,
-)
+from suffice.budget.types import Budget, EngineInfo, LimitedBy, Limits, RequestInfo, Tier
+from suffice.deprecated import warn_deprecated
 from suffice.errors import PromptTooLongError, UsageError
 from suffice.prompt import Prompt
 from suffice.token_ratios import TextRatios, estimate_tokens
 
-if TYPE_CHECKING:
-    from suffice.budget.length_model import LengthKey
-
 __all__ = ["Budgeter"]
 
 _TEMPLATE_TOKENS = 5  # what a chat template adds per message, in ChatML: <|im_start|>role\n ... <|im_end|>\n
+_GUESSES = (Keywords, UsualLength)  # before which a length model is asked: it knows better
+_QWEN2 = TextRatios()
+_NO_LIMITS, _NOBODY, _NO_ENGINE = Limits(), RequestInfo(), EngineInfo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +40,6 @@ class Budgeter:
     tiers: Mapping[str, Tier]
     default_max_new_tokens: int = 2048
     """The cap of *auto* where the model has no default of its own, in tokens."""
-    forecaster: Forecaster | None = None
-    """The length model: what is expected where the prompt has no wish. It never touches the cap."""
 
     @classmethod
     def load(cls, path: Path | None = None, length_model: Path | None = None) -> Budgeter:
@@ -63,18 +54,13 @@ class Budgeter:
         Raises:
             UsageError: a file cannot be read, or has a key or a value that it should not have.
         """
-        return replace(cls.from_settings(load_settings(path)), forecaster=Forecaster.load(length_model))
+        return cls.from_settings(load_settings(path)).with_length_model(LearnedLength.load(length_model))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Budgeter:
-        """The standard estimators with these settings."""
-        estimators: tuple[LengthEstimator, ...] = (
-            ExplicitLength(),
-            TextTransform(),
-            Keywords(settings.keywords),
-            UsualLength(),
-        )
-        return cls(estimators, settings.tiers, settings.default_max_new_tokens)
+        """The estimators that these settings name and the standard ones, without a length model."""
+        standard = (ExplicitLength(), TextTransform(), Keywords(settings.keywords), UsualLength())
+        return cls((*settings.first_estimators, *standard), settings.tiers, settings.default_max_new_tokens)
 
     def with_profiles(self, adapters: Iterable[str | Path]) -> Budgeter:
         """A budgeter that also knows the answer lengths that these LoRA adapters were trained on, where they say.
@@ -89,17 +75,39 @@ class Budgeter:
         return budgeter
 
     def with_estimator(self, estimator: LengthEstimator, *, before: type | None = None) -> Budgeter:
-        """A budgeter that also asks `estimator`: first of all, or just before the first one of type `before`."""
+        """A budgeter that also asks `estimator`: first of all, or just before the first one of type `before` (and
+        before the length model, which stands in front of the keywords)."""
         kinds = [type(known) for known in self.estimators]
         at = kinds.index(before) if before is not None else 0
+        if at and isinstance(self.estimators[at - 1], LearnedLength):
+            at -= 1
         return replace(self, estimators=(*self.estimators[:at], estimator, *self.estimators[at:]))
+
+    def with_length_model(self, learned: LearnedLength | None) -> Budgeter:
+        """A budgeter with this length model in the place of its own; None for one without."""
+        others = [each for each in self.estimators if not isinstance(each, LearnedLength)]
+        if learned is not None:
+            at = next((at for at, each in enumerate(others) if isinstance(each, _GUESSES)), len(others))
+            others.insert(at, learned)
+        return replace(self, estimators=tuple(others))
+
+    @property
+    def learned_length(self) -> LearnedLength | None:
+        """The length model among the estimators, if there is one."""
+        return next((each for each in self.estimators if isinstance(each, LearnedLength)), None)
+
+    @property
+    def forecaster(self) -> LearnedLength | None:
+        """Deprecated: `learned_length`."""
+        warn_deprecated("Budgeter.forecaster", "Budgeter.learned_length")
+        return self.learned_length
 
     def decide(
         self,
         prompt: Prompt | str | Sequence[Mapping[str, Any]],
-        limits: Limits = Limits(),  # noqa: B008
-        info: RequestInfo = RequestInfo(),  # noqa: B008
-        engine: EngineInfo = EngineInfo(),  # noqa: B008
+        limits: Limits = _NO_LIMITS,
+        info: RequestInfo = _NOBODY,
+        engine: EngineInfo = _NO_ENGINE,
         **keywords: Unpack[DecideKeywords],
     ) -> Budget:
         """Decide for one request.
@@ -118,101 +126,81 @@ class Budgeter:
         prompt = Prompt.of(prompt)
         if keywords:
             prompt, limits, info, engine = with_keywords(prompt, limits, info, engine, keywords)
-        max_new_tokens, max_length, context = limits.max_new_tokens, limits.max_length, engine.context_tokens
-        model_default, prompt_tokens = engine.default_max_new_tokens, engine.prompt_tokens
-        for name, value in (
-            ("max_length", max_length),
-            ("context", context),
-            ("prompt_tokens", prompt_tokens),
-            ("model_default", model_default),
-        ):
-            if value is not None:
-                _check_tokens(name, value, minimum=0 if name == "prompt_tokens" else 1)
-        ratios = engine.ratios or TextRatios()
-        reasons: list[str] = []
-        if prompt_tokens is None:
-            template = _TEMPLATE_TOKENS * (len(prompt.messages) + 1) if prompt.is_chat else 0
-            prompt_tokens = estimate_tokens(prompt.text, ratios) + template
-            reasons.append(f"prompt length estimated: about {prompt_tokens} tokens")
-        more = {
-            "tools": prompt.tools,
-            "response_format": info.response_format,
-            "sampling": {"temperature": info.temperature},
-        }
-        question = Question(
-            prompt.user,
-            prompt.system,
-            prompt.instructions,
-            prompt.system_instructions,
-            ratios,
-            model_default,
-            prompt_tokens,
-            prompt.messages,
-            engine.model,
-            info.client,
-            info.route,
-            more,
-        )
-        estimate = self._estimate(question)
-        length_key, forecast = self._forecast(question, wanted=estimate.guess)
-        reasons.append(forecast.reason if forecast is not None else estimate.reason)
-        if max_new_tokens == "auto":
-            cap = self._auto(estimate, model_default, reasons)
+        _check(limits, engine)
+        query, reasons = self._query(prompt, info, engine)
+        others = iter(self.estimators)
+        expectation = self._expect(query, others)
+        reasons.append(expectation.reason)
+        if limits.max_new_tokens == "auto":
+            cap = self._default_cap(query, expectation, others, reasons)
         else:
-            _check_tokens("max_new_tokens", max_new_tokens, or_auto=True)
-            cap = _Cap(max_new_tokens, "caller", [*reasons, f"the caller asks for {max_new_tokens}"])
+            reasons.append(f"the caller asks for {limits.max_new_tokens}")
+            cap = _Cap(limits.max_new_tokens, "caller", reasons)
         if limits.tier is not None:
             cap.clip(self._tier(limits.tier).max_new_tokens, "tier", f"tier {limits.tier}")
-        left = None
-        for limit, name in ((max_length, "max_length"), (context, "the model's context")):
-            if limit is not None:
-                if prompt_tokens >= limit:
-                    raise PromptTooLongError(prompt_tokens, limit, name)
-                left = min(limit - prompt_tokens, left or limit)
-                cap.clip(limit - prompt_tokens, "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
-        expected = forecast.quantiles if forecast is not None else estimate.quantiles
-        quantiles = tuple((p, min(tokens, cap.tokens)) for p, tokens in expected)
+        context_left = cap.clip_to_context(query.prompt_tokens, limits.max_length, engine.context_tokens)
         return Budget(
             max_new_tokens=cap.tokens,
-            expected_tokens=quantiles[0][1],
-            quantiles=quantiles,
+            expected_tokens=min(expectation.quantiles[0][1], cap.tokens),
+            quantiles=tuple([(p, min(tokens, cap.tokens)) for p, tokens in expectation.quantiles]),
             limited_by=cap.limited_by,
-            reasons=tuple(cap.reasons),
-            clamped_from=max_new_tokens if max_new_tokens != "auto" and cap.tokens < max_new_tokens else None,
-            prompt_tokens=prompt_tokens,
-            context_left=left,
-            length_key=length_key,
+            reasons=tuple(reasons),
+            clamped_from=cap.clamped_from(limits),
+            prompt_tokens=query.prompt_tokens,
+            context_left=context_left,
+            length_key=self._length_key(query, expectation),
         )
 
-    def _estimate(self, question: Question) -> LengthEstimate:
-        for estimator in self.estimators:
-            estimate = estimator.estimate(question)
-            if estimate is not None:
-                return estimate
+    def _query(self, prompt: Prompt, info: RequestInfo, engine: EngineInfo) -> tuple[LengthQuery, list[str]]:
+        """What the estimators are asked; and the reasons, of which the first says that the prompt was not counted."""
+        ratios = engine.ratios or _QWEN2
+        if engine.prompt_tokens is not None:
+            return LengthQuery(prompt, info, engine, ratios, engine.prompt_tokens), []
+        template = _TEMPLATE_TOKENS * (len(prompt.messages) + 1) if prompt.is_chat else 0
+        estimated = estimate_tokens(prompt.text, ratios) + template
+        said = f"prompt length estimated: about {estimated} tokens"
+        return LengthQuery(prompt, info, engine, ratios, estimated), [said]
+
+    def _expect(self, query: LengthQuery, estimators: Iterator[LengthEstimator]) -> Expectation:
+        """The first answer; `estimators` is left at those that were not asked."""
+        for estimator in estimators:
+            if (expectation := estimator.estimate(query)) is not None:
+                return expectation
         raise UsageError("no estimator has an answer: the last of Budgeter.estimators must always have one")
 
-    def _forecast(self, question: Question, *, wanted: bool) -> tuple[LengthKey | None, Forecast | None]:
-        """What the length model needs to learn from the answer, and what it expects where that is wanted."""
-        if self.forecaster is None:
-            return None, None
-        asked = self.forecaster.look(question, predicted=wanted)
-        return asked, self.forecaster.expect(asked) if asked is not None and wanted else None
-
-    def _auto(self, estimate: LengthEstimate, model_default: int | None, reasons: list[str]) -> _Cap:
+    def _default_cap(
+        self, query: LengthQuery, expectation: Expectation, others: Iterator[LengthEstimator], reasons: list[str]
+    ) -> _Cap:
         """The cap where the caller names none: the default, or the room that the answer needs where that is more."""
-        default = model_default or self.default_max_new_tokens
-        whose = "the model's default" if model_default else "the default"
-        if estimate.room <= default:
-            return _Cap(default, "model", [*reasons, f"the cap is {whose}: {default}"])
-        why = [] if estimate.reason in reasons else [estimate.reason]
-        raised = f"room for that raises {whose} of {default}: {estimate.room}"
-        return _Cap(estimate.room, "auto", [*reasons, *why, raised])
+        own = query.engine.default_max_new_tokens
+        default, whose = (own, "the model's default") if own else (self.default_max_new_tokens, "the default")
+        room = _room(query, expectation, others)
+        if room is None or room.tokens <= default:
+            reasons.append(f"the cap is {whose}: {default}")
+            return _Cap(default, "model", reasons)
+        if room.reason not in reasons:
+            reasons.append(room.reason)
+        reasons.append(f"room for that raises {whose} of {default}: {room.tokens}")
+        return _Cap(room.tokens, "auto", reasons)
+
+    def _length_key(self, query: LengthQuery, expectation: Expectation) -> LengthKey | None:
+        if expectation.length_key is not None or (learned := self.learned_length) is None:
+            return expectation.length_key
+        return learned.unpredicted_key(query)
 
     def _tier(self, name: str) -> Tier:
         try:
             return self.tiers[name]
         except KeyError:
             raise UsageError(f"unknown tier {name!r}; there are: {', '.join(self.tiers)}") from None
+
+
+def _room(query: LengthQuery, expectation: Expectation, others: Iterator[LengthEstimator]) -> Room | None:
+    """The room that the answer needs: the expectation's own, or what the first of the others says that can tell."""
+    if expectation.room is not None:
+        return Room(expectation.room, expectation.reason)
+    ask = (each.room for each in others if hasattr(each, "room"))
+    return next((room for room_of in ask if (room := room_of(query)) is not None), None)
 
 
 @dataclass(slots=True)
@@ -228,8 +216,41 @@ class _Cap:
             self.tokens, self.limited_by = limit, limited_by
             self.reasons.append(f"clipped to {name}: {limit}")
 
+    def clip_to_context(self, prompt_tokens: int, max_length: int | None, context: int | None) -> int | None:
+        """Clip to what `max_length` and the model's context leave beside the prompt; that number, None without them.
 
-def _check_tokens(name: str, value: object, minimum: int = 1, or_auto: bool = False) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        wanted = f"a whole number of tokens >= {minimum}" + (' or "auto"' if or_auto else "")
-        raise UsageError(f"{name} is {value!r}; it must be {wanted}")
+        Raises:
+            PromptTooLongError: they leave nothing.
+        """
+        left = []
+        for limit, name in ((max_length, "max_length"), (context, "the model's context")):
+            if limit is not None:
+                if prompt_tokens >= limit:
+                    raise PromptTooLongError(prompt_tokens, limit, name)
+                left.append(limit - prompt_tokens)
+                self.clip(left[-1], "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
+        return min(left, default=None)
+
+    def clamped_from(self, limits: Limits) -> int | None:
+        """What the caller asked for, where a limit has reduced it."""
+        asked = limits.max_new_tokens
+        return asked if asked != "auto" and self.tokens < asked else None
+
+
+def _check(limits: Limits, engine: EngineInfo) -> None:
+    if limits.max_new_tokens != "auto":
+        _check_tokens("max_new_tokens", limits.max_new_tokens, allowed='a whole number of tokens >= 1 or "auto"')
+    for name, value in (
+        ("max_length", limits.max_length),
+        ("context", engine.context_tokens),
+        ("model_default", engine.default_max_new_tokens),
+    ):
+        if value is not None:
+            _check_tokens(name, value)
+    if engine.prompt_tokens is not None:
+        _check_tokens("prompt_tokens", engine.prompt_tokens, 0, "a whole number of tokens >= 0")
+
+
+def _check_tokens(name: str, value: object, least: int = 1, allowed: str = "a whole number of tokens >= 1") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name} is {value!r}; it must be {allowed}")

@@ -1,4 +1,4 @@
-"""Who guesses the length: explicit wishes, texts to transform, keywords, and at last what answers usually have.
+"""The estimators that read the prompt: lengths it asks for, texts to transform, keywords, and the usual length at last.
 
 None of them ends an answer. They say what to expect, and how much room, *with head-room*, a long answer needs.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 
 from suffice.budget.answer_language import answer_language
-from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.types import Bound, LengthConstraint, LengthEstimate, Question, Unit
-from suffice.token_ratios import TextRatios, estimate_tokens
+from suffice.budget.expectation import Expectation, LengthQuery, Room
+from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
+from suffice.token_ratios import estimate_tokens
 
-__all__ = ["ExplicitLength", "KeywordClass", "Keywords", "TextTransform", "UsualLength", "wish_tokens"]
+__all__ = ["ExplicitLength", "KeywordClass", "Keywords", "TextTransform", "UsualLength"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class _Headroom:
         return self.floor + factor * expected
 
 
-# Measured on answers that ended by themselves, as answer tokens / tokens that the wish says, 95th and 99th percentile:
-#   words        at most 1.0, 1.7    about 1.6, 21 (misread wishes)    at least 1.6, 2.0
+# Measured on answers that ended by themselves, as answer tokens / tokens asked for, 95th and 99th percentile:
+#   words        at most 1.0, 1.7    about 1.6, 21 (misread numbers)    at least 1.6, 2.0
 #   sentences    at most 1.3, 1.9    about 1.4, 2.5                    at least 2.7, 5.6
 #   paragraphs   2.1, 2.8            list entries 4.5, 8.0             whole texts 1.7, 2.2
-# Models: Qwen2.5-7B/14B/32B, gpt-4, gpt-4o and Claude on IFEval; gpt-4, Llama-3.1-8B and o3-mini on Arena-Hard. Chinese
-# wishes: 31 answers only, so they share the English factors. The floor is for titles, politeness and small numbers.
-# Of 1,658 answers to prompts with a wish, 11 (0.7 %) needed more: `benchmarks/budget_cuts.py`.
+# Models: Qwen2.5-7B/14B/32B, gpt-4, gpt-4o and Claude on IFEval; gpt-4, Llama-3.1-8B and o3-mini on Arena-Hard. There
+# are 31 Chinese answers only, so they share the English factors. The floor is for titles, politeness, small numbers.
+# Of 1,658 answers to prompts with a constraint, 11 (0.7 %) needed more: `benchmarks/budget_cuts.py`.
 _COUNTED = _Headroom(floor=256, at_most=2.5, about=3.0, at_least=4.0)
 _STRUCTURE = _Headroom(floor=320, at_most=3.0, about=3.5, at_least=6.0)
 _LIST = _Headroom(floor=512, at_most=6.0, about=6.0, at_least=8.0)
@@ -55,100 +55,79 @@ _HEADROOM: Mapping[Unit, _Headroom] = {
     "piece": _LIST,
 }
 
-_ITEM_TOKENS = 45  # a list entry with its share of introduction and explanation: the median; bare bullets have 17 (en)
-_PIECE_TOKENS = 250  # a whole text of its own: a version, a poem, an e-mail
-_LINE_WORDS = 9  # a line of verse
 _UNKNOWN_PARTS = 5  # "100 words each" without a number of parts
-_WISH_SPREAD = 0.4  # of log length around a wish
+_CONSTRAINED_SPREAD = 0.4  # of log length around what the prompt asks for
+
+_MIN_TRANSFORMED = 40  # tokens; below that the task says more about the answer than the text does
+_TRANSFORM_FLOOR, _TRANSFORM_SPREAD = 512, 0.6
+# (expected share, factor of the room) of the prompt's tokens. No answer of 380 to such prompts needed more; the 99th
+# percentile of answer / expected is 4.4, on short texts, which the floor covers.
+_TRANSFORMS = {"summary": (0.4, 1.0), "translation": (1.1, 3.0), "rewriting": (1.1, 3.0)}
+
+_KEYWORD_SPREAD = math.log(4) / 2
+_USUAL_MEDIAN, _USUAL_SPREAD = 250, 0.77  # Qwen2.5-7B on IFEval: p50 250, p90 669 tokens
 
 
 class ExplicitLength:
-    """Lengths that the prompt asks for; a wish in the system prompt counts when the user has none."""
+    """Lengths that the prompt asks for; those of the system prompt count when the user names none."""
 
-    def estimate(self, question: Question) -> LengthEstimate | None:
-        """The most generous of the wishes, or None without one."""
-        for text, where in (
-            (question.instructions, "the prompt"),
-            (question.system_instructions, "the system prompt"),
-        ):
-            wishes = _whole_answer(find_constraints(text)) if text else []
-            if wishes:
-                return _from_wishes(wishes, where, question)
+    def estimate(self, query: LengthQuery) -> Expectation | None:
+        """The most generous of the constraints, or None without one."""
+        if constraints := _of_whole_answer(query.constraints):
+            return _by_constraints(constraints, "the prompt", query)
+        if constraints := _of_whole_answer(query.system_constraints):
+            return _by_constraints(constraints, "the system prompt", query)
         return None
 
 
-def _whole_answer(wishes: Sequence[LengthConstraint]) -> list[LengthConstraint]:
-    """Turn "three paragraphs of 100 words each" into one wish of 300 words."""
-    parts = max((w.amount for w in wishes if w.unit in ("paragraph", "item", "piece") and not w.each), default=None)
+def _of_whole_answer(constraints: Sequence[LengthConstraint]) -> Sequence[LengthConstraint]:
+    """Turn "three paragraphs of 100 words each" into one constraint of 300 words."""
+    if not any(constraint.each for constraint in constraints):
+        return constraints
+    lists = (each for each in constraints if each.unit in ("paragraph", "item", "piece") and not each.each)
+    parts = max((each.amount for each in lists), default=None)
     whole = []
-    for wish in wishes:
-        if not wish.each:
-            whole.append(wish)
-        elif parts is None:
-            if wish.bound != "at most":  # "at most 10 words each" of who knows how many says nothing about the whole
-                whole.append(LengthConstraint(wish.unit, wish.amount * _UNKNOWN_PARTS, "at least", wish.text))
-        else:
-            whole.append(LengthConstraint(wish.unit, wish.amount * parts, wish.bound, f"{parts:g} x {wish.text}"))
+    for each in constraints:
+        if not each.each:
+            whole.append(each)
+        elif parts is not None:
+            whole.append(replace(each, amount=each.amount * parts, text=f"{parts:g} x {each.text}", each=False))
+        elif each.bound != "at most":  # "at most 10 words each" of an unknown number says nothing about the whole
+            whole.append(replace(each, amount=each.amount * _UNKNOWN_PARTS, bound="at least", each=False))
     return whole
 
 
-def _from_wishes(wishes: Sequence[LengthConstraint], where: str, question: Question) -> LengthEstimate:
-    language = answer_language(f"{question.system}\n{question.text}" if question.system else question.text)
-    repeated = (
-        estimate_tokens(question.text, question.ratios) if _rules()["repeat"].search(question.instructions) else 0
-    )
-    rooms = [_HEADROOM[wish.unit].room(wish_tokens(wish, language, question.ratios), wish.bound) for wish in wishes]
-    room, wish = max(zip(rooms, wishes, strict=True), key=lambda pair: pair[0])
-    expected = wish_tokens(wish, language, question.ratios) + repeated
-    reason = f"{where} asks for {wish}: about {expected:.0f} tokens expected"
+def _by_constraints(constraints: Sequence[LengthConstraint], where: str, query: LengthQuery) -> Expectation:
+    prompt, ratios = query.prompt, query.ratios
+    language = answer_language(f"{prompt.system}\n{prompt.user}" if prompt.system else prompt.user)
+    repeated = estimate_tokens(prompt.user, ratios) if _rules()["repeat"].search(prompt.instructions) else 0
+    candidates = [(each.tokens(language, ratios), each) for each in constraints]
+    rooms = [_HEADROOM[each.unit].room(tokens, each.bound) for tokens, each in candidates]
+    room, (tokens, constraint) = max(zip(rooms, candidates, strict=True), key=lambda pair: pair[0])
+    expected = tokens + repeated
+    reason = f"{where} asks for {constraint}: about {expected:.0f} tokens expected"
     if repeated:
         reason += f", {repeated} of them to repeat the prompt"
-    return LengthEstimate.around(expected, _WISH_SPREAD, reason, room + 2 * repeated)
-
-
-def wish_tokens(wish: LengthConstraint, language: str, ratios: TextRatios) -> float:
-    """Tokens that an answer in `language` has when it does exactly what `wish` says."""
-    own = ratios.languages[language]
-    english = ratios.languages["en"]
-    scale = own.sentence / TextRatios().languages[language].sentence  # how much finer than Qwen2's this tokenizer is
-    per_unit = {
-        "word": english.word if language in ("zh", "ja") else own.word,
-        "hanzi": own.word,
-        "character": own.character,
-        "line": _LINE_WORDS * own.word,
-        "sentence": own.sentence,
-        "paragraph": own.paragraph,
-        "page": own.word * own.words_per_page,
-        "item": _ITEM_TOKENS * scale,
-        "piece": _PIECE_TOKENS * scale,
-    }[wish.unit]
-    return wish.amount * per_unit
+    return Expectation.around(expected, _CONSTRAINED_SPREAD, reason, room + 2 * repeated)
 
 
 class TextTransform:
     """Translating, rewriting, correcting or summarising: the answer is about as long as the text in the prompt."""
 
-    def estimate(self, question: Question) -> LengthEstimate | None:
+    def estimate(self, query: LengthQuery) -> Expectation | None:
         """None unless the prompt begins or ends with such a task and brings a text of some length."""
-        head, tail = question.text[:400], question.text[-300:].rpartition("\n")[2]
-        match = _rules()["transform"].match(head) or _rules()["transform"].match(tail)
+        text, task = query.prompt.user, _rules()["transform"]
+        match = task.match(text[:400]) or task.match(text[-300:].rpartition("\n")[2])
         if match is None:
             return None
-        length = estimate_tokens(question.text, question.ratios)
+        length = estimate_tokens(text, query.ratios)
         if length < _MIN_TRANSFORMED:
             return None
         kind = "summary" if match["summary"] else "translation" if match["translation"] else "rewriting"
         share, factor = _TRANSFORMS[kind]
         expected = share * length
         reason = f"a {kind} of the text in the prompt ({length} tokens): about {expected:.0f} tokens expected"
-        return LengthEstimate.around(expected, 0.6, reason, _TRANSFORM_FLOOR + factor * length)
-
-
-_MIN_TRANSFORMED = 40  # tokens; below that the task says more about the answer than the text does
-_TRANSFORM_FLOOR = 512
-# (expected share, factor of the room) of the prompt's tokens. No answer of 380 to such prompts needed more; the 99th
-# percentile of answer / expected is 4.4, on short texts, which the floor covers.
-_TRANSFORMS = {"summary": (0.4, 1.0), "translation": (1.1, 3.0), "rewriting": (1.1, 3.0)}
+        return Expectation.around(expected, _TRANSFORM_SPREAD, reason, _TRANSFORM_FLOOR + factor * length)
 
 
 @cache
@@ -201,34 +180,40 @@ class KeywordClass:
         return match.group() if match else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Keywords:
     """The keyword table; where several classes fire, the longest wins."""
 
     classes: tuple[KeywordClass, ...]
 
-    def estimate(self, question: Question) -> LengthEstimate | None:
+    def estimate(self, query: LengthQuery) -> Expectation | None:
         """None when no keyword occurs in the instructions of the last user message."""
-        for keyword_class in sorted(self.classes, key=lambda c: c.max_new_tokens, reverse=True):
-            word = keyword_class.find(question.instructions)
-            if word is not None:
-                return LengthEstimate.around(
-                    keyword_class.expected_tokens,
-                    math.log(4) / 2,
-                    f"keyword '{word}' says {keyword_class.name}",
-                    keyword_class.max_new_tokens,
-                    guess=True,
-                )
+        if (found := self._find(query)) is None:
+            return None
+        keywords, reason = found
+        return Expectation.around(keywords.expected_tokens, _KEYWORD_SPREAD, reason, keywords.max_new_tokens)
+
+    def room(self, query: LengthQuery) -> Room | None:
+        """The room of the answer, also where the length model says what to expect; None without a keyword."""
+        found = self._find(query)
+        return found and Room(found[0].max_new_tokens, found[1])
+
+    def _find(self, query: LengthQuery) -> tuple[KeywordClass, str] | None:
+        """The class of the first keyword, and that in a sentence."""
+        text = query.prompt.instructions
+        for keywords in self._longest_first:
+            if (word := keywords.find(text)) is not None:
+                return keywords, f"keyword '{word}' says {keywords.name}"
         return None
+
+    @cached_property
+    def _longest_first(self) -> list[KeywordClass]:
+        return sorted(self.classes, key=lambda keywords: keywords.max_new_tokens, reverse=True)
 
 
 class UsualLength:
-    """What is left when nothing in the prompt speaks of length: answers are as long as they usually are."""
+    """Always an answer: without a requested length and a keyword, answers are as long as they usually are."""
 
-    def estimate(self, question: Question) -> LengthEstimate:
-        """Always an answer, and never more room than the default gives."""
-        return LengthEstimate.around(_CHAT_MEDIAN, _CHAT_SPREAD, "no wish and no keyword: the usual length", guess=True)
-
-
-_CHAT_MEDIAN = 250  # Qwen2.5-7B on IFEval: p50 250, p90 669 tokens
-_CHAT_SPREAD = 0.77
+    def estimate(self, query: LengthQuery) -> Expectation:
+        """The usual length, whatever the query is."""
+        return Expectation.around(_USUAL_MEDIAN, _USUAL_SPREAD, "no requested length and no keyword: the usual length")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from suffice.budget.answer_language import answer_language
-from suffice.budget.length_constraints.find import find_constraints
-from suffice.budget.types import LengthEstimate, Quantiles, Question
+from suffice.budget.expectation import Expectation, LengthQuery
+from suffice.budget.types import Quantiles
 from suffice.errors import DataError
-from suffice.prompt import instructions
-from suffice.token_ratios import TextRatios, estimate_tokens
+from suffice.prompt import Prompt
+from suffice.token_ratios import estimate_tokens
 
 __all__ = ["FILE_NAME", "AnswerLengths", "LengthProfile", "ProfileEstimator"]
 
@@ -38,6 +38,13 @@ _MAX_TERMS = 4000
 _FAMILIAR = 0.7
 _HEADROOM_FACTOR = 2.0  # on the 99 % quantile: the profile is a sample, and sampling at temperature > 0 strays
 _HEADROOM_TOKENS = 64
+
+_TERM = re.compile(r"[^\W\d_\u3040-\u9fff]+|\d+|[\u3040-\u9fff]+")
+_QUESTION = re.compile(
+    r"[?？]\s*$|^\s*(?:what|who|whose|which|when|where|why|how|is|are|do|does|did|can|could|will|would)\b|[吗呢么]\s*$"
+    r"|什么|谁|哪|怎么|怎样|为何|多少",
+    re.I,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +103,16 @@ class LengthProfile:
         Raises:
             DataError: no rows, or a length that is not above 0.
         """
-        prompts, lengths = [], []
+        queries, lengths = [], []
         for number, (prompt, tokens) in enumerate(rows, 1):
             if tokens < 1:
                 raise DataError(f"row {number} has an answer of {tokens} tokens; a length profile needs 1 or more")
-            prompts.append(prompt)
+            queries.append(LengthQuery(Prompt(raw=prompt)))
             lengths.append(tokens)
         if not lengths:
             raise DataError("no rows to measure: a length profile needs at least one answer")
-        counts = Counter(term for prompt in prompts for term in _terms(prompt))
-        split, parts = _best_split(prompts, lengths)
+        counts = Counter(term for query in queries for term in _terms(query.prompt))
+        split, parts = _best_split(queries, lengths)
         terms = frozenset(term for term, _ in counts.most_common(_MAX_TERMS))
         return cls(AnswerLengths.of(lengths), split, parts, terms)
 
@@ -148,14 +155,14 @@ class LengthProfile:
                 "delete it to do without, or train again"
             ) from None
 
-    def lengths_for(self, prompt: str) -> tuple[AnswerLengths, str | None]:
+    def lengths_for(self, query: LengthQuery) -> tuple[AnswerLengths, str | None]:
         """The distribution that speaks for a prompt, and the name of the kind it belongs to (None: all rows)."""
-        kind = _SPLITS[self.split](prompt) if self.split is not None else None
+        kind = _SPLITS[self.split](query) if self.split is not None else None
         if kind is None or kind not in self.parts:
             return self.overall, None
         return self.parts[kind], f"{self.split}: {kind}"
 
-    def is_familiar(self, prompt: str) -> bool:
+    def is_familiar(self, prompt: Prompt) -> bool:
         """Whether at least 70 % of the prompt's terms occur in training prompts."""
         terms = _terms(prompt)
         return bool(terms) and len(terms & self.terms) >= _FAMILIAR * len(terms)
@@ -163,20 +170,20 @@ class LengthProfile:
 
 @dataclass(frozen=True, slots=True)
 class ProfileEstimator:
-    """What the training answers say: after wishes in the prompt, before guesses from keywords."""
+    """What the training answers say: asked after what the prompt asks for, before what keywords hint at."""
 
     profile: LengthProfile
 
-    def estimate(self, question: Question) -> LengthEstimate | None:
+    def estimate(self, query: LengthQuery) -> Expectation | None:
         """The training answers' quantiles, with room for twice the 99 % one; None for a prompt of another sort."""
-        if not self.profile.is_familiar(question.text):
+        if not self.profile.is_familiar(query.prompt):
             return None
-        lengths, kind = self.profile.lengths_for(question.text)
+        lengths, kind = self.profile.lengths_for(query)
         by_p = dict(lengths.quantiles)
         answers = f"{lengths.rows} answers like this" + (f" ({kind})" if kind else "")
         reason = f"the adapter was trained on {answers}: half within {by_p[0.5]} tokens, 99 % within {by_p[0.99]}"
         room = max(lengths.longest, math.ceil(_HEADROOM_FACTOR * by_p[0.99])) + _HEADROOM_TOKENS
-        return LengthEstimate(lengths.quantiles, reason, room)
+        return Expectation(lengths.quantiles, reason, room)
 
 
 def _whole(value: object) -> int:
@@ -185,13 +192,10 @@ def _whole(value: object) -> int:
     return value
 
 
-_TERM = re.compile(r"[^\W\d_\u3040-\u9fff]+|\d+|[\u3040-\u9fff]+")
-
-
-def _terms(prompt: str) -> frozenset[str]:
+def _terms(prompt: Prompt) -> frozenset[str]:
     """Words in lower case, numbers as written (they often say how much), Chinese characters and neighbouring pairs."""
     terms: set[str] = set()
-    for run in _TERM.findall(instructions(prompt).casefold()):
+    for run in _TERM.findall(prompt.instructions.casefold()):
         if "\u3040" <= run[0] <= "\u9fff":
             terms.update([*run, *(run[at : at + 2] for at in range(len(run) - 1))])
         else:
@@ -199,42 +203,35 @@ def _terms(prompt: str) -> frozenset[str]:
     return frozenset(terms)
 
 
-def _wish(prompt: str) -> str:
-    wishes = find_constraints(instructions(prompt))
-    return wishes[0].unit if wishes else "none"
+def _constraint_unit(query: LengthQuery) -> str:
+    return query.constraints[0].unit if query.constraints else "none"
 
 
-_QUESTION = re.compile(
-    r"[?？]\s*$|^\s*(?:what|who|whose|which|when|where|why|how|is|are|do|does|did|can|could|will|would)\b|[吗呢么]\s*$"
-    r"|什么|谁|哪|怎么|怎样|为何|多少",
-    re.I,
-)
+def _form(query: LengthQuery) -> str:
+    return "question" if _QUESTION.search(query.prompt.instructions.strip()) else "request"
 
 
-def _form(prompt: str) -> str:
-    return "question" if _QUESTION.search(instructions(prompt).strip()) else "request"
-
-
-def _prompt_length(prompt: str) -> str:
-    tokens = estimate_tokens(prompt, TextRatios())
+def _prompt_length(query: LengthQuery) -> str:
+    tokens = estimate_tokens(query.prompt.user)
     return next((f"up to {limit} tokens" for limit in (16, 64, 256) if tokens <= limit), "over 256 tokens")
 
 
-_SPLITS: Mapping[str, Callable[[str], str]] = {
-    "wish": _wish,
+_SPLITS: Mapping[str, Callable[[LengthQuery], str]] = {
+    "wish": _constraint_unit,
     "form": _form,
     "prompt length": _prompt_length,
-    "language": answer_language,
+    "language": lambda query: answer_language(query.prompt.user),
 }
+"""Kinds of prompts; the names are those in the files."""
 
 
-def _best_split(prompts: Sequence[str], lengths: Sequence[int]) -> tuple[str | None, dict[str, AnswerLengths]]:
+def _best_split(queries: Sequence[LengthQuery], lengths: Sequence[int]) -> tuple[str | None, dict[str, AnswerLengths]]:
     """The split that explains most of the variance of log length, if that is enough; its parts of 20 rows or more."""
     best: tuple[float, str, dict[str, list[int]]] | None = None
     for name, kind_of in _SPLITS.items():
         kinds: dict[str, list[int]] = defaultdict(list)
-        for prompt, tokens in zip(prompts, lengths, strict=True):
-            kinds[kind_of(prompt)].append(tokens)
+        for query, tokens in zip(queries, lengths, strict=True):
+            kinds[kind_of(query)].append(tokens)
         large = {kind: part for kind, part in kinds.items() if len(part) >= _MIN_PART}
         explained = _explained(list(large.values()))
         if len(large) > 1 and explained >= _MIN_EXPLAINED and (best is None or explained > best[0]):

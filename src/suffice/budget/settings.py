@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from suffice.budget.estimators import KeywordClass
+from suffice.budget.expectation import LengthEstimator
 from suffice.budget.types import Preset, Tier
 from suffice.errors import UsageError
 
-__all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings"]
+__all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settings"]
 
 ENVIRONMENT_VARIABLE = "SUFFICE_BUDGET_FILE"
 _T = TypeVar("_T")
@@ -30,6 +31,8 @@ class Settings:
     tiers: Mapping[str, Tier]
     presets: Mapping[str, Preset]
     keywords: tuple[KeywordClass, ...]
+    first_estimators: tuple[LengthEstimator, ...] = ()
+    """Asked before the standard ones."""
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -41,12 +44,13 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None and os.environ.get(ENVIRONMENT_VARIABLE):
         path = Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser()
     if path is None:
-        return _packaged()
+        return packaged_settings()
     return _parse(_merge(_read(_PACKAGED), _read(path)), str(path))
 
 
 @cache
-def _packaged() -> Settings:
+def packaged_settings() -> Settings:
+    """What the packaged `defaults.toml` says."""
     return _parse(_read(_PACKAGED), str(_PACKAGED))
 
 

@@ -1,57 +1,20 @@
-"""The words of this room: a budget, a tier, a question, and what an estimator answers to it."""
+"""What goes into a budget decision, and the budget that comes out of it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
+from suffice.budget.length_key import LengthKey
 from suffice.deprecated import warn_deprecated
-from suffice.immutable import immutable
 from suffice.token_ratios import TextRatios
 
-if TYPE_CHECKING:
-    from suffice.budget.length_model import LengthKey
-
-__all__ = [
-    "DEFAULT_TIERS",
-    "Bound",
-    "Budget",
-    "EngineInfo",
-    "LengthConstraint",
-    "LengthEstimate",
-    "LengthEstimator",
-    "LimitedBy",
-    "Limits",
-    "Preset",
-    "Quantiles",
-    "Question",
-    "RequestInfo",
-    "Tier",
-    "Unit",
-]
+__all__ = ["Budget", "EngineInfo", "LimitedBy", "Limits", "Preset", "Quantiles", "RequestInfo", "Tier"]
 
 LimitedBy = Literal["auto", "caller", "tier", "context", "model"]
 Quantiles = tuple[tuple[float, int], ...]
-Unit = Literal["word", "hanzi", "character", "sentence", "paragraph", "item", "piece", "page", "line"]
-Bound = Literal["about", "at least", "at most"]
 
-_UNIT_NAMES: dict[Unit, str] = {
-    "word": "word",
-    "hanzi": "character",
-    "character": "character",
-    "sentence": "sentence",
-    "paragraph": "paragraph",
-    "item": "point",
-    "piece": "text",
-    "page": "page",
-    "line": "line",
-}
-
-_RESERVED = 0.9  # a tenth of the answers has to go on; a higher quantile sets much more aside for few of them
-
-_Z = ((0.5, 0.0), (0.9, 1.2816), (0.95, 1.6449), (0.99, 2.3263))  # standard normal quantiles
+_RESERVED = 0.9  # one answer in ten has to be continued; a higher quantile sets much more aside for few of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +40,6 @@ class Preset:
     top_p: float
 
 
-DEFAULT_TIERS: Mapping[str, Tier] = {
-    tier.name: tier
-    for tier in (
-        Tier("short", 128, priority=0),
-        Tier("standard", 512, priority=1),
-        Tier("long", 1024, priority=2),
-        Tier("unlimited", 2048, needs_key=True, priority=3),
-    )
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How long an answer may be, as its caller says."""
@@ -111,6 +63,8 @@ class RequestInfo:
     response_format: object = None
     """OpenAI's field of that name."""
     temperature: float | None = None
+    system: str | None = None
+    """The system prompt, where the prompt itself does not hold it (as in logs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,96 +131,3 @@ class Budget:
             "clamped_from": self.clamped_from,
             "prompt_tokens": self.prompt_tokens,
         }
-
-
-@immutable
-class Question:
-    """What an estimator may look at."""
-
-    text: str
-    """The last user message (or the raw prompt)."""
-    system: str
-    """The system prompt; '' without one."""
-    instructions: str
-    """The parts of `text` in which its author says what to do, without quotes, code and pasted text."""
-    system_instructions: str
-    """The same of `system`."""
-    ratios: TextRatios
-    """Tokens per word, character, sentence ... for this model's tokenizer."""
-    model_default: int | None
-    """`max_new_tokens` of the model's `generation_config.json`."""
-    prompt_tokens: int
-    """Tokens in the whole prompt, perhaps estimated."""
-    conversation: tuple[Mapping[str, Any], ...] = ()
-    """All messages; () for a raw prompt."""
-    model: str | None = None
-    """Name of the model that will answer."""
-    client: str | None = None
-    """Who asks: whatever tells one caller from another."""
-    route: str | None = None
-    """Where it was asked: a path, a command, an application."""
-    more: Mapping[str, Any] = field(default_factory=dict)
-    """What else tells long answers from short ones: `tools`, `response_format`, `sampling`."""
-
-
-@dataclass(frozen=True, slots=True)
-class LengthConstraint:
-    """One length that the prompt asks for."""
-
-    unit: Unit
-    amount: float
-    """How many of the unit; the upper end of a range."""
-    bound: Bound
-    text: str
-    """The words of the prompt that say so."""
-    each: bool = False
-    """It speaks of each part ("100 words each"), not of the whole answer."""
-
-    def __str__(self) -> str:
-        name = _UNIT_NAMES[self.unit] + ("" if self.amount == 1 else "s")
-        prefix = "" if self.bound == "about" else f"{self.bound} "
-        return f"{prefix}{self.amount:g} {name} ({' '.join(self.text.split())})"
-
-
-@immutable
-class LengthEstimate:
-    """One estimator's answer."""
-
-    quantiles: Quantiles
-    """(p, tokens) as in `Budget`, not clipped."""
-    reason: str
-    """Why, in a short sentence for a person."""
-    room: int = 0
-    """Tokens that such an answer must be allowed to have, head-room included: a default that is smaller is raised to
-    it. A larger one stays, because a guess does not end an answer."""
-    guess: bool = False
-    """The quantiles are a guess, and a length model's are better."""
-
-    @classmethod
-    def around(
-        cls,
-        median: float,
-        spread: float,
-        reason: str,
-        room: float = 0,
-        guess: bool = False,
-    ) -> LengthEstimate:
-        """An estimate with log-normal quantiles.
-
-        Args:
-            median: tokens that half of the answers stay below.
-            spread: standard deviation of the natural logarithm of the length.
-            reason: why, for a person.
-            room: as the field of that name, and `guess` too.
-            guess: see `room`.
-        """
-        quantiles = tuple((p, max(1, round(median * math.exp(spread * z)))) for p, z in _Z)
-        return cls(quantiles, reason, math.ceil(room), guess)
-
-
-class LengthEstimator(Protocol):
-    """How long will the answer be? Estimators are asked in turn; the first that answers wins."""
-
-    def estimate(self, question: Question) -> LengthEstimate | None:
-        """The estimate, or None when this estimator has nothing to say about the question."""
-        ...

@@ -100,11 +100,11 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
 
 def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> TrafficLearner | None:
     """Who teaches the length model; None without one, which is where numpy is missing."""
-    if budgeter.forecaster is None:
+    if budgeter.learned_length is None:
         return None
     from suffice.serve.learning.traffic import TrafficLearner
 
-    return TrafficLearner(budgeter.forecaster.model, store, replica, settings.length_folder)
+    return TrafficLearner(budgeter.learned_length.model, store, replica, settings.length_folder)
 
 
 def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> PromptLog | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from suffice.budget.types import Tier
@@ -144,7 +144,7 @@ class Service:
         """
         budgeter = load_budgeter(self.settings)
         for model in self.models.values():
-            model.session.budgeter = replace(budgeter, forecaster=model.session.budgeter.forecaster)
+            model.session.budgeter = budgeter.with_length_model(model.session.budgeter.learned_length)
 
     def model(self, name: str | None, caller: Caller) -> ServedModel:
         """The model of that name; the first where none is named.

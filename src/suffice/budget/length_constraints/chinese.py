@@ -1,4 +1,4 @@
-"""Length wishes in Chinese: 50字以内, 一句话, 列出三点, 写一篇800字的文章, 三千字."""
+"""Length constraints in Chinese: 50字以内, 一句话, 列出三点, 写一篇800字的文章, 三千字."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
+from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
 from suffice.budget.length_constraints.numbers import CHINESE_NUMBER, parse_number
 from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
-from suffice.budget.types import Bound, LengthConstraint, Unit
 
-__all__ = ["chinese_wishes"]
+__all__ = ["chinese_constraints"]
 
 _ITEM_VERBS = (
     "列出|列举|举出|举|给出|给我|说出|推荐|提供|写出|介绍|分享|总结|概括|归纳|提出|分成|分为|"
@@ -54,16 +54,16 @@ def _rules() -> dict[str, re.Pattern[str]]:
     }
 
 
-def chinese_wishes(text: str) -> Iterator[LengthConstraint]:
-    """Every length wish in Chinese instructions."""
+def chinese_constraints(text: str) -> Iterator[LengthConstraint]:
+    """Every length constraint in Chinese instructions."""
     rules = _rules()
     if not rules["number"].search(text):
         return
     if any(unit in text for unit in _UNITS):
         for match in rules["amount"].finditer(text):
-            wish = _wish(text, match)
-            if wish is not None:
-                yield wish
+            constraint = _constraint(text, match)
+            if constraint is not None:
+                yield constraint
     for match in rules["item"].finditer(text):
         amount = parse_number(match["n"])
         if amount and 2 <= amount <= 500:
@@ -80,7 +80,7 @@ _AT_LEAST = frozenset(["至少", "不少于", "不低于", "超过", "多于", "
 _GIVEN = frozenset(["第", "这", "那", "前", "后", "有", "了", "上", "下", "本", "才", "刚"])
 
 
-def _wish(text: str, match: re.Match[str]) -> LengthConstraint | None:
+def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
     rules = _rules()
     low, high = parse_number(match["low"]), parse_number(match["high"] or match["low"])
     if not low or not high:

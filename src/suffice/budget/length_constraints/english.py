@@ -1,4 +1,4 @@
-"""Length wishes in English: "in 200 words", "at most 3 sentences", "5 bullet points", "top 10"."""
+"""Length constraints in English: "in 200 words", "at most 3 sentences", "5 bullet points", "top 10"."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
+from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
 from suffice.budget.length_constraints.numbers import ENGLISH_NUMBER, parse_number
 from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
-from suffice.budget.types import Bound, LengthConstraint, Unit
 
-__all__ = ["english_wishes"]
+__all__ = ["english_constraints"]
 
 _UNITS: dict[str, Unit] = {
     "word": "word",
@@ -107,15 +107,15 @@ def _rules() -> dict[str, re.Pattern[str]]:
     }
 
 
-def english_wishes(text: str) -> Iterator[LengthConstraint]:
-    """Every length wish in English instructions."""
+def english_constraints(text: str) -> Iterator[LengthConstraint]:
+    """Every length constraint in English instructions."""
     rules = _rules()
     text = text.lower()  # several times cheaper than patterns that ignore case
     if any(unit in text for unit in _UNITS):
         for match in rules["amount"].finditer(text):
-            wish = _wish(text, match)
-            if wish is not None:
-                yield wish
+            constraint = _constraint(text, match)
+            if constraint is not None:
+                yield constraint
         for match in rules["one"].finditer(text):
             yield LengthConstraint(_UNITS[match["unit"] or match["unit2"]], 1, "about", match.group())
     if rules["number"].search(text):
@@ -127,7 +127,7 @@ def english_wishes(text: str) -> Iterator[LengthConstraint]:
                 )
 
 
-def _wish(text: str, match: re.Match[str]) -> LengthConstraint | None:
+def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
     rules = _rules()
     low, high = parse_number(match["low"]), parse_number(match["high"] or match["low"])
     if not low or not high:

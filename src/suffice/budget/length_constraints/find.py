@@ -1,47 +1,42 @@
-"""Lengths that a prompt asks for, in any language that we read."""
+"""Finds the lengths that a prompt asks for, in every language that is read: Chinese and English."""
 
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 
-from suffice.budget.length_constraints.chinese import chinese_wishes
-from suffice.budget.length_constraints.english import english_wishes
-from suffice.budget.types import LengthConstraint
+from suffice.budget.length_constraints.chinese import chinese_constraints
+from suffice.budget.length_constraints.constraint import LengthConstraint
+from suffice.budget.length_constraints.english import english_constraints
 
 __all__ = ["find_constraints"]
+
+_CODE_WORDS = 150  # words from which on a number in a programming task is about a text to write
 
 
 def find_constraints(text: str) -> list[LengthConstraint]:
     """Every length constraint in `text` (instructions only: see `suffice.prompt.instructions`).
 
-    Numbers that describe something else ("I have 200 words in my file", 这800字) are no wishes.
+    Numbers that describe something else ("I have 200 words in my file", 这800字) are not constraints.
     """
-    return list(_found(text))
-
-
-@lru_cache(maxsize=1024)  # the budget and the length model ask the same, and system prompts come again and again
-def _found(text: str) -> tuple[LengthConstraint, ...]:
-    found = [*english_wishes(text), *chinese_wishes(text)]
+    found = [*english_constraints(text), *chinese_constraints(text)]
     if not found:
-        return ()
+        return []
     rules, text = _rules(), text.lower()
     if rules["code"].search(text):
         # A limit in a programming task ("truncate to at most 100 characters") is about data.
-        found = [wish for wish in found if _survives_code(wish)]
+        found = [constraint for constraint in found if _survives_code(constraint)]
     if rules["more"].search(text) or len(rules["parts"].findall(text)) > 1:
-        # The wish is for the final answer, or for one of several, while the rest is as long as it needs to be.
-        found = [wish for wish in found if wish.bound == "at least"]
-    return tuple(found)
+        # The limit is for the final answer, or for one of several, while the rest is as long as it needs to be.
+        found = [constraint for constraint in found if constraint.bound == "at least"]
+    return found
 
 
-def _survives_code(wish: LengthConstraint) -> bool:
-    if wish.unit in ("word", "hanzi"):
-        return wish.amount >= _CODE_WORDS
-    return wish.unit in ("sentence", "paragraph") and not wish.text.startswith(("in ", "with ", "using "))
-
-
-_CODE_WORDS = 150  # words from which on a number in a programming task is about a text to write
+def _survives_code(constraint: LengthConstraint) -> bool:
+    if constraint.unit in ("word", "hanzi"):
+        return constraint.amount >= _CODE_WORDS
+    in_passing = constraint.text.startswith(("in ", "with ", "using "))
+    return constraint.unit in ("sentence", "paragraph") and not in_passing
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from suffice.budget.length_key import LengthKey
 from suffice.budget.length_model.distribution import LengthPrediction
-from suffice.budget.length_model.model import LengthKey, LengthModel
+from suffice.budget.length_model.model import LengthModel
 from suffice.deprecated import renamed
 
 __all__ = ["LengthKey", "LengthModel", "LengthPrediction"]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from suffice.budget.types import Quantiles
+from suffice.budget.types import Quantiles
 
-__all__ = ["BINS", "EDGES", "LengthPrediction", "bin_of", "grid_quantiles"]
+__all__ = ["BINS", "EDGES", "LengthPrediction", "bin_of", "budget_quantiles", "grid_quantiles"]
 
 _Floats = NDArray[np.float64]
 
@@ -30,6 +28,7 @@ EDGES = _edges()
 BINS = len(EDGES) - 1
 _WIDTHS = np.diff(EDGES)
 _BOUNDS: list[float] = EDGES.tolist()
+_OF_A_BUDGET = (0.5, 0.9, 0.95, 0.99)
 _ZERO = np.zeros(1)
 
 
@@ -50,6 +49,21 @@ def grid_quantiles(cumulative: _Floats, levels: _Floats) -> _Floats:
     return np.ceil(EDGES[at] + np.minimum(np.maximum(inside, 1e-9), 1.0) * _WIDTHS[at] - 1e-9)
 
 
+def _quantile(levels: Sequence[float], tokens: Sequence[float], p: float) -> int:
+    """Tokens at a probability `p`; levels ascend, and what lies outside is answered with the first and the last."""
+    above = bisect_left(levels, p)
+    if above in (0, len(levels)):
+        return int(tokens[min(above, len(levels) - 1)])
+    low, high = tokens[above - 1], tokens[above]
+    share = (p - levels[above - 1]) / (levels[above] - levels[above - 1])
+    return math.ceil(low + share * (high - low) - 1e-6)
+
+
+def budget_quantiles(levels: Sequence[float], tokens: Sequence[float]) -> Quantiles:
+    """(p, tokens) for each p that a budget has, at least one token each."""
+    return tuple([(p, max(1, _quantile(levels, tokens, p))) for p in _OF_A_BUDGET])
+
+
 class LengthPrediction:
     """How long an answer will be: a distribution, not a number."""
 
@@ -61,7 +75,6 @@ class LengthPrediction:
             source: where the prediction comes from, in words.
         """
         self._levels, self._tokens = levels, tokens
-        self._usual: Quantiles | None = None
         self.source = source
         """Where the prediction comes from, in words."""
 
@@ -73,12 +86,7 @@ class LengthPrediction:
         """
         if not 0 < p < 1:
             raise ValueError(f"p is {p!r}; a quantile needs a probability between 0 and 1")
-        above = bisect_left(self._levels, p)
-        if above in (0, len(self._levels)):
-            return int(self._tokens[min(above, len(self._levels) - 1)])
-        low, high = self._tokens[above - 1], self._tokens[above]
-        share = (p - self._levels[above - 1]) / (self._levels[above] - self._levels[above - 1])
-        return math.ceil(low + share * (high - low) - 1e-6)
+        return _quantile(self._levels, self._tokens, p)
 
     @property
     def expected(self) -> float:
@@ -89,6 +97,4 @@ class LengthPrediction:
 
     def quantiles(self) -> Quantiles:
         """(p, tokens) for each p that a budget has, at least one token each."""
-        if self._usual is None:  # many requests may share a prediction
-            self._usual = tuple([(p, max(1, self.quantile(p))) for p in (0.5, 0.9, 0.95, 0.99)])
-        return self._usual
+        return budget_quantiles(self._levels, self._tokens)

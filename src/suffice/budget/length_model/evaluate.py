@@ -1,9 +1,9 @@
-"""Honest figures: a length model against one constant, on answers to prompts that it has not seen."""
+"""How good a length model is, beside one constant, on answers to prompts that it has not seen."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suffice.budget.length_model.model import LengthModel
+from suffice.budget.length_model.sample import LengthSample, Record
 
 __all__ = ["EVALUATED", "Figures", "evaluate", "pinball"]
 
@@ -77,7 +78,7 @@ class Figures:
         )
 
 
-def evaluate(records: Sequence[Mapping[str, Any]], on_step: _Step = lambda done, total: None) -> Figures:
+def evaluate(records: Sequence[Record], on_step: _Step = lambda done, total: None) -> Figures:
     """Held-out figures of `LengthModel.fit` on these records.
 
     Where records say who asked, or have no prompt, they are taken as a stream in order: the first four fifths are
@@ -87,26 +88,24 @@ def evaluate(records: Sequence[Mapping[str, Any]], on_step: _Step = lambda done,
     Raises:
         DataError: as `LengthModel.fit` does.
     """
-    stream = any(_has_history(record) for record in records)
-    split = _by_time(records) if stream else _by_prompt(records)
-    parts = (_FOLDS if not stream and len(records) < _ONE_SPLIT else 1) if len(records) else 0
-    truth, said, constant = [], [], []
+    samples = [LengthSample.of(record) for record in records]
+    stream = any(_has_history(sample) for sample in samples)
+    split = _by_time(samples) if stream else _by_prompt(samples)
+    parts = (_FOLDS if not stream and len(samples) < _ONE_SPLIT else 1) if samples else 0
+    truth, predicted, constant = [], [], []
     for part in range(parts):
-        held = split == part
-        train = [record for record, out in zip(records, held, strict=True) if not out]
-        model = LengthModel.fit(train, on_step=_shifted(on_step, part, parts))
-        fixed = np.quantile(
-            [record["output_tokens"] for record in train if record.get("finish") != "length"], EVALUATED
-        )
-        for record in (record for record, out in zip(records, held, strict=True) if out):
-            if record.get("finish") != "length":
-                prediction = model.predict(record)
-                truth.append(float(record["output_tokens"]))
-                said.append([prediction.quantile(p) for p in EVALUATED])
+        train = [sample for sample, fold in zip(samples, split, strict=True) if fold != part]
+        model = LengthModel.fit_samples(train, on_step=_shifted(on_step, part, parts))
+        fixed = np.quantile([sample.tokens for sample in train if not sample.cut], EVALUATED)
+        for sample in (sample for sample, fold in zip(samples, split, strict=True) if fold == part):
+            key = model.key(sample.query)
+            if not sample.cut:
+                truth.append(float(sample.tokens))
+                predicted.append([model.predict_by(key).quantile(p) for p in EVALUATED])
                 constant.append(fixed)
             if stream:
-                model.observe(record)
-    return Figures.of(np.array(truth), np.array(said, np.float64), np.array(constant))
+                model.learn(key, sample.tokens, cut=sample.cut)
+    return Figures.of(np.array(truth), np.array(predicted, np.float64), np.array(constant))
 
 
 def pinball(tokens: _Floats, quantiles: _Floats) -> float:
@@ -119,17 +118,18 @@ def _waste(tokens: _Floats, caps: _Floats) -> float:
     return float(caps.mean() / np.maximum(np.minimum(tokens, caps).mean(), 1e-9))
 
 
-def _has_history(record: Mapping[str, Any]) -> bool:
-    return any(record.get(name) for name in ("client", "route")) or not (record.get("messages") or record.get("prompt"))
+def _has_history(sample: LengthSample) -> bool:
+    return bool(sample.query.info.client or sample.query.info.route) or not sample.has_prompt
 
 
-def _by_time(records: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+def _by_time(samples: Sequence[LengthSample]) -> NDArray[np.int64]:
     """0 for the last fifth, 1 for the rest."""
-    return (np.arange(len(records)) < len(records) * 4 // 5).astype(np.int64)
+    return (np.arange(len(samples)) < len(samples) * 4 // 5).astype(np.int64)
 
 
-def _by_prompt(records: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    contents = (str(record.get("messages") or record.get("prompt")) for record in records)
+def _by_prompt(samples: Sequence[LengthSample]) -> NDArray[np.int64]:
+    prompts = (sample.query.prompt for sample in samples)
+    contents = (str(list(prompt.messages) or prompt.raw) for prompt in prompts)
     return np.array([zlib.crc32(content.encode("utf-8", "replace")) % _FOLDS for content in contents])
 
 

@@ -1,4 +1,4 @@
-"""What the model sees of a record: hashed character n-grams, and two dozen numbers about its form.
+"""What the model sees of a prompt: hashed character n-grams, and some thirty numbers about its form.
 
 Knows nothing about lengths of answers, nor about who asks.
 """
@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from functools import cache, lru_cache
-from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suffice.budget.estimators import wish_tokens
+from suffice.budget.expectation import LengthQuery
 from suffice.budget.length_constraints.find import find_constraints
 from suffice.immutable import immutable
-from suffice.prompt import Prompt as AskedPrompt
-from suffice.prompt import instructions
+from suffice.prompt import Prompt, content_text, instructions
 from suffice.token_ratios import TextRatios
 
-__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "Prompt", "TextFeatures", "features", "model_key"]
+__all__ = [
+    "BITS",
+    "FORM_NAMES",
+    "SEEN_BITS",
+    "TextFeatures",
+    "conversation_features",
+    "features",
+    "model_key",
+    "prompt_text",
+]
 
 BITS = 15
 """n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
@@ -38,11 +43,18 @@ FORM_NAMES = (
     *("parentheses", "backticks", "first line", "last line", "wish tokens", "wishes", "wish bound", "model size"),
     *("turns", "last answer", "system", "tools", "json", "temperature"),
 )
+"""Names as they are in the files of models, which have to name the same."""
+_TRUE = np.ones(1, bool)
+_PUNCTUATION = [code for code in range(33, 127) if not chr(code).isalnum()]
+_COUNTED = [ord(mark) for mark in '?\\"[,.=:(`']
+_BOUNDS = {"at most": -1.0, "about": 0.0, "at least": 1.0}
+_NO_CONSTRAINT = -2.0
+_QWEN2 = TextRatios()
 
 
 @immutable
 class TextFeatures:
-    """One record, as numbers."""
+    """One prompt, as numbers."""
 
     cells: NDArray[np.int64]
     """Cells of the n-grams that occur, ascending, each once."""
@@ -52,56 +64,35 @@ class TextFeatures:
     """The numbers that `FORM_NAMES` names, shape (len(FORM_NAMES),)."""
 
 
-@immutable
-class Prompt:
-    """All of a record that features are made of."""
-
-    text: str
-    model: str
-    """As `model_key` says it."""
-    conversation: tuple[float, ...]
-    """The last of `FORM_NAMES`."""
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Prompt | None:
-        """The prompt of a record, or None if it has no text.
-
-        Raises:
-            UsageError: a message is not one.
-        """
-        content = record.get("messages") or record.get("prompt")
-        if not content:
-            return None
-        parts = AskedPrompt.of(content)
-        user, system, whole = parts.user, parts.system, parts.text
-        text = user or whole
-        if not text.strip():
-            return None
-        conversation = _conversation(record, system or str(record.get("system") or ""))
-        return cls(text, model_key(record.get("model")), conversation)
-
-    @property
-    def digest(self) -> bytes:
-        """The same for equal prompts, and nothing that could be read."""
-        whole = f"{self.model}\0{self.conversation}\0{self.text}"
-        return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-    def features(self) -> TextFeatures:
-        """What can be said about it."""
-        text = self.text
-        shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
-        codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
-        return TextFeatures(*_ngrams(_lower(codes)), _form(self, codes))
-
-
-def features(record: Mapping[str, Any]) -> TextFeatures | None:
-    """What can be said about a record's prompt, or None if it has no text.
+def prompt_text(prompt: Prompt) -> str:
+    """What is read of a prompt: the last user message, or all of it where there is none.
 
     Raises:
         UsageError: a message is not one.
     """
-    prompt = Prompt.of(record)
-    return None if prompt is None else prompt.features()
+    return prompt.user or prompt.text
+
+
+def conversation_features(query: LengthQuery) -> tuple[float, ...]:
+    """The last of `FORM_NAMES`, from `turns` on: what lies around the text."""
+    messages = query.prompt.messages
+    answer = next((message for message in reversed(messages) if message.get("role") == "assistant"), None)
+    return (
+        float(max(1, len(messages))),
+        -1.0 if answer is None else math.log1p(len(content_text(answer.get("content")))),
+        math.log1p(len(query.prompt.system or query.info.system or "")),
+        float(bool(query.prompt.tools)),
+        float(bool(query.info.response_format)),
+        -1.0 if query.info.temperature is None else float(query.info.temperature),
+    )
+
+
+def features(query: LengthQuery, conversation: tuple[float, ...]) -> TextFeatures:
+    """What can be said about a prompt, which must have a text; `conversation` is what `conversation_features` says."""
+    text = prompt_text(query.prompt)
+    shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
+    codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
+    return TextFeatures(*_ngrams(_lower(codes)), _form(query, text, codes, conversation))
 
 
 def model_key(name: object) -> str:
@@ -126,9 +117,6 @@ def _patterns() -> dict[str, re.Pattern[str]]:
 def _lower(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
     capital = (codes - 65) < 26  # unsigned: everything below "A" wraps around
     return codes + (capital.astype(np.uint32) << 5)
-
-
-_TRUE = np.ones(1, bool)
 
 
 def _ngrams(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -167,20 +155,16 @@ def _classes() -> NDArray[np.uint8]:
     return table
 
 
-_PUNCTUATION = [code for code in range(33, 127) if not chr(code).isalnum()]
-_COUNTED = [ord(mark) for mark in '?\\"[,.=:(`']
-_BOUNDS = {"at most": -1.0, "about": 0.0, "at least": 1.0}
-_NO_WISH = -2.0
-
-
-def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
-    text = prompt.text
+def _form(
+    query: LengthQuery, text: str, codes: NDArray[np.uint32], conversation: tuple[float, ...]
+) -> NDArray[np.float64]:
     counts = np.bincount(_classes()[np.minimum(codes, 0xFFFF)], minlength=133).tolist()
     small, capitals = sum(counts[97:123]) + counts[132], sum(counts[65:91])
     han, kana, script, lines = (counts[code] for code in (128, 129, 130, 10))
     marks = sum([counts[code] for code in _PUNCTUATION]) + counts[131]
     counted = [counts[code] for code in _COUNTED]
     seen = len(codes) + 1
+    language = "ja" if kana else "zh" if han * 2 > small else "other" if script > seen / 4 else "en"
     log = math.log1p
     return np.array(
         [
@@ -195,20 +179,20 @@ def _form(prompt: Prompt, codes: NDArray[np.uint32]) -> NDArray[np.float64]:
                 *counted,
             ),
             *(log(len(text.partition("\n")[0])), log(len(text.rpartition("\n")[2]))),
-            *_wish_numbers(text, "ja" if kana else "zh" if han * 2 > small else "other" if script > seen / 4 else "en"),
-            _size(prompt.model),
-            *prompt.conversation,
+            *_constraint_features(query, text, language),
+            _size(model_key(query.engine.model)),
+            *conversation,
         ]
     )
 
 
-def _wish_numbers(text: str, language: str) -> tuple[float, float, float]:
-    wishes = find_constraints(instructions(text))
-    if not wishes:
-        return 0.0, 0.0, _NO_WISH
-    ratios = TextRatios()
-    tokens, bound = max((wish_tokens(wish, language, ratios), wish.bound) for wish in wishes)
-    return math.log1p(tokens), float(len(wishes)), _BOUNDS[bound]
+def _constraint_features(query: LengthQuery, text: str, language: str) -> tuple[float, float, float]:
+    """Tokens, number and bound of the lengths that the text asks for."""
+    constraints = query.constraints if query.prompt.user else find_constraints(instructions(text))
+    if not constraints:
+        return 0.0, 0.0, _NO_CONSTRAINT
+    tokens, bound = max((each.tokens(language, _QWEN2), each.bound) for each in constraints)
+    return math.log1p(tokens), float(len(constraints)), _BOUNDS[bound]
 
 
 @lru_cache(maxsize=1024)
@@ -216,18 +200,3 @@ def _size(model: str) -> float:
     """Logarithm of the parameters in billions that a model's name tells; -2 where it tells none."""
     found = _patterns()["size"].search(model)
     return math.log(max(0.1, float(found[1]))) if found else -2.0
-
-
-def _conversation(record: Mapping[str, Any], system: str) -> tuple[float, ...]:
-    messages = record.get("messages") or ()
-    answers = [str(message.get("content") or "") for message in messages if message.get("role") == "assistant"]
-    sampling = record.get("sampling") or {}
-    temperature = sampling.get("temperature") if isinstance(sampling, Mapping) else None
-    return (
-        float(max(1, len(messages))),
-        math.log1p(len(answers[-1])) if answers else -1.0,
-        math.log1p(len(system)),
-        float(bool(record.get("tools"))),
-        float(bool(record.get("response_format"))),
-        -1.0 if temperature is None else float(temperature),
-    )

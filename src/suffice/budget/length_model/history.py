@@ -1,4 +1,4 @@
-"""Who asks: decayed histograms of the lengths that each client, route, system prompt and model got.
+"""The history of who asks: decayed histograms of the lengths that each client, route, system prompt and model got.
 
 Bounded: the groups that were seen least recently make room, and a group that is gone speaks through its parents.
 Not safe for several threads by itself: `LengthModel` holds the lock.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suffice.budget.expectation import LengthQuery
 from suffice.budget.length_model.calibration import LEVELS, adjusted
 from suffice.budget.length_model.distribution import BINS
 from suffice.immutable import immutable
@@ -72,22 +72,15 @@ class Group:
         self.square += step * (min(16.0, z * z) - self.square)
 
 
-def groups_of(record: Mapping[str, Any]) -> list[bytes]:
-    """Keys of the groups that a record belongs to, from everyone to the finest. Hashes: nobody's name is kept."""
-    keys = [EVERYONE]
-    for name in LEVEL_NAMES:
-        value = _system(record) if name == "system" else record.get(name)
-        if value is not None and value != "":
-            keys.append(hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "replace"), digest_size=8).digest())
-    return keys
+def groups_of(query: LengthQuery) -> tuple[bytes, ...]:
+    """Keys of the groups that a request belongs to, from everyone to the finest: hashes, so that no name is kept."""
+    info = query.info
+    values = (query.engine.model, info.route, info.system or query.prompt.system, info.client)
+    return (EVERYONE, *(_key(name, value) for name, value in zip(LEVEL_NAMES, values, strict=True) if value))
 
 
-def _system(record: Mapping[str, Any]) -> object:
-    if record.get("system"):
-        return record["system"]
-    messages = record.get("messages") or ()
-    first = messages[0] if messages else {}
-    return first.get("content") if first.get("role") in ("system", "developer") else None
+def _key(name: str, value: str) -> bytes:
+    return hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "replace"), digest_size=8).digest()
 
 
 class Groups:

@@ -17,12 +17,12 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from suffice.budget.length_model.features import BITS, FORM_NAMES, SEEN_BITS, Prompt, TextFeatures
+from suffice.budget.length_key import LocationScale
+from suffice.budget.length_model.features import BITS, FORM_NAMES, SEEN_BITS, TextFeatures
 from suffice.budget.length_model.linear import SparseRows, cell_weights, ridge
 from suffice.budget.length_model.trees import Forest, Growth, Trees
-from suffice.immutable import immutable
 
-__all__ = ["FOLDS", "LEVELS", "Outlook", "PromptModel", "to_scale", "to_tokens"]
+__all__ = ["COLUMNS", "FOLDS", "LEVELS", "PromptModel", "to_scale", "to_tokens"]
 
 _Floats = NDArray[np.float64]
 _Model = TypeVar("_Model", bound="PromptModel")
@@ -30,6 +30,8 @@ _Model = TypeVar("_Model", bound="PromptModel")
 FOLDS = 4
 LEVELS = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 99), [0.995, 0.9975, 0.999]])
 """Probabilities at which the shape of the residuals is kept."""
+COLUMNS = (*FORM_NAMES, "offset of the model", "ridge", "ridge and offset")
+"""What the trees see of a prompt."""
 _PENALTY, _STEPS = 1.0, 10  # of the ridge; 25 steps are no better
 _INNER = 4  # parts in which a fold predicts its own training prompts for the trees
 _MODEL_PRIOR = 10.0  # answers of the average model that every model's own are averaged with
@@ -46,14 +48,13 @@ def to_tokens(value: Any) -> Any:
     return np.square(np.square(np.maximum(value, 0.0)))
 
 
-@immutable
-class Outlook:
-    """What a prompt says: location and scale of the length, on the model's scale."""
-
-    location: float
-    scale: float
-    novelty: float
-    """0 for a prompt like those of training, 1 for one that has nothing in common with them."""
+def _table(form: _Floats, offset: float | _Floats, linear: _Floats) -> _Floats:
+    """The trees' rows, shape (rows, len(COLUMNS)); `form` is one row for all, or one for each."""
+    table = np.empty((len(linear), len(COLUMNS)))
+    at = len(FORM_NAMES)
+    table[:, :at] = form
+    table[:, at], table[:, at + 1], table[:, at + 2] = offset, linear, linear + offset
+    return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,15 @@ class PromptModel:
         spread = float(np.std(list(self.models.values()))) if len(self.models) > 1 else 0.0
         object.__setattr__(self, "model_spread", spread)
 
-    def outlook(self, prompt: Prompt) -> Outlook:
-        """What a prompt says."""
-        found = prompt.features()
+    def expect(self, found: TextFeatures, model: str) -> LocationScale:
+        """What a prompt with these features says of the answer of a model, which `model_key` names."""
         weights = self.cell_weights[found.cells]
         norm = float(np.sqrt(weights @ weights)) + 1e-9
         linear = (weights @ self.ridge[found.cells]) / norm + self.intercepts
-        offset = self.models.get(prompt.model)
-        table = np.empty((len(linear), len(FORM_NAMES) + 3))
-        table[:, :-3] = found.form
-        table[:, -3], table[:, -2], table[:, -1] = offset or 0.0, linear, linear + (offset or 0.0)
-        location, log_scale = self.forest.predict(table)
+        offset = self.models.get(model)
+        location, log_scale = self.forest.predict(_table(found.form, offset or 0.0, linear))
         scale = math.exp(log_scale)
-        if offset is None:  # whose answers these will be is not known
+        if offset is None:  # it is not known which model answers
             scale = math.hypot(scale, self.model_spread)
         return self._widened(location, scale, self._novelty(found.fingerprints))
 
@@ -107,10 +104,10 @@ class PromptModel:
         unseen = _unseen_share(self.seen, fingerprints)
         return max(0.0, unseen - self.familiar) / max(1e-9, 1 - self.familiar)
 
-    def _widened(self, location: float, scale: float, novelty: float) -> Outlook:
+    def _widened(self, location: float, scale: float, novelty: float) -> LocationScale:
         """From the prediction, for a familiar prompt, to all training lengths and more, for one like nothing there."""
         location += novelty * (self.mean - location)
-        return Outlook(location, math.hypot(scale, novelty * _WIDE * self.spread), novelty)
+        return LocationScale(location, math.hypot(scale, novelty * _WIDE * self.spread), novelty)
 
     @classmethod
     def fit(
@@ -120,7 +117,7 @@ class PromptModel:
         tokens: _Floats,
         growth: Growth | None = None,
         on_step: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[Self, list[Outlook]]:
+    ) -> tuple[Self, list[LocationScale]]:
         """A model, and for each row what it says about that row without having seen its prompt.
 
         Args:
@@ -154,13 +151,13 @@ class _Fitting:
         self._fold = self._part % FOLDS
         self._steps = 0
 
-    def run(self, kind: type[_Model]) -> tuple[_Model, list[Outlook]]:
+    def run(self, kind: type[_Model]) -> tuple[_Model, list[LocationScale]]:
         location, log_scale = np.zeros(len(self._rows)), np.zeros(len(self._rows))
         fits, ridges, intercepts = [], [], []
         for fold in range(FOLDS):
             held = self._fold == fold
             linear, weights, intercept = self._linear(~held, held)
-            table = np.column_stack([self._form, self._offset, linear, linear + self._offset])
+            table = _table(self._form, self._offset, linear)
             trees = Trees.grow(table[~held], self._target[~held], self._growth, seed=fold)
             location[held], log_scale[held] = trees.predict(table[held])
             fits.append(trees)
@@ -182,7 +179,7 @@ class _Fitting:
             familiar=float(np.quantile(unseen, 0.95)),
             rows=len(self._rows),
         )
-        return model, [Outlook(float(a), float(b), 0.0) for a, b in zip(location, scale, strict=True)]
+        return model, [LocationScale(float(a), float(b), 0.0) for a, b in zip(location, scale, strict=True)]
 
     def _linear(self, used: NDArray[np.bool_], held: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:
         """The ridge's word on every row, given without having seen it, and the ridge that says it to new prompts."""

@@ -20,7 +20,7 @@ from suffice.budget.length_model.calibration import MOST
 from suffice.budget.length_model.distribution import BINS
 from suffice.budget.length_model.features import BITS, FORM_NAMES, SEEN_BITS
 from suffice.budget.length_model.history import MEMORY, Group, Groups
-from suffice.budget.length_model.prompt_model import LEVELS, PromptModel
+from suffice.budget.length_model.prompt_model import COLUMNS, LEVELS, PromptModel
 from suffice.budget.length_model.trees import Forest
 from suffice.errors import DataError
 
@@ -232,7 +232,7 @@ def _prompt(arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> P
     }
     for name, shape in shapes.items():
         _check(name, arrays[name], shape)
-    if column.min() < 0 or column.max() >= len(FORM_NAMES) + 3:
+    if column.min() < 0 or column.max() >= len(COLUMNS):
         raise ValueError("a tree asks for a number that does not exist")
     forest = Forest(column, arrays["tree_threshold"], arrays["tree_leaves"].astype(np.float32), arrays["tree_start"])
     return PromptModel(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from suffice.budget.length_key import LengthKey
 from suffice.immutable import immutable
 
 if TYPE_CHECKING:
-    from suffice.budget.length_model import LengthKey
     from suffice.data import AnswerSummary
     from suffice.serve.request_state import RequestState
 
@@ -39,8 +39,6 @@ class Observation:
         Raises:
             DataError, KeyError, TypeError: another release wrote it.
         """
-        from suffice.budget.length_model import LengthKey
-
         return cls(key=LengthKey.from_json(said["asked"]), tokens=said["tokens"], cut=said["cut"])
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from suffice.budget import LengthModel
 from suffice.budget.length_model.history import MEMORY
+from suffice.budget.length_model.sample import LengthSample
 from suffice.budget.length_model.state import FILE_NAME
 from suffice.errors import DataError
 from suffice.outage import Outage
@@ -128,13 +129,10 @@ class TrafficLearner:
         try:
             if row["lessons"] is not None:
                 return [Observation.from_json(each) for each in row["lessons"]]
+            samples = [LengthSample.of(record) for record in records_of(row)]
             return [
-                Observation(
-                    key=self._model.look(each, predicted=False),
-                    tokens=each["output_tokens"],
-                    cut=each["finish"] == "length",
-                )
-                for each in records_of(row)
+                Observation(key=self._model.key(each.query, predicted=False), tokens=each.tokens, cut=each.cut)
+                for each in samples
             ]
         except (DataError, KeyError, TypeError):  # of a later release, perhaps
             return []
@@ -183,7 +181,7 @@ class TrafficLearner:
         except DataError as error:
             _LOG.warning("%s; the length model starts without it", error)
             return
-        self._model.go_on_from(kept)
+        self._model.continue_from(kept)
         self._row = 0
         self._continue_after(kept.card)
 

@@ -1,0 +1,65 @@
+"""One length that a prompt asks for, and how many tokens an answer of that length has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from suffice.token_ratios import TextRatios
+
+__all__ = ["Bound", "LengthConstraint", "Unit"]
+
+Unit = Literal["word", "hanzi", "character", "sentence", "paragraph", "item", "piece", "page", "line"]
+Bound = Literal["about", "at least", "at most"]
+
+_UNIT_NAMES: dict[Unit, str] = {
+    "word": "word",
+    "hanzi": "character",
+    "character": "character",
+    "sentence": "sentence",
+    "paragraph": "paragraph",
+    "item": "point",
+    "piece": "text",
+    "page": "page",
+    "line": "line",
+}
+_ITEM_TOKENS = 45  # a list entry with its share of introduction and explanation: the median; bare bullets have 17 (en)
+_PIECE_TOKENS = 250  # a whole text of its own: a version, a poem, an e-mail
+_LINE_WORDS = 9  # a line of verse
+_QWEN2 = TextRatios().languages
+
+
+@dataclass(frozen=True, slots=True)
+class LengthConstraint:
+    """One length that the prompt asks for."""
+
+    unit: Unit
+    amount: float
+    """How many of the unit; the upper end of a range."""
+    bound: Bound
+    text: str
+    """The words of the prompt that say so."""
+    each: bool = False
+    """It speaks of each part ("100 words each"), not of the whole answer."""
+
+    def __str__(self) -> str:
+        name = _UNIT_NAMES[self.unit] + ("" if self.amount == 1 else "s")
+        prefix = "" if self.bound == "about" else f"{self.bound} "
+        return f"{prefix}{self.amount:g} {name} ({' '.join(self.text.split())})"
+
+    def tokens(self, language: str, ratios: TextRatios) -> float:
+        """Tokens of an answer in `language` that does exactly what the constraint says."""
+        own, english = ratios.languages[language], ratios.languages["en"]
+        finer = own.sentence / _QWEN2[language].sentence  # how many times as many tokens as with Qwen2's tokenizer
+        per_unit = {
+            "word": english.word if language in ("zh", "ja") else own.word,
+            "hanzi": own.word,
+            "character": own.character,
+            "line": _LINE_WORDS * own.word,
+            "sentence": own.sentence,
+            "paragraph": own.paragraph,
+            "page": own.word * own.words_per_page,
+            "item": _ITEM_TOKENS * finer,
+            "piece": _PIECE_TOKENS * finer,
+        }[self.unit]
+        return self.amount * per_unit
