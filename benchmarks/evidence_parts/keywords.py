@@ -100,11 +100,11 @@ def _worth(held: HeldOut, rules: Mapping[str, Sequence[KeywordClass]]) -> str:
     in_chinese = np.array([one.source in CHINESE_TASKS for one in held.answers])
     wished = np.array([bool(find_constraints(instructions(one.question))) for one in held.answers])
     rows: list[Sequence[object]] = []
-    for title, part in (("Chinese", in_chinese), ("English", ~in_chinese), ("with a wish", wished)):
+    for title, part in (("Chinese", in_chinese), ("English", ~in_chinese), ("with a constraint", wished)):
         chosen = [one for one, use in zip(held.answers, part, strict=True) if use]
         learned = {name: _learned(chosen, classes) for name, classes in rules.items()}
         said = {"constant": learned["usual"]["constant"], **{name: each["classes"] for name, each in learned.items()}}
-        said |= {name: held.said[name][part] for name in ("wishes and keywords", "the prompt")}
+        said |= {name: held.said[name][part] for name in ("constraints and keywords", "the prompt")}
         here = HeldOut(chosen, said)
         for method, name in _PREDICTORS.items():
             left = percent(_explained_of_rest(held, part, rules[method]), 2) if method in rules else "—"
@@ -116,7 +116,7 @@ def _worth(held: HeldOut, rules: Mapping[str, Sequence[KeywordClass]]) -> str:
 _PREDICTORS = {
     "usual": "classes of the usual table",
     "packaged": "classes of the packaged table",
-    "wishes and keywords": "wishes and the packaged table as written",
+    "constraints and keywords": "constraints and the packaged table as written",
     "the prompt": "length model",
 }
 
@@ -154,7 +154,7 @@ def _explained_of_rest(held: HeldOut, part: np.ndarray, classes: Sequence[Keywor
 
 
 class Written:
-    """What the budget expects without a length model: wishes, texts to transform, keywords as the table has them."""
+    """What the budget expects without a length model: length constraints, texts to transform, keywords as the table has them."""
 
     def __init__(self) -> None:
         self._budgeter = Budgeter.load().with_length_model(None)

@@ -37,7 +37,7 @@ from suffice.budget.length_model.evaluate import EVALUATED
 _Predict = Callable[[Answer], Quantiles]
 _DEPLOYMENTS = ("zeroeval_gsm_multi", "zeroeval_crux_multi", "zeroeval_mathl5_multi")
 _MODELS = 12
-_RULES = ("the model's name", "the prompt's length", "wishes and keywords")
+_RULES = ("the model's name", "the prompt's length", "constraints and keywords")
 _ORDER = ("constant", *_RULES, "the prompt", "history", "both")
 
 
@@ -77,7 +77,7 @@ def held_out(
                 past.observe(one.learned(*history))
                 both.observe(one.learned(*prompt, *history))
     if rules:
-        said["wishes and keywords"] = Written().quantiles(chosen)
+        said["constraints and keywords"] = Written().quantiles(chosen)
     return HeldOut(chosen, dict(said))
 
 

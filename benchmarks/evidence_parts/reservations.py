@@ -47,7 +47,7 @@ def growth(tokens: Floats, first: Floats, cap: int) -> tuple[NDArray[np.int64], 
 
 def tables(held: HeldOut, replayed: Mapping[str, Replay]) -> dict[str, str]:
     """The table `reservations`."""
-    head = ["traffic", "first reservation", "first, mean", "go on", "continuations per answer"]
+    head = ["traffic", "first reservation", "first, mean", "continued", "continuations per answer"]
     head += ["reserved at the end, mean", "/ used", "memory x time / the cap's", "/ least"]
     rows = _rows("real answers, ten sources", held.truth, held.said["both"], held.said["constant"])
     for name, replay in replayed.items():

@@ -1,0 +1,76 @@
+"""The documents: links lead somewhere, code fits a screen, and what the README shows in Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *(each for folder in ("docs", "benchmarks", "src") for each in (ROOT / folder).rglob("*.md"))]
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FIRST_SCREEN = 25  # lines of a README that people see before they scroll
+
+
+def code_blocks(path: Path, language: str | None = None) -> Iterator[str]:
+    for found, code in FENCE.findall(path.read_text(encoding="utf-8")):
+        if language in (None, found):
+            yield code
+
+
+def links(path: Path) -> Iterator[str]:
+    prose = FENCE.sub("", path.read_text(encoding="utf-8"))
+    yield from (link for link in LINK.findall(re.sub(r"`[^`]*`", "", prose)) if not re.match(r"[a-z]+:", link))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    prose = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ +(.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def columns(line: str) -> int:
+    """Width on a terminal, where a Chinese character takes two columns."""
+    return sum(2 if ord(sign) >= 0x2E80 else 1 for sign in line)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
+    for link in links(document):
+        place, _, anchor = link.partition("#")
+        target = (document.parent / place).resolve() if place else document
+        assert target.exists(), f"{link}: there is no {target}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{link}: no heading makes this anchor"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_code_in_a_readme_is_at_most_100_columns_wide(readme: Path) -> None:
+    too_wide = [line for code in code_blocks(readme) for line in code.splitlines() if columns(line) > 100]
+    assert not too_wide
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_first_screen_of_a_readme_has_installation_python_and_a_picture(readme: Path) -> None:
+    screen = "\n".join(readme.read_text(encoding="utf-8").splitlines()[:FIRST_SCREEN])
+    assert "pip install" in screen
+    assert "```python" in screen
+    assert re.search(r"!\[.+\]\(docs/images/", screen)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_first_python_of_a_readme_runs_as_it_stands(readme: Path, tmp_path: Path) -> None:
+    code = next(code_blocks(readme, "python"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
