@@ -1,9 +1,9 @@
 """The length model beside the same design in scikit-learn and LightGBM: loss, time of a prediction, size, import.
 
-    python benchmarks/length_model_peers.py DATA      # in an environment that also has scikit-learn and lightgbm
+    python benchmarks/length_model_peers.py DATA      # where scikit-learn and lightgbm are installed, too
 
-All arms read the same prompts: hashed character n-grams into a ridge, whose prediction goes with the numbers about the
-prompt's form and the model's mean into boosted trees, on the fourth root of the length. The peers fit one set of trees for
+All arms read the same prompts: hashed character n-grams go into a ridge; its prediction, the numbers about the prompt's
+form and the model's mean go into boosted trees, on the fourth root of the length. The peers fit one set of trees for
 each quantile. Their time of a prediction leaves out the numbers about form, which they take ready-made.
 """
 

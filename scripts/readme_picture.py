@@ -1,4 +1,4 @@
-"""The picture of the README, from the table `reservations` of docs/evidence.md: what is reserved for each token used."""
+"""The picture of the README, from a table in docs/evidence.md: what is reserved for each token used."""
 
 from __future__ import annotations
 
@@ -28,12 +28,19 @@ def draw(text: str) -> Figure:
             bars[traffic][kind] = first, float(used)
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     axes = figure.subplots()
-    for place, (traffic, pair) in enumerate(reversed(bars.items())):
+    for place, pair in enumerate(reversed(bars.values())):
         (first, whole), (_, ours) = pair["whole"], pair["ours"]
         cap = first.removeprefix("the cap, ")
         axes.barh(place + 0.2, whole, 0.36, color=WHOLE)
         axes.barh(place - 0.2, ours, 0.36, color=OURS)
-        axes.text(whole * 1.04, place + 0.2, f"{whole:g} where max_new_tokens = {cap} is reserved", va="center", fontsize=9, color="#555")
+        axes.text(
+            whole * 1.04,
+            place + 0.2,
+            f"{whole:g} where max_new_tokens = {cap} is reserved",
+            va="center",
+            fontsize=9,
+            color="#555",
+        )
         axes.text(ours * 1.04, place - 0.2, f"{ours:.1f} with Suffice", va="center", fontsize=9, color=OURS)
     axes.set_yticks(range(len(bars)), reversed(bars))
     axes.set_xscale("log")

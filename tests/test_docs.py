@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
 DOCUMENTS = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *(each for folder in ("docs", "benchmarks", "src") for each in (ROOT / folder).rglob("*.md"))]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(each for folder in ("docs", "benchmarks", "src") for each in (ROOT / folder).rglob("*.md")),
+    ]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

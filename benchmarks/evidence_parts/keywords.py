@@ -154,7 +154,7 @@ def _explained_of_rest(held: HeldOut, part: np.ndarray, classes: Sequence[Keywor
 
 
 class Written:
-    """What the budget expects without a length model: length constraints, texts to transform, keywords as the table has them."""
+    """What the budget expects without a length model: constraints, texts to transform, keywords as written."""
 
     def __init__(self) -> None:
         self._budgeter = Budgeter.load().with_length_model(None)
