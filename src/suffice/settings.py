@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, field, fields
 from pathlib import Path
@@ -96,6 +95,8 @@ def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or is not TOML.
     """
+    import tomllib  # only where a file is read: it costs as much as the rest of this module
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

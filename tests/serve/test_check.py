@@ -69,6 +69,19 @@ def test_a_check_changes_no_database_and_says_what_a_start_would(
     assert (code, "# error   database: the database cannot be opened: " in said) == (1, True)
 
 
+def test_a_column_that_was_dropped_is_named(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "serve.db"
+    Store(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE requests DROP COLUMN tier")
+        connection.execute("DROP TABLE counts")
+    code, said = check(capsys, "--upstream", server.url, "--database", f"sqlite:///{file}")
+    assert code == 1
+    assert f"# error   database: sqlite:///{file} lacks requests.tier, counts.key, counts.count, counts.ends" in said
+
+
 @pytest.mark.parametrize(
     "url",
     [

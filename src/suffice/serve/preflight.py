@@ -121,6 +121,10 @@ def _database(settings: ServeSettings) -> str:
     store = Store(url, migrate=False)
     try:
         pending = store.pending()
+        if not pending and (missing := store.missing_columns()):
+            raise UsageError(
+                f"{without_password(url)} lacks {', '.join(missing)}: add what was dropped, or restore a backup"
+            )
         keys = [] if pending and pending[0] == "create_keys_and_requests" else store.keys()
     except StoreError as error:
         raise cannot_be_opened(error) from None

@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 _EVERY = 0.5  # seconds: what a SIGKILL may lose
 _JOIN_SECONDS = 5.0  # beyond the patience, for a database that hangs
 _SET_ASIDE = 20  # rejected rows in a row from which on the table is at fault
-_MEND = "the tables must be those of this release, and the server's user must be allowed to write to them"
+_MEND = "its tables must be those of this release (`suffice serve --check` compares them), and writable by its user"
 
 _Row = TypeVar("_Row")
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from suffice.errors import RejectedRowError, StoreError, UsageError, first_line
 from suffice.json_codec import dump, load
 from suffice.serve.log.store_errors import store_error
-from suffice.serve.log.tables import MIGRATIONS, key_rows, migration_rows, prompt_rows, request_rows
+from suffice.serve.log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, prompt_rows, request_rows
 
 __all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]
 
@@ -251,6 +251,15 @@ class Store:
                 yield connection
         except (SQLAlchemyError, OverflowError, ValueError) as error:
             raise store_error(error) from error
+
+    def missing_columns(self) -> list[str]:
+        """Columns that this release needs and the database lacks, such as `requests.tier`."""
+        with self._connected() as connection:
+            inspector = sa.inspect(connection)
+            there = {
+                table: {each["name"] for each in inspector.get_columns(table)} for table in inspector.get_table_names()
+            }
+        return [str(each) for table in TABLES for each in table.columns if each.name not in there.get(table.name, ())]
 
     def _migrate(self) -> None:
         with self._connected(write=True) as connection:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-__all__ = ["MIGRATIONS", "count_rows", "key_rows", "migration_rows", "prompt_rows", "request_rows"]
+__all__ = ["MIGRATIONS", "TABLES", "count_rows", "key_rows", "migration_rows", "prompt_rows", "request_rows"]
 
 _METADATA = sa.MetaData()
 
@@ -95,6 +95,9 @@ migration_rows = sa.Table(
     sa.Column("applied", sa.Float, nullable=False),
 )
 """Which of `MIGRATIONS` this database has seen."""
+
+
+TABLES = (key_rows, request_rows, count_rows, prompt_rows, migration_rows)
 
 
 def create_keys_and_requests(connection: sa.Connection) -> None:
