@@ -14,12 +14,14 @@ from suffice.budget.estimators import KeywordClass
 from suffice.budget.expectation import LengthEstimator
 from suffice.budget.types import Preset, Tier
 from suffice.errors import UsageError
+from suffice.settings import read_toml
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settings"]
 
 ENVIRONMENT_VARIABLE = "SUFFICE_BUDGET_FILE"
 _T = TypeVar("_T")
 _PACKAGED = Path(__file__).with_name("defaults.toml")
+_TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +47,13 @@ def load_settings(path: Path | None = None) -> Settings:
         path = Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser()
     if path is None:
         return packaged_settings()
-    return _parse(_merge(_read(_PACKAGED), _read(path)), str(path))
+    return _parse(_merge(read_toml(_PACKAGED, "budget file"), read_toml(path, "budget file")), str(path))
 
 
 @cache
 def packaged_settings() -> Settings:
     """What the packaged `defaults.toml` says."""
-    return _parse(_read(_PACKAGED), str(_PACKAGED))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import tomllib  # only when a file is read: it costs as much as the rest of this room
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the budget file {path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the budget file {path} is not valid TOML: {error}") from None
-
-
-_TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    return _parse(read_toml(_PACKAGED, "budget file"), str(_PACKAGED))
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

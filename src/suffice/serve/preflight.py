@@ -122,9 +122,8 @@ def _database(settings: ServeSettings) -> str:
     try:
         pending = store.pending()
         if not pending and (missing := store.missing_columns()):
-            raise UsageError(
-                f"{without_password(url)} lacks {', '.join(missing)}: add what was dropped, or restore a backup"
-            )
+            lacks = f"{without_password(url)} lacks {', '.join(missing)}"
+            raise UsageError(f"{lacks}: add what was dropped, or restore a backup")
         keys = [] if pending and pending[0] == "create_keys_and_requests" else store.keys()
     except StoreError as error:
         raise cannot_be_opened(error) from None

@@ -256,10 +256,9 @@ class Store:
         """Columns that this release needs and the database lacks, such as `requests.tier`."""
         with self._connected() as connection:
             inspector = sa.inspect(connection)
-            there = {
-                table: {each["name"] for each in inspector.get_columns(table)} for table in inspector.get_table_names()
-            }
-        return [str(each) for table in TABLES for each in table.columns if each.name not in there.get(table.name, ())]
+            tables = inspector.get_table_names()
+            there = {f"{table}.{each['name']}" for table in tables for each in inspector.get_columns(table)}
+        return [name for table in TABLES for each in table.columns if (name := str(each)) not in there]
 
     def _migrate(self) -> None:
         with self._connected(write=True) as connection:
