@@ -29,7 +29,8 @@ import numpy as np
 
 from suffice.budget import LengthModel
 from suffice.budget.length_model.evaluate import EVALUATED, pinball
-from suffice.budget.length_model.features import features
+from suffice.budget.length_model.features import conversation_features, features
+from suffice.budget.length_model.sample import LengthSample
 
 FILES = ("zeroeval_gsm", "zeroeval_crux", "zeroeval_mathl5", "ifeval", "ruozhiba", "gaokao", "mt_bench_zh")
 EACH = 500  # answers of a file
@@ -102,8 +103,8 @@ def text_of(row: Record) -> str:
 
 def form_of(row: Record) -> list[float]:
     if "_form" not in row:
-        found = features(row)
-        row["_form"] = [] if found is None else found.form.tolist()
+        query = LengthSample.of(row).query
+        row["_form"] = features(query, conversation_features(query)).form.tolist()
     form: list[float] = row["_form"]
     return form
 
