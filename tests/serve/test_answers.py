@@ -66,7 +66,7 @@ def test_n_answers_have_their_index_ids_and_seeds_and_count_the_prompt_once(
     request_id = reply.headers["x-request-id"]
     assert [asked.id for asked in engine.asked] == [f"{request_id}/{i}" for i in range(3)]
     assert [asked.sampling.seed for asked in engine.asked] == [7, 8, 9]
-    wait_for(lambda: not hello.service.tickets and not hello.service.admission.running)
+    wait_for(lambda: not hello.service.requests and not hello.service.admission.running)
 
 
 def test_a_seed_at_the_end_of_its_range_begins_anew(hello: Server, engine: ScriptedEngine) -> None:
@@ -141,7 +141,7 @@ def test_a_client_that_goes_away_ends_all_answers(stream: bool) -> None:
         wait_for(lambda: engine.running == 3)
         connection.close()
         wait_for(lambda: len(engine.cancelled) == 3)
-        wait_for(lambda: not server.service.tickets and not server.service.admission.running)
+        wait_for(lambda: not server.service.requests and not server.service.admission.running)
 
 
 class OneFails(ScriptedEngine):
@@ -188,7 +188,7 @@ def test_several_answers_are_begun_again_only_while_the_one_that_failed_has_some
     with serving([one, other], request_timeout=5) as server:
         assert server.chat(n=3).status == 503
         assert len(one.asked) + len(other.asked) <= 12
-        wait_for(lambda: not server.service.tickets and not server.service.admission.running)
+        wait_for(lambda: not server.service.requests and not server.service.admission.running)
 
 
 def test_upstreams_are_asked_for_each_answer(server: FakeOpenAI, gateway: Server) -> None:

@@ -62,7 +62,7 @@ def fuzz(server: Server, folder: Path, *flags: str, examples: int = 25) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
-    assert not server.service.tickets
+    assert not server.service.requests
     assert not server.service.admission.running
     assert server.ask("GET", "/health").status == 200
 

@@ -56,7 +56,7 @@ def test_a_full_queue_answers_429_with_retry_after_and_leaks_nothing() -> None:
             if reply.status == 429:
                 assert 1 <= int(reply.headers["retry-after"]) <= 120
                 assert reply.json["error"]["code"] == "queue_full"
-        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: not server.service.requests)
         wait_for(lambda: not server.service.admission.running)
         assert server.chat().status == 200
 
@@ -69,7 +69,7 @@ def test_a_wait_that_is_too_long_is_429_and_an_answer_that_is_too_long_504() -> 
         waiting = server.chat()
         assert (waiting.status, waiting.json["error"]["code"]) == (429, "queue_full")
         connection.close()
-        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: not server.service.requests)
         late = server.post("/infer/long", {"prompt": "go on"})
         assert (late.status, late.json["error"]["type"]) == (504, "timeout_error")
         *_, used, error = server.post("/infer/long", {"prompt": "go on", "stream": True}).events
@@ -88,7 +88,7 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind() -> None:
         waiting.close()
         wait_for(lambda: not server.service.admission.waiting)
         running.close()
-        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: not server.service.requests)
         assert len(engine.asked) == 1
 
 
@@ -406,9 +406,9 @@ def test_a_reader_that_does_not_read_holds_its_answer_up_and_not_in_memory() -> 
             before = engine.sent
             time.sleep(0.3)
         assert engine.sent < 900
-        [ticket] = server.service.tickets.values()
-        assert ticket.outbox is not None
-        assert ticket.outbox._size < 200_000
+        [state] = server.service.requests.values()
+        assert state.writer is not None
+        assert state.writer._size < 200_000
         client.settimeout(20)
         received = b""
         while block := client.recv(1 << 20):
@@ -421,13 +421,21 @@ def test_a_reader_who_never_reads_is_dropped_without_a_word_of_mistakes(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("suffice.serve.api.generate._LAST_WORDS", 0.2)
-    with serving(Talkative(), request_timeout=5) as server, socket.socket() as client:
+    engine = Talkative()
+    with serving(engine) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", server.port))
         body = json.dumps({"prompt": "go on", "stream": True})
         client.sendall(f"POST /infer/long HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
-        wait_for(lambda: server.service.tickets)
-        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: server.service.requests)
+        [state] = server.service.requests.values()
+        assert state.writer is not None
+        before = -1
+        while engine.sent != before or not state.writer.blocked:  # no clock: only a full buffer holds last words back
+            before = engine.sent
+            time.sleep(0.3)
+        server.loop.call_soon_threadsafe(state.exchange.expire)
+        wait_for(lambda: not server.service.requests)
         assert server.ask("GET", "/health").status == 200
         received = b""
         with suppress(ConnectionResetError):

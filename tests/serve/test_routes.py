@@ -348,7 +348,7 @@ def test_a_client_that_goes_away_ends_its_generation(stream: bool, size: int) ->
         wait_for(lambda: engine.running)
         connection.close()
         wait_for(lambda: engine.cancelled)
-        wait_for(lambda: not server.service.tickets)
+        wait_for(lambda: not server.service.requests)
         wait_for(lambda: not server.service.admission.running)
 
 

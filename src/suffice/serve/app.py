@@ -78,7 +78,6 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             if not each.entered:
                 _LOG.warning("%s; the others serve, and it is asked again", each.detail, extra={"upstream": each.name})
         model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
-        remote = bool(settings.upstreams)
         service = Service(
             settings,
             {model.name: model},
@@ -86,7 +85,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             ledger,
             quotas,
             RecentUsage(store),
-            remote=remote,
+            forwards=pool.capabilities().forwards_unknown_fields,
             spans=spans,
             prompts=prompts,
         )
@@ -123,7 +122,7 @@ async def _until_released(service: Service) -> None:
         async with asyncio.timeout(_RELEASE_SECONDS):
             await service.released()
     except TimeoutError:
-        _LOG.warning("%d requests did not end at shutdown", len(service.tickets))
+        _LOG.warning("%d requests did not end at shutdown", len(service.requests))
 
 
 def build_app(service: Service) -> Application:
@@ -134,4 +133,4 @@ def build_app(service: Service) -> Application:
         if service.access_log is not None:
             service.access_log.add(scope, exchange)
 
-    return ExchangeMiddleware(Router(ROUTES, service), ended, service.tickets.__contains__, lambda: service.leaving)
+    return ExchangeMiddleware(Router(ROUTES, service), ended, service.requests.__contains__, lambda: service.leaving)

@@ -1,4 +1,7 @@
-"""One request on its way through the server, and all that it holds."""
+"""One request on its way through the server: what was asked, and all that is held for it until it ends.
+
+A request is read (`ApiRequest`), accepted (`RequestState`), and once its length is decided it has `Choices`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from suffice.engines.base import Attempt
 from suffice.errors import EngineError
-from suffice.serve.api.requests import ApiRequest
-from suffice.serve.api.responses import Reply
+from suffice.serve.api_request import ApiRequest
 from suffice.serve.auth.permissions import Caller
+from suffice.serve.choices import Choices
 from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import HttpExchange
 from suffice.serve.http.stream_writer import StreamWriter
-from suffice.serve.limits.admission import Slot
 from suffice.serve.limits.quotas import Charge
 
 if TYPE_CHECKING:
@@ -23,39 +25,39 @@ if TYPE_CHECKING:
 __all__ = ["RequestState"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RequestState:
-    """One request and all that it holds, until `Service.release`."""
+    """An accepted request and all that it holds, until `Service.release`."""
 
-    wanted: ApiRequest
+    api: ApiRequest
     caller: Caller
     exchange: HttpExchange
-    route: str = ""
-    slot: Slot = field(default_factory=lambda: Slot(0))
-    reply: Reply | None = None
-    problem: Problem | None = None
-    reservation: Charge = field(init=False)
+    charge: Charge
     """What it has taken of its caller's limits."""
-    room: int = 0
-    """Tokens of all answers that are reserved in these limits."""
-    outbox: StreamWriter | None = None
-    """The stream, once it has begun."""
+    writer: StreamWriter | None
+    """Of the response, where that is a stream."""
+    choices: Choices | None = None
+    """The answers; None until their length is decided."""
+    problem: Problem | None = None
+    """What ended it, where it was not its answers."""
     span: Span | None = None
     time: float = field(default_factory=time.time)
     """When it came, in seconds since 1970."""
 
-    def __post_init__(self) -> None:
-        self.reservation = Charge(self.caller)
+    @property
+    def id(self) -> str:
+        """Its id, under which clients and engines know it."""
+        return self.api.request.id
 
     @property
-    def request_ids(self) -> list[str]:
-        """Under which engines know its answers."""
-        return [each.id for each in self.wanted.requests]
+    def route(self) -> str:
+        """Where it was asked."""
+        return self.api.request.route or ""
 
     @property
     def attempts(self) -> list[Attempt]:
         """Which engines were asked, for all answers."""
-        return [each for each in self.wanted.request.attempts if each.upstream]
+        return [each for each in self.api.request.attempts if each.upstream]
 
     @property
     def generated(self) -> bool:
@@ -65,12 +67,10 @@ class RequestState:
     @property
     def engine_error(self) -> EngineError | None:
         """Why the answer that failed did so, with the status that a server gave; an error that was mended by asking
-        elsewhere is none."""
-        last = {each.request_id: each.error for each in self.wanted.request.attempts}
-        answers = self.reply.answers if self.reply else ()
-        failed = (
-            last.get(request_id) for request_id, each in zip(self.request_ids, answers, strict=False) if each.failed
-        )
+        another engine is not one."""
+        answers = self.choices.answers if self.choices else ()
+        last = {each.request_id: each.error for each in self.api.request.attempts}
+        failed = (last.get(answer.request.id) for answer in answers if answer.failed)
         return next((error for error in failed if error), None)
 
     @property

@@ -54,7 +54,7 @@ class _Server(uvicorn.Server):
         if self.service is not None:
             await self._until_balancers_know(self.service.settings.drain_delay)
             self.service.draining = True
-            running = len(self.service.tickets)
+            running = len(self.service.requests)
             if running and not self.force_exit:
                 what = "1 answer is" if running == 1 else f"{running} answers are"
                 seconds = self.service.settings.drain_timeout

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from suffice.budget.types import Tier
 from suffice.engines.pool import Pool
-from suffice.serve.api.requests import RequestOrigin
+from suffice.serve.api_request import ApiRequest, RequestOrigin
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.permissions import Caller, check_known, check_tier
 from suffice.serve.auth.tiers import AUTO, find_tier, load_budgeter
+from suffice.serve.choices import Choices
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.asgi import Scope
 from suffice.serve.http.errors import Problem, shutting_down
+from suffice.serve.http.middleware import HttpExchange
 from suffice.serve.http.router import Route
+from suffice.serve.http.stream_writer import StreamWriter
 from suffice.serve.learning.observations import observations_of
 from suffice.serve.limits.admission import Admission
-from suffice.serve.limits.quotas import Quotas
-from suffice.serve.log.rows import row_of
+from suffice.serve.limits.quotas import Charge, Quotas
+from suffice.serve.log.rows import RequestRow, row_of
 from suffice.serve.log.texts import PromptLog, prompt_rows_of
 from suffice.serve.log.usage_query import RecentUsage
 from suffice.serve.log.writer import RequestLogWriter
@@ -52,7 +54,7 @@ class Service:
         ledger: where every request ends as a row.
         quotas: how much each key may take.
         usage: what each key used lately.
-        remote: whether requests go on to other servers.
+        forwards: whether fields of requests that are not known here are forwarded to other servers.
         spans: who traces requests, if anybody does.
         prompts: who keeps texts, if anybody does.
     """
@@ -66,11 +68,11 @@ class Service:
         quotas: Quotas,
         usage: RecentUsage,
         *,
-        remote: bool,
+        forwards: bool,
         spans: Spans | None = None,
         prompts: PromptLog | None = None,
     ) -> None:
-        self.settings, self.models, self.remote = settings, models, remote
+        self.settings, self.models, self.forwards = settings, models, forwards
         self.spans, self.prompts = spans, prompts
         self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
@@ -81,7 +83,8 @@ class Service:
         """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
         """No new request is taken."""
-        self.tickets: dict[str, RequestState] = {}
+        self.requests: dict[str, RequestState] = {}
+        """Those under way, by id."""
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -129,12 +132,28 @@ class Service:
         return str(scope["path"]) if known else "other"
 
     def origin(self, scope: Scope, caller: Caller, route: str) -> RequestOrigin:
-        """Who asks, and where.
+        """What a request has beside its JSON.
 
-        All who have no key are no client: their routes and system prompts say more than they have in common.
+        Callers without a key are not one client: their routes and system prompts say more than they have in common.
         """
-        context = trace_context(scope["headers"]) if self.remote or self.spans is not None else {}
-        return RequestOrigin(scope["exchange"].request_id, caller.key_id or None, route, context)
+        exchange: HttpExchange = scope["exchange"]
+        context = trace_context(scope["headers"]) if self.forwards or self.spans is not None else {}
+        return {
+            "id": exchange.request_id,
+            "client": caller.key_id or None,
+            "route": route,
+            "trace_context": context,
+            "may_restart": exchange.is_pending,
+        }
+
+    def accept(
+        self, api: ApiRequest, caller: Caller, exchange: HttpExchange, writer: StreamWriter | None
+    ) -> RequestState:
+        """Begin to follow a request; `release` ends that."""
+        state = RequestState(api=api, caller=caller, exchange=exchange, charge=Charge(caller), writer=writer)
+        if self.spans is not None:
+            state.api = api.with_trace_context(self.spans.begin(state))
+        return state
 
     def reload(self) -> None:
         """Read tiers and keywords again; requests that are under way keep theirs, and what was learned stays.
@@ -162,87 +181,80 @@ class Service:
             )
         return found
 
-    async def enter(self, ticket: RequestState) -> None:
+    async def enter(self, state: RequestState) -> None:
         """Take one request from the caller's limits, before anything is done for it.
 
         Raises:
-            Problem: 429, when there are none left; 400, when a request of the same id is running.
+            Problem: 400, when a request of the same id is running.
+            RateLimitError: there are none left.
         """
-        request_id = ticket.wanted.request.id
-        if request_id in self.tickets:
-            raise Problem(400, f"a request with the id {request_id} is running: give each its own", code="duplicate_id")
-        self.tickets[request_id] = ticket
+        if state.id in self.requests:
+            raise Problem(400, f"a request with the id {state.id} is running: give each its own", code="duplicate_id")
+        self.requests[state.id] = state
         self.idle.clear()
-        await self.quotas.charge_request(ticket.reservation)
-        ticket.exchange.headers |= ticket.reservation.headers
+        await self.quotas.charge_request(state.charge)
+        state.exchange.headers |= state.charge.headers
 
-    async def admit(self, ticket: RequestState, tier: Tier) -> None:
+    async def admit(self, state: RequestState, choices: Choices) -> None:
         """Take what the request needs, waiting for its turn.
 
         Raises:
-            Problem: 429, when the key has used up a limit.
+            RateLimitError: the key has used up a limit.
             QueueFullError: there is no room to wait, or no turn came in time.
         """
-        reply = ticket.reply
-        assert reply is not None
-        n, slot = ticket.wanted.n, ticket.slot
-        slot.prompt_tokens = sum([each.prompt_tokens or 0 for each in reply.budgets])
-        slot.expected_tokens = n * sum([each.expected_tokens for each in reply.budgets])
-        likely_most = [dict(each.quantiles).get(0.9, each.expected_tokens) for each in reply.budgets]
-        ticket.room = n * sum(likely_most)
-        await self.quotas.charge_tokens(ticket.reservation, slot.prompt_tokens + ticket.room)
-        ticket.exchange.headers |= ticket.reservation.headers
-        await self.admission.enter(ticket.slot, priority=tier.priority, patience=self.settings.queue_timeout)
+        await self.quotas.charge_tokens(state.charge, choices.prompt_tokens + choices.charge_tokens)
+        state.exchange.headers |= state.charge.headers
+        await self.admission.enter(choices, priority=choices.priority, patience=self.settings.queue_timeout)
 
-    def reserve_more(self, ticket: RequestState) -> None:
-        """The answers have outgrown what is reserved for them: what they take counts before they have ended."""
-        ticket.room = 2 * ticket.slot.generated
-        self.quotas.top_up(ticket.reservation, ticket.slot.prompt_tokens + ticket.room)
+    def charge_more(self, state: RequestState, choices: Choices) -> None:
+        """The answers have outgrown what is charged for them: what they take counts before they have ended."""
+        choices.charge_tokens = 2 * choices.generated
+        self.quotas.top_up(state.charge, choices.prompt_tokens + choices.charge_tokens)
 
     async def released(self) -> None:
         """Wait until no request holds anything, here or in a storage of limits that replicas share."""
         await self.idle.wait()
         await self.quotas.settled()
 
-    def release(self, ticket: RequestState, *, gone: bool) -> None:
-        """Give everything back, whatever ended the request. Never waits, and can be called for any ticket once.
-
-        Args:
-            ticket: the request.
-            gone: its client went away.
-        """
-        request_id = ticket.wanted.request.id
-        if self.tickets.get(request_id) is ticket:
-            del self.tickets[request_id]
-            if not self.tickets:
+    def release(self, state: RequestState) -> None:
+        """Give everything back, whatever ended the request. Never waits, and is called once for each `accept`."""
+        if self.requests.get(state.id) is state:
+            del self.requests[state.id]
+            if not self.requests:
                 self.idle.set()
-        self.admission.leave(ticket.slot)
-        if ticket.outbox is not None:
-            ticket.outbox.abandon()
-        row = row_of(ticket, gone=gone)
-        self.quotas.settle(ticket.reservation, row["prompt_tokens"] + row["answer_tokens"])
-        self.metrics.request(ticket, row)
-        self.ledger.add(row, observations_of(ticket))
+        if state.choices is not None:
+            self.admission.leave(state.choices)
+        if state.writer is not None:
+            state.writer.abandon()
+        row = row_of(state)
+        self.quotas.settle(state.charge, row["prompt_tokens"] + row["answer_tokens"])
+        self.metrics.request(state, row)
+        self.ledger.add(row, observations_of(state))
         if self.prompts is not None:
-            self.prompts.add(prompt_rows_of(ticket))
-        if self.spans is not None and ticket.span is not None:
-            self.spans.end(ticket.span, ticket, row)
-        ticket.exchange.facts |= _facts(ticket, row, gone)
+            self.prompts.add(prompt_rows_of(state))
+        if self.spans is not None and state.span is not None:
+            self.spans.end(state.span, state, row)
+        state.exchange.facts |= _facts(state, row)
 
 
-_FACTS = ("model", "tier", "prompt_tokens", "answer_tokens", "max_new_tokens", "finish", "finish_detail")
-
-
-def _facts(ticket: RequestState, row: Mapping[str, Any], gone: bool) -> dict[str, object]:
+def _facts(state: RequestState, row: RequestRow) -> dict[str, object]:
     """For the access log: what happened, in numbers and names."""
     facts: dict[str, object] = {"key": row["key_id"]}
-    if ticket.reply is not None:
-        facts |= {name: row[name] for name in _FACTS}
-        facts["waited"] = round(ticket.slot.waited, 4)
-    if ticket.attempts:
-        facts["upstream"] = ticket.upstream
-    if ticket.problem is not None and ticket.problem.where:
-        facts["failed_at"] = ticket.problem.where
-    if gone:
+    if state.choices is not None:
+        facts |= {
+            "model": row["model"],
+            "tier": row["tier"],
+            "prompt_tokens": row["prompt_tokens"],
+            "answer_tokens": row["answer_tokens"],
+            "max_new_tokens": row["max_new_tokens"],
+            "finish": row["finish"],
+            "finish_detail": row["finish_detail"],
+            "waited": round(row["queue_seconds"], 4),
+        }
+    if state.attempts:
+        facts["upstream"] = state.upstream
+    if state.problem is not None and state.problem.where:
+        facts["failed_at"] = state.problem.where
+    if state.exchange.gone:
         facts["gone"] = True
     return facts

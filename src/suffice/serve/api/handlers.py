@@ -46,7 +46,7 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "suffice",
-        "max_model_len": model.session.engine.capabilities().context_tokens,
+        "max_model_len": model.pool.capabilities().context_tokens,
     }
 
 
@@ -64,12 +64,12 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     body = parse_object(await read_body(receive, service.settings.max_body_bytes))
     read = read_completion if "prompt" in body and "messages" not in body else read_chat
     path = "/v1/completions" if read is read_completion else "/v1/chat/completions"
-    wanted = read(body, service.origin(scope, caller, path), passes_on=service.remote)
-    if wanted.more:
+    api = read(body, service.origin(scope, caller, path), forwards=service.forwards)
+    if len(api.prompts) > 1:
         raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
-    model = service.model(wanted.model, caller)
-    tier = find_tier(wanted.tier, model.session.budgeter.tiers, caller)
-    tier, decided = await decide(model.session, wanted.request, tier, caller)
+    model = service.model(api.model, caller)
+    tier = find_tier(api.tier, model.session.budgeter.tiers, caller)
+    tier, decided = await decide(model.session, api.request, tier, caller)
     said = {"object": "suffice.budget", "model": model.name, "tier": tier.name, "budget": decided.to_dict()}
     await send_bytes(send, dump(said))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from suffice.budget.types import Tier
-from suffice.serve.api.schemas import schemas
+from suffice.serve.api.messages import message_schema
 from suffice.serve.http.router import Route
 from suffice.version import __version__
 
@@ -25,7 +25,7 @@ _MODELS = "/v1/models"
 
 
 def document(
-    routes: Iterable[Route], tiers: Mapping[str, Tier], models: Iterable[str], *, remote: bool
+    routes: Sequence[Route], tiers: Mapping[str, Tier], models: Iterable[str], *, forwards: bool
 ) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server with these tiers and models, in front of other servers or not."""
     paths: dict[str, dict[str, Any]] = {}
@@ -38,7 +38,7 @@ def document(
             for name in (*tiers, "auto"):
                 paths[route.template.format(tier=name)] = {"post": operation | _of_tier(tiers.get(name))}
             continue
-        if route.body:
+        if route.body is not None:
             operation["operationId"] = route.template
             named.append(route.template)
         paths.setdefault(route.template, {})[route.method.lower()] = operation
@@ -50,11 +50,26 @@ def document(
         "info": {"title": "Suffice", "version": __version__, "description": "As many tokens as suffice."},
         "paths": paths,
         "components": {
-            "schemas": schemas(tiers, remote),
+            "schemas": _schemas(routes, tiers, forwards),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _schemas(routes: Iterable[Route], tiers: Iterable[str], forwards: bool) -> dict[str, Any]:
+    """Those of messages and of all bodies; a tier is named in the path or in the body."""
+    tier = {
+        "enum": [*tiers, "auto", None],
+        "description": "A tier's name, or auto: the smallest that holds what is expected.",
+    }
+    found = {"Message": message_schema(forwards)}
+    for route in routes:
+        if route.body is not None and route.body.name not in found:
+            found[route.body.name] = schema = route.body.schema()
+            if route.parameter != "tier":
+                schema["properties"]["tier"] = tier
+    return found
 
 
 def _of_tier(tier: Tier | None) -> dict[str, Any]:
@@ -67,8 +82,8 @@ def _of_tier(tier: Tier | None) -> dict[str, Any]:
 
 def _operation(route: Route, models: Iterable[str]) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.summary, "responses": _responses(route)}
-    if route.body:
-        reference = {"$ref": f"#/components/schemas/{route.body}"}
+    if route.body is not None:
+        reference = {"$ref": f"#/components/schemas/{route.body.name}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
     parameters = list(route.parameters)
     if route.parameter == "model":

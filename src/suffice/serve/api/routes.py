@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from suffice.json_codec import dump
 from suffice.serve.api import handlers
+from suffice.serve.api.bodies import CHAT, COMPLETION, INFER
 from suffice.serve.api.generate import Generate
 from suffice.serve.api.openapi import document
 from suffice.serve.api.requests import read_chat, read_completion, read_infer
-from suffice.serve.api.responses import ChatReply, CompletionReply, InferReply
+from suffice.serve.api.responses import ChatFormat, CompletionFormat, InferFormat
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.middleware import send_bytes
 from suffice.serve.http.router import Route
@@ -26,34 +27,34 @@ _USAGE_QUERY = (
 
 async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /openapi.json`."""
-    await send_bytes(send, dump(document(ROUTES, service.tiers, service.models, remote=service.remote)))
+    await send_bytes(send, dump(document(ROUTES, service.tiers, service.models, forwards=service.forwards)))
 
 
 ROUTES = (
     Route(
         method="POST",
         path="/infer/{tier}",
-        handler=Generate(read_infer, InferReply),
+        handler=Generate(read_infer, InferFormat()),
         summary="Answer.",
-        body="Infer",
+        body=INFER,
         streams=True,
         errors=_POST_ERRORS,
     ),
     Route(
         method="POST",
         path="/v1/chat/completions",
-        handler=Generate(read_chat, ChatReply),
+        handler=Generate(read_chat, ChatFormat()),
         summary="OpenAI's chat completions.",
-        body="Chat",
+        body=CHAT,
         streams=True,
         errors=_POST_ERRORS,
     ),
     Route(
         method="POST",
         path="/v1/completions",
-        handler=Generate(read_completion, CompletionReply),
+        handler=Generate(read_completion, CompletionFormat()),
         summary="OpenAI's completions.",
-        body="Completion",
+        body=COMPLETION,
         streams=True,
         errors=_POST_ERRORS,
     ),
@@ -62,7 +63,7 @@ ROUTES = (
         path="/v1/budget",
         handler=handlers.budget,
         summary="The length decision and its reasons; nothing is generated.",
-        body="Chat",
+        body=CHAT,
         errors=_POST_ERRORS,
     ),
     Route(

@@ -5,38 +5,98 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from suffice.serve.http.body import Fields, wrong
 from suffice.serve.http.errors import Problem
+from suffice.serve.http.fields import Field, flag, wrong
 
-__all__ = ["read_calls", "read_tools"]
+__all__ = ["CALLS", "CHOICE", "PARALLEL", "TOOLS", "read_calls", "usable_tools"]
 
+_TEXT = {"type": "string"}
 _EXAMPLE = 'objects such as {"type": "function", "function": {"name": "...", "parameters": {...}}}'
-_CALL = 'calls such as {"id": "...", "type": "function", "function": {"name": "...", "arguments": "{...}"}}'
+_CALL_EXAMPLE = 'calls such as {"id": "...", "type": "function", "function": {"name": "...", "arguments": "{...}"}}'
 
 
-def read_tools(fields: Fields, passes_on: bool) -> tuple[Mapping[str, Any], ...]:
-    """`tools`, with `tool_choice` and `parallel_tool_calls`, which servers read themselves.
+def _read_tools(name: str, tools: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(tools, list) or not all(map(_is_tool, tools)):
+        raise wrong(name, tools, f"a list of {_EXAMPLE}")
+    return tuple(tools)
+
+
+def _is_tool(tool: Any) -> bool:
+    if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+        return False
+    function = tool.get("function")
+    named = isinstance(function, dict) and isinstance(function.get("name"), str)
+    return named or tool["type"] != "function"
+
+
+def _read_choice(name: str, choice: Any) -> str:
+    if choice not in ("none", "auto"):
+        message = "the local engine cannot be made to call a tool: tool_choice must be auto or none"
+        raise Problem(400, message, param=name, code="unsupported_parameter")
+    return str(choice)
+
+
+TOOLS = Field(
+    "tools",
+    _read_tools,
+    {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "type": {"enum": ["function"]},
+                "function": {
+                    "type": "object",
+                    "properties": {"name": _TEXT, "description": _TEXT, "parameters": {"type": "object"}},
+                    "required": ["name"],
+                },
+            },
+            "required": ["type", "function"],
+        },
+        "description": "Functions that the answer may call; on the local engine, where the chat template has tools.",
+    },
+)
+CHOICE = Field(
+    "tool_choice",
+    _read_choice,
+    {
+        "anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}],
+        "description": "On the local engine none or auto.",
+    },
+)
+PARALLEL = flag("parallel_tool_calls")
+CALLS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "function": {
+                "type": "object",
+                "properties": {"name": _TEXT, "arguments": {"type": "string", "description": "JSON in a text."}},
+                "required": ["name"],
+            },
+        },
+        "required": ["function"],
+    },
+    "description": "Of the assistant; its content may then be null.",
+}
+"""The schema of `tool_calls` in a message."""
+
+
+def usable_tools(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The tools among the values that were read; `tool_choice` and `parallel_tool_calls` are not among them where a
+    server reads these itself.
 
     Raises:
-        Problem: they have another shape, or ask for what the local engine cannot do.
+        Problem: they ask for what the local engine cannot do.
     """
-    if passes_on and "tools" not in fields.left:
+    tools: tuple[Mapping[str, Any], ...] = values.get("tools", ())
+    if values.get("tool_choice") == "none":
         return ()
-    tools = fields.take("tools", [])
-    if not isinstance(tools, list) or not all(map(_is_tool, tools)):
-        raise wrong("tools", tools, f"a list of {_EXAMPLE}")
-    if passes_on:
-        return tuple(tools)
-    choice, parallel = fields.take("tool_choice", "auto"), fields.flag("parallel_tool_calls", True)
-    if choice == "none":
-        return ()
-    if choice != "auto":
-        message = "the local engine cannot be made to call a tool: tool_choice must be auto or none"
-        raise Problem(400, message, param="tool_choice", code="unsupported_parameter")
-    if tools and not parallel:
+    if tools and not values.get("parallel_tool_calls", True):
         message = "the local engine cannot be held to one call: leave out parallel_tool_calls"
         raise Problem(400, message, param="parallel_tool_calls", code="unsupported_parameter")
-    return tuple(tools)
+    return tools
 
 
 def read_calls(message: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -53,18 +113,10 @@ def read_calls(message: Mapping[str, Any], where: str) -> dict[str, Any]:
             found[name] = value
     if (calls := message.get("tool_calls")) is not None:
         if not isinstance(calls, list) or not all(map(_is_call, calls)):
-            raise wrong(f"{where}.tool_calls", calls, f"a list of {_CALL}")
+            raise wrong(f"{where}.tool_calls", calls, f"a list of {_CALL_EXAMPLE}")
         if calls:
             found["tool_calls"] = calls
     return found
-
-
-def _is_tool(tool: Any) -> bool:
-    if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
-        return False
-    function = tool.get("function")
-    named = isinstance(function, dict) and isinstance(function.get("name"), str)
-    return named or tool["type"] != "function"
 
 
 def _is_call(call: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Reading a request's JSON: limits of size and depth, and fields with types and ranges."""
+"""Reading the body of a request: its bytes, and the JSON object in them, within limits of size and depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 from suffice.serve.http.errors import Problem
 
-__all__ = ["Fields", "parse_object", "read_body"]
+__all__ = ["parse_object", "read_body"]
 
 _LONG_NUMBER = re.compile(rb"\d{19}")  # orjson rounds whole numbers beyond 64 bits, and they must be seen as they are
 _MAX_DEPTH = 32  # response_format's JSON schemas are the deepest thing that clients send
@@ -89,66 +89,3 @@ def _depth_exceeds(value: Any, levels: int) -> bool:
         inside: Iterable[Any] = value.values() if isinstance(value, dict) else value
         return levels == 0 or any(_depth_exceeds(each, levels - 1) for each in inside)
     return False
-
-
-class Fields:
-    """A request's fields, taken out one by one; what is left is what nobody knew. `null` is the same as absent."""
-
-    def __init__(self, body: dict[str, Any]) -> None:
-        self.left = {name: value for name, value in body.items() if value is not None}
-
-    def take(self, name: str, default: Any = None) -> Any:
-        """A field of any type."""
-        return self.left.pop(name, default)
-
-    def text(self, name: str, default: str | None = None) -> str | None:
-        """A string."""
-        value = self.take(name, default)
-        if value is not None and not isinstance(value, str):
-            raise wrong(name, value, "a string")
-        return value
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        """true or false."""
-        value = self.take(name, default)
-        if not isinstance(value, bool):
-            raise wrong(name, value, "true or false")
-        return value
-
-    def integer(self, name: str, low: int, high: int) -> int | None:
-        """A whole number from `low` to `high`."""
-        value = _whole(self.take(name))
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high):
-            raise wrong(name, value, f"a whole number from {low} to {high}")
-        return value
-
-    def number(self, name: str, low: float, high: float, *, open_low: bool = False) -> float | None:
-        """A number from `low` (or just above it) to `high`."""
-        value = self.take(name)
-        if value is None:
-            return None
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-        if not fits or (open_low and value == low):
-            raise wrong(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")
-        return float(value)
-
-    def tokens(self, name: str) -> int | str | None:
-        """A number of tokens, or "auto"."""
-        value = _whole(self.take(name))
-        if value in (None, "auto"):
-            return value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise wrong(name, value, 'a whole number of tokens from 1, or "auto"')
-        return value
-
-
-def _whole(value: Any) -> Any:
-    """JSON has one kind of numbers: 5.0 is a whole one."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def wrong(name: str, value: Any, wanted: str) -> Problem:
-    """The refusal of one field."""
-    shown = json.dumps(value, ensure_ascii=False)
-    shown = shown if len(shown) <= 80 else shown[:79] + "…"
-    return Problem(400, f"{name} is {shown}: it must be {wanted}", param=name, code="invalid_value")

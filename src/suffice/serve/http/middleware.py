@@ -1,4 +1,4 @@
-"""One HTTP exchange: its id, its extra headers, its status, and what happens to errors. Pure ASGI."""
+"""One HTTP exchange: its id, its extra headers, its status, its connection, and what becomes of errors. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -16,29 +15,81 @@ from suffice.errors import SufficeError
 from suffice.serve.http.asgi import Application, Message, Receive, Scope, Send
 from suffice.serve.http.errors import Problem, problem_of, shutting_down
 
-__all__ = ["CancelOnDisconnect", "ExchangeMiddleware", "HttpExchange", "send_bytes"]
+__all__ = ["ExchangeMiddleware", "HttpExchange", "send_bytes"]
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _LOG = logging.getLogger("suffice.serve")
 
 
-@dataclass(slots=True)
 class HttpExchange:
-    """What is known of one request and its response."""
+    """One request and its response, and the connection between them.
 
-    request_id: str
-    started: float = field(default_factory=time.perf_counter)
-    headers: dict[str, str] = field(default_factory=dict)
-    """Sent with the response, whatever it turns out to be."""
-    status: int = 0
-    """0 until the response has begun."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For the access log: key, tier, tokens ... never text."""
+    `with exchange:` runs its block only while the client is there: when that goes, the block is cancelled at once and
+    `gone` is set. `limit` also cancels the block after some seconds. (`asyncio.timeout` would be a second watcher.)
+
+    Args:
+        request_id: the client's, or a new one.
+        watchers: functions that are called when the client goes; from `protocol.Connection`.
+    """
+
+    __slots__ = ("_late", "_task", "_watchers", "facts", "gone", "headers", "request_id", "started", "status")
+
+    def __init__(self, request_id: str, watchers: set[Callable[[], None]]) -> None:
+        self.request_id = request_id
+        self.started = time.perf_counter()
+        self.headers: dict[str, str] = {}
+        """Sent with the response, whatever it turns out to be."""
+        self.status = 0
+        """0 until the response has begun."""
+        self.facts: dict[str, Any] = {}
+        """For the access log: key, tier, tokens ... never text."""
+        self.gone = False
+        """The client went away."""
+        self._watchers = watchers
+        self._task: asyncio.Task[Any] | None = None
+        self._late = False
 
     @property
     def seconds(self) -> float:
         """Since the request came."""
         return time.perf_counter() - self.started
+
+    def is_pending(self) -> bool:
+        """Whether the response has not begun."""
+        return not self.status
+
+    def limit(self, seconds: float) -> asyncio.TimerHandle:
+        """Call `expire` after `seconds`, unless the handle is cancelled before."""
+        return asyncio.get_running_loop().call_later(seconds, self.expire)
+
+    def expire(self) -> None:
+        """Cancel the block because its time is up."""
+        self._late = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def late(self) -> bool:
+        """Whether a `CancelledError` that was caught comes from `expire` and from nothing else."""
+        return self._late and not self.gone and self._task is not None and self._task.uncancel() == 0
+
+    def __enter__(self) -> HttpExchange:
+        self._task = asyncio.current_task()
+        self._watchers.add(self._disconnected)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._watchers.discard(self._disconnected)
+        if self.gone and self._task is not None and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            return True
+        return False
+
+    def _disconnected(self) -> None:
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class ExchangeMiddleware:
@@ -61,7 +112,8 @@ class ExchangeMiddleware:
         self.app, self.ended, self.taken, self.closing = app, ended, taken, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = scope["exchange"] = HttpExchange(self._request_id(scope))
+        watchers = scope.get("extensions", {}).get("suffice.gone", set())  # none on another server than ours
+        exchange = scope["exchange"] = HttpExchange(self._request_id(scope), watchers)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -118,51 +170,3 @@ async def send_bytes(send: Send, body: bytes, *, status: int = 200, kind: str = 
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-class CancelOnDisconnect:
-    """Runs its block only while the client is there: when it goes, the block is cancelled at once, and `gone` is set.
-
-    `limit` also cancels it after some seconds. (`asyncio.timeout` beside this would be a second of the same.)
-
-    Args:
-        scope: of the request, from `protocol.Connection`; its body must have been read.
-    """
-
-    def __init__(self, scope: Scope) -> None:
-        self._watchers: set[Callable[[], None]] = scope["extensions"]["suffice.gone"]
-        self._task: asyncio.Task[Any] | None = None
-        self._late = False
-        self.gone = False
-
-    def limit(self, seconds: float) -> asyncio.TimerHandle:
-        """Cancels the block in so many seconds, unless this is cancelled before; whoever catches that asks `late`."""
-        return asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    def late(self) -> bool:
-        """Whether a `CancelledError` that was caught is this limit's, and nobody else's."""
-        return self._late and not self.gone and self._task is not None and self._task.uncancel() == 0
-
-    def __enter__(self) -> CancelOnDisconnect:
-        self._task = asyncio.current_task()
-        self._watchers.add(self._tell)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._watchers.discard(self._tell)
-        if self.gone and self._task is not None and kind is asyncio.CancelledError:
-            self._task.uncancel()
-            return True
-        return False
-
-    def _expire(self) -> None:
-        self._late = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def _tell(self) -> None:
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.errors import Problem
+from suffice.serve.http.fields import RequestBody
 
 __all__ = ["Handler", "Route", "Router"]
 
@@ -26,8 +27,7 @@ class Route:
     handler: Handler
     summary: str = ""
     """For the OpenAPI document, which leaves out a route without one."""
-    body: str = ""
-    """The schema of the request's body, by its name in the document."""
+    body: RequestBody | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     """Of the query, as the document has them."""
     content: str = "application/json"

@@ -42,13 +42,13 @@ class Observation:
         return cls(key=LengthKey.from_json(said["asked"]), tokens=said["tokens"], cut=said["cut"])
 
 
-def observations_of(ticket: RequestState) -> tuple[Observation, ...]:
+def observations_of(state: RequestState) -> tuple[Observation, ...]:
     """What each answer of this replica's own request teaches; nothing where there is no length model."""
     found: list[Observation] = []
-    if (reply := ticket.reply) is None:
+    if state.choices is None:
         return ()
-    for answer in reply.answers:
-        asked, cut = reply.budget_of(answer).length_key, _cut(*answer.end, answer.tokens)
+    for answer in state.choices.answers:
+        asked, cut = answer.budget.length_key, _cut(*answer.end, answer.tokens)
         if asked is not None and cut is not None:
             found.append(Observation(key=asked, tokens=answer.tokens, cut=cut))
     return tuple(found)

@@ -1,46 +1,88 @@
-"""One row per request: from a ticket to what the store keeps. No text of prompts or answers."""
+"""One row per request: from its state to what the store keeps. No text of prompts or answers."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TypedDict
 
+from suffice.serve.choices import Choices
 from suffice.serve.request_state import RequestState
 
-__all__ = ["row_of"]
+__all__ = ["RequestRow", "row_of"]
 
 
-def row_of(ticket: RequestState, *, gone: bool) -> dict[str, Any]:
+class RequestRow(TypedDict):
+    """What is known of a request that has ended; metrics, spans and the access log read it too."""
+
+    time: float
+    """When it came, in seconds since 1970."""
+    day: str
+    """Of UTC, as YYYY-MM-DD."""
+    request_id: str
+    key_id: str | None
+    key_name: str | None
+    route: str
+    model: str | None
+    upstream: str | None
+    tier: str | None
+    stream: bool
+    status: int
+    """Of HTTP; 499 where the client went away."""
+    error: str | None
+    prompt_tokens: int
+    answer_tokens: int
+    thinking_tokens: int
+    max_new_tokens: int | None
+    p50: int | None
+    """Quantiles of the predicted length."""
+    p90: int | None
+    p95: int | None
+    p99: int | None
+    limited_by: str | None
+    finish: str
+    finish_detail: str
+    queue_seconds: float
+    first_token_seconds: float | None
+    seconds: float
+
+
+def row_of(state: RequestState) -> RequestRow:
     """The row of a request that has ended, in whatever way."""
-    reply, exchange = ticket.reply, ticket.exchange
-    budget = reply.budget if reply else None
-    usage = reply.usage_object() if reply else {}
-    quantiles = {f"p{round(p * 100)}": tokens for p, tokens in budget.quantiles} if budget else {}
-    finish = reply.finish if reply else None
-    problem = ticket.problem
-    reason = finish.reason if finish else ("error" if problem else "cancelled")
+    choices, exchange, problem = state.choices, state.exchange, state.problem
+    usage = choices.usage if choices else None
+    counted = usage if usage and state.generated else None
+    finish = choices.finish if choices else None
+    quantiles = {round(p * 100): tokens for p, tokens in choices.budget.quantiles} if choices else {}
     return {
-        "time": ticket.time,
-        "day": time.strftime("%Y-%m-%d", time.gmtime(ticket.time)),
+        "time": state.time,
+        "day": time.strftime("%Y-%m-%d", time.gmtime(state.time)),
         "request_id": exchange.request_id,
-        "key_id": ticket.caller.key_id or None,
-        "key_name": ticket.caller.name or None,
-        "route": ticket.route,
-        "model": reply.model if reply else None,
-        "upstream": ticket.upstream[:200] or None,
-        "tier": reply.tier if reply else None,
-        "stream": ticket.wanted.stream,
-        "status": 499 if gone else exchange.status or (problem.status if problem else 500),
+        "key_id": state.caller.key_id or None,
+        "key_name": state.caller.name or None,
+        "route": state.route,
+        "model": choices.model if choices else None,
+        "upstream": state.upstream[:200] or None,
+        "tier": choices.tier if choices else None,
+        "stream": state.api.stream,
+        "status": 499 if exchange.gone else exchange.status or (problem.status if problem else 500),
         "error": problem.code or str(problem.status) if problem else None,
-        "prompt_tokens": usage["prompt_tokens"] if ticket.generated else 0,
-        "answer_tokens": usage["completion_tokens"] if ticket.generated else 0,
-        "thinking_tokens": reply.thinking_tokens if reply else 0,
-        "max_new_tokens": budget.max_new_tokens if budget else None,
-        **{name: quantiles.get(name) for name in ("p50", "p90", "p95", "p99")},
-        "limited_by": budget.limited_by if budget else None,
-        "finish": reason,
-        "finish_detail": finish.by[:40] if finish else "client_gone" if gone else "",
-        "queue_seconds": ticket.slot.waited,
-        "first_token_seconds": first - exchange.started if (first := reply and reply.first_text) else None,
+        "prompt_tokens": counted.prompt_tokens if counted else 0,
+        "answer_tokens": counted.answer_tokens if counted else 0,
+        "thinking_tokens": usage.thinking_tokens if usage else 0,
+        "max_new_tokens": choices.budget.max_new_tokens if choices else None,
+        "p50": quantiles.get(50),
+        "p90": quantiles.get(90),
+        "p95": quantiles.get(95),
+        "p99": quantiles.get(99),
+        "limited_by": choices.budget.limited_by if choices else None,
+        "finish": finish.reason if finish else ("error" if problem else "cancelled"),
+        "finish_detail": finish.by[:40] if finish else "client_gone" if exchange.gone else "",
+        "queue_seconds": choices.waited if choices else 0.0,
+        "first_token_seconds": _first_token_seconds(choices, exchange.started),
         "seconds": exchange.seconds,
     }
+
+
+def _first_token_seconds(choices: Choices | None, started: float) -> float | None:
+    first = choices.first_piece if choices else None
+    return None if first is None else first - started

@@ -9,6 +9,7 @@ from typing import Any
 
 from suffice.errors import StoreError
 from suffice.outage import Outage
+from suffice.prompt import Prompt
 from suffice.serve.log.batch_writer import BatchWriter
 from suffice.serve.log.store import Store
 from suffice.serve.request_state import RequestState
@@ -21,29 +22,33 @@ _BACKLOG = 2000  # texts kept while the database is away
 _BATCH = 100
 
 
-def prompt_rows_of(ticket: RequestState) -> list[dict[str, Any]]:
+def prompt_rows_of(state: RequestState) -> list[dict[str, Any]]:
     """The texts of a request that reached an engine: a row for each answer, complete or not."""
-    reply = ticket.reply
-    if reply is None or not ticket.generated:
+    choices = state.choices
+    if choices is None or not state.generated:
         return []
     same = {
-        "time": ticket.time,
-        "request_id": ticket.exchange.request_id,
-        "key_id": ticket.caller.key_id or None,
-        "model": reply.model,
+        "time": state.time,
+        "request_id": state.exchange.request_id,
+        "key_id": state.caller.key_id or None,
+        "model": choices.model,
     }
     return [
         {
             **same,
-            "messages": [dict(message) for message in request.prompt.messages] or None,
-            "prompt": "" if request.prompt.ids else request.prompt.raw and _storable(request.prompt.raw),
-            "prompt_ids": list(request.prompt.ids) or None,
+            "messages": [dict(message) for message in answer.request.prompt.messages] or None,
+            "prompt": _raw_text(answer.request.prompt),
+            "prompt_ids": list(answer.request.prompt.ids) or None,
             "answer": _storable(answer.text),
-            "thinking": _storable("".join(answer.thoughts)) or None,
+            "thinking": _storable(answer.thinking) or None,
             "tool_calls": answer.calls.to_list() if answer.calls is not None else None,
         }
-        for request, answer in zip(ticket.wanted.requests, reply.answers, strict=True)
+        for answer in choices.answers
     ]
+
+
+def _raw_text(prompt: Prompt) -> str | None:
+    return "" if prompt.ids else prompt.raw and _storable(prompt.raw)
 
 
 def _storable(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,9 +14,8 @@ from prometheus_client.registry import Collector
 from suffice.engines.pool import Pool
 from suffice.memory.meter import Metered
 from suffice.serve.limits.admission import Admission
-
-if TYPE_CHECKING:
-    from suffice.serve.request_state import RequestState
+from suffice.serve.log.rows import RequestRow
+from suffice.serve.request_state import RequestState
 
 __all__ = ["Metrics"]
 
@@ -67,22 +65,22 @@ class Metrics:
         """A response was sent (or, with status 0, none)."""
         self._response_of(route, status).inc()
 
-    def request(self, ticket: RequestState, row: Mapping[str, Any]) -> None:
+    def request(self, state: RequestState, row: RequestRow) -> None:
         """A request for an answer has ended, in whatever way; `row` is what is written down of it."""
-        reply = ticket.reply
-        if reply is None or reply.budget is None or not ticket.generated:
+        choices = state.choices
+        if choices is None or not state.generated:
             return
-        of = self._of_tier(reply.tier)
-        for answer in reply.answers:
-            self._finish_of(reply.tier, *answer.end).inc()
+        of = self._of_tier(choices.tier)
+        for answer in choices.answers:
+            self._finish_of(choices.tier, *answer.end).inc()
             of.answer_tokens.observe(answer.tokens)
-            of.budget_tokens.observe(reply.budget_of(answer).max_new_tokens)
+            of.budget_tokens.observe(answer.budget.max_new_tokens)
         of.prompt.inc(row["prompt_tokens"])
         of.answer.inc(row["answer_tokens"])
-        of.duration.observe(ticket.exchange.seconds)
-        of.queue.observe(ticket.slot.waited)
-        if (first := reply.first_text) is not None:
-            of.first.observe(first - ticket.exchange.started)
+        of.duration.observe(row["seconds"])
+        of.queue.observe(choices.waited)
+        if row["first_token_seconds"] is not None:
+            of.first.observe(row["first_token_seconds"])
 
     def _new_tier(self, tier: str) -> _OfTier:
         return _OfTier(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
 
+    from suffice.serve.log.rows import RequestRow
     from suffice.serve.request_state import RequestState
 
 __all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
@@ -100,22 +101,23 @@ class Spans:
         self._propagator = TraceContextTextMapPropagator()
         self._ended = 0
 
-    def begin(self, ticket: RequestState, trace_context: dict[str, str]) -> None:
-        """Begin the ticket's span, a child of its caller's, and make the trace context that of the span."""
+    def begin(self, state: RequestState) -> dict[str, str]:
+        """Begin the request's span, a child of its caller's; returns the trace context of the span."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        parent = self._propagator.extract(trace_context)
-        began = time.time_ns() - round(ticket.exchange.seconds * 1e9)
-        ticket.span = self._tracer.start_span(_operation(ticket.route), parent, SpanKind.SERVER, start_time=began)
-        trace_context.clear()
-        self._propagator.inject(trace_context, set_span_in_context(ticket.span))
+        parent = self._propagator.extract(state.api.request.trace_context)
+        began = time.time_ns() - round(state.exchange.seconds * 1e9)
+        state.span = self._tracer.start_span(_operation(state.route), parent, SpanKind.SERVER, start_time=began)
+        trace_context: dict[str, str] = {}
+        self._propagator.inject(trace_context, set_span_in_context(state.span))
+        return trace_context
 
-    def end(self, span: Span, ticket: RequestState, row: Mapping[str, Any]) -> None:
+    def end(self, span: Span, state: RequestState, row: RequestRow) -> None:
         """End a span.
 
         Args:
-            span: that of the ticket.
-            ticket: the request.
+            span: that of the request.
+            state: the request.
             row: what is written down of it.
         """
         from opentelemetry.trace import Status, StatusCode
@@ -123,12 +125,10 @@ class Spans:
         if span.is_recording():
             self._ended += 1
             if row["model"]:
-                span.update_name(f"{_operation(ticket.route)} {row['model']}")
-            said = _of_request(ticket) | _of_answer(ticket, row) | _of_budget(ticket, row)
+                span.update_name(f"{_operation(state.route)} {row['model']}")
+            said = _of_request(state) | _of_answer(state, row) | _of_budget(state, row)
             span.set_attributes({name: value for name, value in said.items() if value is not None})
-            if (
-                ticket.problem is not None and ticket.problem.status >= 500
-            ):  # a mistake of the caller is not an error of the server
+            if state.problem is not None and state.problem.status >= 500:  # a mistake of the caller is no error of ours
                 span.set_attribute("error.type", row["error"])
                 span.set_status(Status(StatusCode.ERROR, row["error"]))
         span.end()
@@ -174,8 +174,8 @@ def _operation(route: str) -> str:
     return "text_completion" if route == "/v1/completions" else "chat"
 
 
-def _of_request(ticket: RequestState) -> dict[str, Any]:
-    request, extra = ticket.wanted.request, ticket.wanted.request.extra
+def _of_request(state: RequestState) -> dict[str, Any]:
+    request, extra = state.api.request, state.api.request.extra
     penalties = {
         f"gen_ai.request.{name}": float(extra[name])
         for name in ("frequency_penalty", "presence_penalty")
@@ -183,33 +183,33 @@ def _of_request(ticket: RequestState) -> dict[str, Any]:
     }
     return {
         "http.request.method": "POST",
-        "http.route": ticket.route,
-        "gen_ai.operation.name": _operation(ticket.route),
+        "http.route": state.route,
+        "gen_ai.operation.name": _operation(state.route),
         "gen_ai.provider.name": "suffice",
-        "gen_ai.request.choice.count": ticket.wanted.n if ticket.wanted.n > 1 else None,
-        "gen_ai.request.stream": ticket.wanted.stream,
+        "gen_ai.request.choice.count": state.api.n if state.api.n > 1 else None,
+        "gen_ai.request.stream": state.api.stream,
         "gen_ai.request.max_tokens": request.max_new_tokens if request.max_new_tokens != "auto" else None,
         "gen_ai.request.temperature": request.sampling.temperature,
         "gen_ai.request.top_p": request.sampling.top_p,
         "gen_ai.request.top_k": request.sampling.top_k,
         "gen_ai.request.seed": request.sampling.seed,
         **penalties,
-        "suffice.request_id": ticket.exchange.request_id,
-        "suffice.key_id": ticket.caller.key_id or None,
+        "suffice.request_id": state.exchange.request_id,
+        "suffice.key_id": state.caller.key_id or None,
     }
 
 
-def _of_answer(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
-    reply, generated = ticket.reply, ticket.generated
+def _of_answer(state: RequestState, row: RequestRow) -> dict[str, Any]:
+    choices, generated = state.choices, state.generated
     first = row["first_token_seconds"]
-    reasons = [each.finish_reason for each in reply.answers] if reply and reply.finish else None
+    reasons = [each.finish_reason for each in choices.answers] if choices and choices.finish else None
     return {
         "http.response.status_code": row["status"],
         "gen_ai.request.model": row["model"],
         "gen_ai.response.model": row["model"] if generated else None,
-        "gen_ai.response.id": reply.id if reply and generated else None,
+        "gen_ai.response.id": choices.id if choices and generated else None,
         "gen_ai.response.finish_reasons": reasons,
-        "gen_ai.response.time_to_first_chunk": first if ticket.wanted.stream else None,
+        "gen_ai.response.time_to_first_chunk": first if state.api.stream else None,
         "gen_ai.usage.input_tokens": row["prompt_tokens"] if generated else None,
         "gen_ai.usage.output_tokens": row["answer_tokens"] if generated else None,
         "gen_ai.usage.reasoning.output_tokens": row["thinking_tokens"] or None,
@@ -219,12 +219,12 @@ def _of_answer(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
         "suffice.finish_detail": row["finish_detail"] or None,
         "suffice.error": row["error"],
         "suffice.upstream": row["upstream"],
-        "suffice.attempts": len(ticket.attempts) or None,
+        "suffice.attempts": len(state.attempts) or None,
     }
 
 
-def _of_budget(ticket: RequestState, row: Mapping[str, Any]) -> dict[str, Any]:
-    budget = ticket.reply.budget if ticket.reply else None
+def _of_budget(state: RequestState, row: RequestRow) -> dict[str, Any]:
+    budget = state.choices.budget if state.choices else None
     quantiles = {f"suffice.quantiles.{name}": row[name] for name in ("p50", "p90", "p95", "p99")}
     return {
         "suffice.tier": row["tier"],

@@ -1,0 +1,221 @@
+"""The request bodies of all APIs: each field once, for reading it and for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suffice.prompt import Prompt
+from suffice.serve.api.messages import MESSAGES
+from suffice.serve.api.tools import CHOICE, PARALLEL, TOOLS
+from suffice.serve.api_request import SEEDS
+from suffice.serve.http.errors import Problem
+from suffice.serve.http.fields import Field, RequestBody, anything, flag, integer, number, refused, text, tokens, wrong
+
+__all__ = ["CHAT", "COMPLETION", "HARMLESS", "INFER"]
+
+HARMLESS = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"}
+)
+"""Fields that do not change the answer; the local engine has no use for them."""
+
+_MAX_STOP_WORDS = 16
+_MAX_PROMPTS = 2048  # as many as OpenAI takes; `max_choices` allows fewer
+_MAX_IDS = 2**31  # tokens of any vocabulary
+_TOP_LOGPROBS = 20  # OpenAI's limit for chat
+_SOME_TEXT = {"type": "string", "minLength": 1}
+
+
+def _read_stop(name: str, given: Any) -> tuple[str, ...]:
+    words = [given] if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+        raise wrong(name, given, "a text that is not empty, or a list of such texts")
+    if len(words) > _MAX_STOP_WORDS:
+        raise Problem(400, f"stop has {len(words)} texts: at most {_MAX_STOP_WORDS} are allowed", param=name)
+    return tuple(words)
+
+
+def _read_include_usage(name: str, options: Any) -> bool:
+    if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
+        raise wrong(name, options, 'an object such as {"include_usage": true}')
+    return bool(options.get("include_usage"))
+
+
+def _read_prompts(name: str, given: Any) -> list[Prompt]:
+    """The prompts of a completion: a text, tokens, or a list of either."""
+    several = given if isinstance(given, list) and given and isinstance(given[0], (str, list)) else [given]
+    if len(several) > _MAX_PROMPTS:
+        raise Problem(400, f"{len(several)} prompts: at most {_MAX_PROMPTS}", param=name, code="invalid_value")
+    return [_read_prompt(name, each) for each in several]
+
+
+def _read_prompt(name: str, given: Any) -> Prompt:
+    if isinstance(given, str) and given:
+        return Prompt(raw=given)
+    if isinstance(given, list) and given and all(type(each) is int and 0 <= each < _MAX_IDS for each in given):
+        return Prompt(ids=tuple(given))
+    message = "prompt must be a text that is not empty, a list of token ids, or a list of one of these"
+    raise Problem(400, message, param=name, code="invalid_value")
+
+
+def _read_user_text(name: str, given: Any) -> str:
+    if not isinstance(given, str):
+        raise wrong(name, given, "a string")
+    if not given.strip():
+        raise wrong(name, given, "a text that is not empty")
+    return given
+
+
+_TOP = integer("logprobs", 0, _TOP_LOGPROBS)
+
+
+def _read_completion_logprobs(name: str, given: Any) -> int | None:
+    return None if given is False else _TOP.read(name, given)  # a number in this API
+
+
+_SHARED = (
+    text("model"),
+    Field("tier", text("tier").read),
+    flag("stream", default=False),
+    Field(
+        "stream_options",
+        _read_include_usage,
+        {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+    ),
+    tokens("max_tokens"),
+    tokens("max_completion_tokens"),
+    tokens("max_new_tokens"),
+    integer("max_length", 1, 2**31, description="Most tokens of prompt and answer together."),
+    flag("strict", description="Refuse what would be clamped.", default=False),
+    number("temperature", 0, 2),
+    number("top_p", 0, 1, above=True),
+    integer("top_k", 0, 2**31),
+    number("repetition_penalty", 0, 10, above=True),
+    integer("seed", *SEEDS),
+    Field(
+        "stop",
+        _read_stop,
+        {"anyOf": [_SOME_TEXT, {"type": "array", "items": _SOME_TEXT, "maxItems": _MAX_STOP_WORDS}]},
+    ),
+    flag("keep_stop_words", default=False),
+    Field("best_of", integer("best_of", 1, 2**31).read),
+    refused("n_predict", because="is not supported here: ask with max_tokens"),  # llama.cpp's cap: no tier would hold
+    *(
+        refused(name, *neutral, because="is not supported here: leave it out")
+        for name, neutral in (
+            ("echo", (False,)),
+            ("suffix", ("",)),
+            ("functions", ([],)),
+            ("function_call", ("none", "auto")),
+            ("audio", ()),
+            ("modalities", (["text"],)),
+        )
+    ),
+)
+"""What all APIs have; the last ones would change the shape of the answer, which is not supported."""
+
+_SERVERS_OWN = tuple(
+    refused(
+        name,
+        *neutral,
+        because="would change the answer, and the local engine does not have it: leave it out",
+        schema=schema,
+    )
+    for name, neutral, schema in (
+        (
+            "response_format",
+            ({"type": "text"},),
+            {"type": "object", "description": "In front of servers; handed on as it is."},
+        ),
+        ("frequency_penalty", (0,), None),
+        ("presence_penalty", (0,), None),
+        ("logit_bias", ({},), None),
+        ("min_p", (0,), None),
+        ("min_tokens", (0,), None),
+        ("reasoning_effort", (), None),
+        ("chat_template_kwargs", ({},), None),
+        ("guided_json", (), None),
+        ("guided_regex", (), None),
+        ("guided_choice", (), None),
+        ("structured_outputs", (), None),
+    )
+)
+"""Fields that change the answer, known to servers and not to the local engine, with the values that do nothing."""
+_SERVERS_OWN_UNDOCUMENTED = tuple(Field(each.name, each.read) for each in _SERVERS_OWN)
+
+_N = integer("n", 1, 2**31)
+_SEVERAL = Field(
+    "n",
+    _N.read,
+    {"type": "integer", "minimum": 1, "description": "Answers to each prompt; at most `max_choices` in all."},
+)
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": _MAX_IDS - 1}, "minItems": 1}
+
+CHAT = RequestBody(
+    "Chat",
+    (
+        *_SHARED,
+        anything("messages", **MESSAGES),
+        _SEVERAL,
+        TOOLS,
+        flag("logprobs", default=False, description="Say how likely each token was."),
+        integer("top_logprobs", 0, _TOP_LOGPROBS, description="With logprobs: so many others."),
+    ),
+    (CHOICE, PARALLEL, *_SERVERS_OWN),
+    required=("messages",),
+)
+COMPLETION = RequestBody(
+    "Completion",
+    (
+        *_SHARED,
+        Field(
+            "prompt",
+            _read_prompts,
+            {
+                "description": "A text, token ids, or a list of either, each of which is answered.",
+                "anyOf": [
+                    _SOME_TEXT,
+                    _IDS,
+                    {"type": "array", "items": _SOME_TEXT, "minItems": 1},
+                    {"type": "array", "items": _IDS, "minItems": 1},
+                ],
+            },
+        ),
+        _SEVERAL,
+        Field(
+            "logprobs",
+            _read_completion_logprobs,
+            {
+                "description": "Say how likely each token was, and so many others.",
+                "anyOf": [{"type": "integer", "minimum": 0, "maximum": _TOP_LOGPROBS}, {"const": False}],
+            },
+        ),
+    ),
+    _SERVERS_OWN_UNDOCUMENTED,
+    required=("prompt",),
+)
+INFER = RequestBody(
+    "Infer",
+    (
+        *_SHARED,
+        Field("prompt", _read_user_text, {**_SOME_TEXT, "pattern": r"\S"}),
+        anything("messages", **MESSAGES),
+        text("system"),
+        *(
+            refused(name, *neutral, because="is not supported on /infer: ask /v1/chat/completions")
+            for name, neutral in (
+                ("n", (1,)),
+                ("logprobs", (False, 0)),
+                ("top_logprobs", (0,)),
+                ("tools", ([],)),
+                ("tool_choice", ("none", "auto")),
+            )
+        ),
+    ),
+    _SERVERS_OWN_UNDOCUMENTED,
+    schema={
+        "oneOf": [  # one of the two, and not the other
+            {"properties": {name: {"not": {"type": "null"}}, other: {"type": "null"}}, "required": [name]}
+            for name, other in (("prompt", "messages"), ("messages", "prompt"))
+        ]
+    },
+)
