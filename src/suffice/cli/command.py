@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -96,7 +97,10 @@ def _type(each: Field[Any]) -> click.ParamType:
         return kind
     if "choices" in about:
         return click.Choice(about["choices"])
-    number: Any = {"int": click.IntRange, "float": click.FloatRange}.get(str(each.type).partition(" ")[0])
+    name = str(each.type).partition(" ")[0]
+    if name == "Path":
+        return click.Path(path_type=Path, dir_okay=False)
+    number: Any = {"int": click.IntRange, "float": click.FloatRange}.get(name)
     if number is None:
         return click.STRING
     if not {"minimum", "maximum", "above"} & about.keys():

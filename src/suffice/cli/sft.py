@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import MISSING, fields
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from suffice.cli.command import Command, Option
+from suffice.cli.command import Command, Option, options_of
 from suffice.cli.progress import ProgressBar
 from suffice.errors import UsageError
 from suffice.train.recipe import Recipe
@@ -21,9 +20,9 @@ __all__ = ["command"]
 _EXAMPLES = """
 suffice sft --dataset self_cognition --model_name 小智 Bot --model_author 你的名字 'Your Name'
 suffice sft --model Qwen2.5-7B-Instruct --dataset alpaca_zh.jsonl#500 alpaca_en.jsonl#500 --lora_rank 8
-suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --dry_run        what would be learnt; memory and time
+suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --dry_run        what will be learned; memory and time
 suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --max_minutes 10
-suffice sft --resume                                                         go on with the newest run
+suffice sft --resume                                                         continue the newest run
 torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     two GPUs
 """
 _CHANGEABLE = {"max_minutes", "save_total_limit", "stop_check_prompts", "fit"}
@@ -35,8 +34,8 @@ _ENDED = "{:.0%} of the validation answers end by themselves"
 def _run(**flags: Any) -> int:
     """Fine-tune a model with LoRA on your own answers.
 
-    Shows first what will be learnt, and whether it fits into memory. The adapter, in OUTPUT_DIR/vN-<time>/checkpoint-N,
-    knows how long its answers are: suffice infer --adapters uses that for its budgets.
+    Shows first what will be learned, and whether it fits into memory. The adapter, in
+    OUTPUT_DIR/vN-<time>/checkpoint-N, knows how long its answers are: suffice infer --adapters budgets with that.
     """
     started = time.monotonic()
     where, dry_run = flags.pop("resume"), flags.pop("dry_run")
@@ -78,7 +77,9 @@ def _summary(outcome: Any) -> list[str]:
     values = [text.format(outcome.metrics[key]) for key, text in shown if key in outcome.metrics]
     lines = [f"{outcome.step} of {outcome.steps} steps: {', '.join(values)}"]
     if outcome.reason:
-        lines.append(f"{outcome.reason}: saved after step {outcome.step}; suffice sft --resume {outcome.run} goes on")
+        lines.append(
+            f"{outcome.reason}: saved after step {outcome.step}; continue with suffice sft --resume {outcome.run}"
+        )
     if outcome.plot is not None:
         lines.append(f"plot: {outcome.plot}")
     return [*lines, f"adapter: {outcome.checkpoint}", f"try it: suffice infer --adapters {outcome.checkpoint}"]
@@ -101,8 +102,8 @@ def _resumed_recipe(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
         same = tuple(values[name]) == value if isinstance(value, tuple) else values[name] == value
         if not same and name not in _CHANGEABLE and name != "output_dir":
             raise UsageError(
-                f"--resume goes on with the settings of its run, where {name} is {values[name]!r}: leave out --{name}, "
-                "or start anew"
+                f"--resume keeps the settings of its run, where {name} is {values[name]!r}: leave out --{name}, "
+                "or start a new run"
             )
     kept = {name: value for name, value in given.items() if name in _CHANGEABLE}
     return Recipe.from_dict({**values, "max_minutes": None, **kept})
@@ -110,46 +111,20 @@ def _resumed_recipe(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
 
 def _options() -> list[click.Parameter]:
     """The flags: a recipe's fields, then what concerns the command alone."""
-    options: list[click.Parameter] = []
-    for each in fields(Recipe):
-        flag = "--" + each.name.replace("_", "-")
-        assert each.default is not MISSING
-        settings: dict[str, Any] = {
-            "group": each.metadata["group"],
-            "help": each.metadata["help"],
-            "metavar": each.metadata.get("metavar"),
-        }
-        if isinstance(each.default, bool):
-            options.append(Option([f"{flag}/--no-{flag[2:]}", each.name], default=each.default, **settings))
-        elif isinstance(each.default, tuple):
-            default = each.default or None
-            options.append(
-                Option([flag, each.name], multiple=True, default=default, show_default=bool(default), **settings)
-            )
-        else:
-            shown = each.default is not None
-            options.append(
-                Option([flag, each.name], type=_type(each), default=each.default, show_default=shown, **settings)
-            )
-    resume = "Go on with the newest run in OUTPUT_DIR, or with this one (a run's folder or a checkpoint)."
     return [
-        *options,
-        Option(["--resume"], is_flag=False, flag_value="", metavar="[FOLDER]", group="Run", help=resume),
+        *options_of(Recipe),
+        Option(
+            ["--resume"],
+            is_flag=False,
+            flag_value="",
+            metavar="[FOLDER]",
+            group="Run",
+            help="Continue the newest run in OUTPUT_DIR, or this one (a run's folder or a checkpoint).",
+        ),
         Option(
             ["--dry-run"], is_flag=True, group="Run", help="Show the data, the memory and the time it takes, and stop."
         ),
     ]
-
-
-def _type(each: Any) -> click.ParamType:
-    limits = each.metadata
-    if "choices" in limits:
-        return click.Choice(limits["choices"])
-    if "minimum" not in limits:
-        return click.STRING
-    whole = "int" in str(each.type)
-    kind: Any = click.IntRange if whole else click.FloatRange
-    return kind(min=limits["minimum"], max=limits.get("maximum"))
 
 
 command = Command("sft", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)

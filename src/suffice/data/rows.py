@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from suffice.data.types import ParsedRow, RowFormat, RowProblem, Turn
+from suffice.errors import UsageError
 
-__all__ = ["COLUMNS", "check_columns", "read_row"]
+__all__ = ["COLUMNS", "check_columns", "parse_columns", "read_row"]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
@@ -32,6 +33,21 @@ _CANONICAL = {alias: column for column, aliases in COLUMNS.items() for alias in 
 _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value")
 _KEPT_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+
+
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """What `--columns NAME=OURS` says: the user's column names mapped to ours.
+
+    Raises:
+        UsageError: a pair that is none.
+    """
+    columns = {}
+    for pair in pairs:
+        name, equals, ours = pair.partition("=")
+        if not (name and equals and ours):
+            raise UsageError(f"--columns takes NAME=OURS, for example ask=query, and not {pair!r}")
+        columns[name] = ours
+    return columns
 
 
 def check_columns(columns: Mapping[str, str]) -> str | None:

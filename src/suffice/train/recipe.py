@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from suffice.errors import UsageError
+from suffice.settings import check_values, setting
 
 __all__ = ["Recipe"]
 
@@ -14,103 +15,96 @@ _MODEL, _DATA, _LORA, _STEPS = "Model", "Data", "LoRA", "Training"
 _MEMORY, _OUTPUT = "Memory", "Evaluation and output"
 
 
-def _setting(default: Any, group: str, text: str, **limits: Any) -> Any:
-    """A field with what the command line and `check` need: group, help, and `minimum`, `maximum` or `choices`."""
-    return field(default=default, metadata={"group": group, "help": text, **limits})
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One fine-tuning run. The defaults are the recipe that fits a 7B model on one 24 GB card."""
 
-    model: str | None = _setting(
+    model: str | None = setting(
         None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
     )
-    hub: str = _setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
-    dtype: str = _setting(
+    hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
+    dtype: str = setting(
         "auto",
         _MODEL,
         "Precision of the frozen weights; auto is bf16 on CUDA, float32 on CPU.",
         choices=("auto", "bfloat16", "float16", "float32"),
     )
-    device: str = _setting(
+    device: str = setting(
         "auto",
         _MODEL,
         "auto takes a GPU when there is one; choose it with CUDA_VISIBLE_DEVICES.",
         choices=("auto", "cpu"),
     )
-    trust_remote_code: bool = _setting(False, _MODEL, "Run Python code that comes with the model. [default: no]")
-    dataset: tuple[str, ...] = _setting(
+    trust_remote_code: bool = setting(False, _MODEL, "Run Python code that comes with the model.")
+    dataset: tuple[str, ...] = setting(
         (),
         _DATA,
         "json, jsonl, csv, parquet or txt files; FILE#N takes N rows; self_cognition is bundled.",
         metavar="FILE[#N]",
     )
-    columns: tuple[str, ...] = _setting(
+    columns: tuple[str, ...] = setting(
         (), _DATA, "Names of your columns, for example ask=query reply=response.", metavar="NAME=OURS"
     )
-    system: str | None = _setting(None, _DATA, "System prompt, where a row has none.")
-    split_dataset_ratio: float = _setting(0.01, _DATA, "Share of the rows kept for validation.", minimum=0, maximum=0.5)
-    max_length: int = _setting(2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8)
-    truncation_strategy: str = _setting(
+    system: str | None = setting(None, _DATA, "System prompt, where a row has none.")
+    split_dataset_ratio: float = setting(0.01, _DATA, "Share of the rows kept for validation.", minimum=0, maximum=0.5)
+    max_length: int = setting(2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8)
+    truncation_strategy: str = setting(
         "drop",
         _DATA,
         "What happens to longer rows: left out, cut at the end, or an error.",
         choices=("drop", "right", "error"),
     )
-    model_name: tuple[str, ...] = _setting(
-        (), _DATA, "Fills {{NAME}}: in Chinese and in English rows.", metavar="ZH EN"
-    )
-    model_author: tuple[str, ...] = _setting(
+    model_name: tuple[str, ...] = setting((), _DATA, "Fills {{NAME}}: in Chinese and in English rows.", metavar="ZH EN")
+    model_author: tuple[str, ...] = setting(
         (), _DATA, "Fills {{AUTHOR}}: in Chinese and in English rows.", metavar="ZH EN"
     )
-    keep_placeholders: bool = _setting(False, _DATA, "{{NAME}} and {{AUTHOR}} are text to be learned. [default: no]")
-    seed: int = _setting(42, _DATA, "Of sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
-    lora_rank: int = _setting(8, _LORA, "Size of the adapter.", minimum=1)
-    lora_alpha: int = _setting(32, _LORA, "Its strength: updates are scaled by alpha / rank.", minimum=1)
-    lora_dropout: float = _setting(0.05, _LORA, "Share of inputs dropped while training.", minimum=0, maximum=0.9)
-    target_modules: tuple[str, ...] = _setting(("all-linear",), _LORA, "Layers that get an adapter.")
-    num_train_epochs: float = _setting(1.0, _STEPS, "Times that every row is seen.", minimum=0.001)
-    max_steps: int | None = _setting(None, _STEPS, "Stop after this many steps, whatever the epochs.", minimum=1)
-    max_minutes: float | None = _setting(
+    keep_placeholders: bool = setting(False, _DATA, "{{NAME}} and {{AUTHOR}} are text to be learned.")
+    seed: int = setting(42, _DATA, "Of sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
+    lora_rank: int = setting(8, _LORA, "Size of the adapter.", minimum=1)
+    lora_alpha: int = setting(32, _LORA, "Its strength: updates are scaled by alpha / rank.", minimum=1)
+    lora_dropout: float = setting(0.05, _LORA, "Share of inputs dropped while training.", minimum=0, maximum=0.9)
+    target_modules: tuple[str, ...] = setting(("all-linear",), _LORA, "Layers that get an adapter.")
+    num_train_epochs: float = setting(1.0, _STEPS, "Times that every row is seen.", minimum=0.001)
+    max_steps: int | None = setting(None, _STEPS, "Stop after this many steps, whatever the epochs.", minimum=1)
+    max_minutes: float | None = setting(
         None, _STEPS, "Finish in this time from the command on; the learning rate falls accordingly.", minimum=0.01
     )
-    per_device_train_batch_size: int = _setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
-    gradient_accumulation_steps: int = _setting(16, _STEPS, "Batches added up for one step.", minimum=1)
-    learning_rate: float = _setting(1e-4, _STEPS, "Highest learning rate; it falls as a cosine to 0.", minimum=1e-9)
-    warmup_ratio: float = _setting(0.05, _STEPS, "Share of the steps in which it rises.", minimum=0, maximum=1)
-    weight_decay: float = _setting(0.1, _STEPS, "Pull of the adapter's weights towards 0.", minimum=0)
-    max_grad_norm: float = _setting(1.0, _STEPS, "Longer gradients are shortened to this.", minimum=0)
-    early_stopping_patience: int = _setting(
+    per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
+    gradient_accumulation_steps: int = setting(16, _STEPS, "Batches added up for one step.", minimum=1)
+    learning_rate: float = setting(1e-4, _STEPS, "Highest learning rate; it falls as a cosine to 0.", minimum=1e-9)
+    warmup_ratio: float = setting(0.05, _STEPS, "Share of the steps in which it rises.", minimum=0, maximum=1)
+    weight_decay: float = setting(0.1, _STEPS, "Pull of the adapter's weights towards 0.", minimum=0)
+    max_grad_norm: float = setting(1.0, _STEPS, "Longer gradients are shortened to this.", minimum=0)
+    early_stopping_patience: int = setting(
         0, _STEPS, "Stop after this many evaluations without a lower loss; 0 never does.", minimum=0
     )
-    quantization: str = _setting(
+    quantization: str = setting(
         "none", _MEMORY, "4bit holds the frozen weights in NF4 (QLoRA; CUDA, bitsandbytes).", choices=("none", "4bit")
     )
-    gradient_checkpointing: str = _setting(
+    gradient_checkpointing: str = setting(
         "auto",
         _MEMORY,
         "Compute activations twice rather than keep them; auto does on CUDA.",
         choices=("auto", "true", "false"),
     )
-    fit: str = _setting(
+    fit: str = setting(
         "warn",
         _MEMORY,
         "If memory will not suffice: say what would, or (auto) change batch, checkpointing and quantization.",
         choices=("warn", "auto"),
     )
-    output_dir: str = _setting("output", _OUTPUT, "Runs go to OUTPUT_DIR/vN-<time>.")
-    logging_steps: int = _setting(5, _OUTPUT, "Steps between two lines of logging.jsonl.", minimum=1)
-    eval_steps: int = _setting(50, _OUTPUT, "Steps between two evaluations; the last step has one too.", minimum=1)
-    per_device_eval_batch_size: int = _setting(1, _OUTPUT, "Validation rows in memory at once.", minimum=1)
-    stop_check_prompts: int = _setting(
+    output_dir: str = setting("output", _OUTPUT, "Runs go to OUTPUT_DIR/vN-<time>.")
+    logging_steps: int = setting(5, _OUTPUT, "Steps between two lines of logging.jsonl.", minimum=1)
+    eval_steps: int = setting(50, _OUTPUT, "Steps between two evaluations; the last step has one too.", minimum=1)
+    per_device_eval_batch_size: int = setting(1, _OUTPUT, "Validation rows in memory at once.", minimum=1)
+    stop_check_prompts: int = setting(
         8,
         _OUTPUT,
         "Validation prompts answered at each evaluation, to see whether answers still end; 0: none.",
         minimum=0,
     )
-    save_steps: int = _setting(50, _OUTPUT, "Steps between two checkpoints; the last step has one too.", minimum=1)
-    save_total_limit: int = _setting(2, _OUTPUT, "Checkpoints that are kept, the best one among them.", minimum=1)
+    save_steps: int = setting(50, _OUTPUT, "Steps between two checkpoints; the last step has one too.", minimum=1)
+    save_total_limit: int = setting(2, _OUTPUT, "Checkpoints that are kept, the best one among them.", minimum=1)
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -118,13 +112,7 @@ class Recipe:
         Raises:
             UsageError: names the setting, its value, and what is allowed.
         """
-        for each in fields(self):
-            value, limits = getattr(self, each.name), each.metadata
-            if "choices" in limits and value not in limits["choices"]:
-                raise UsageError(f"--{each.name} is {value!r}: use one of {', '.join(limits['choices'])}")
-            if value is not None and "minimum" in limits and not limits["minimum"] <= value <= _highest(each):
-                above = f" and at most {limits['maximum']:g}" if "maximum" in limits else ""
-                raise UsageError(f"--{each.name} is {value:g}: give at least {limits['minimum']:g}{above}")
+        check_values(type(self), self.to_dict())
         if not self.dataset:
             raise UsageError("--dataset is missing: name one or more files, for example --dataset rows.jsonl")
         for name in ("model_name", "model_author"):
@@ -149,11 +137,6 @@ class Recipe:
             raise UsageError(f"unknown settings: {', '.join(unknown)} (written by another version?)")
         settings: dict[str, Any] = {name: tuple(value) if _is_list(value) else value for name, value in values.items()}
         return cls(**settings)
-
-
-def _highest(each: Field[Any]) -> float:
-    assert each.default is not MISSING
-    return float(each.metadata.get("maximum", "inf"))
 
 
 def _is_list(value: object) -> bool:

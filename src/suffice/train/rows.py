@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from suffice.data import Conversation, Turn, UnusableRow, dataset_fingerprint, read_dataset
+from suffice.data.rows import parse_columns
 from suffice.errors import DataError, UsageError
 from suffice.train.placeholders import Names, language_of
 from suffice.train.recipe import Recipe
@@ -89,7 +90,7 @@ def read_rows(recipe: Recipe) -> RowSet:
         UsageError: a placeholder has no value.
     """
     found, names = RowSet(), Names(recipe.model_name, recipe.model_author)
-    columns = _columns(recipe.columns)
+    columns = parse_columns(recipe.columns)
     for spec in recipe.dataset:
         rows = read_dataset(_located(spec), seed=recipe.seed, columns=columns)
         for row in rows:
@@ -122,7 +123,7 @@ def _add(found: RowSet, row: Conversation | UnusableRow, spec: str, system: str 
 
 def fingerprints(recipe: Recipe) -> list[dict[str, object]]:
     """What tells these datasets from changed ones."""
-    columns = _columns(recipe.columns)
+    columns = parse_columns(recipe.columns)
     return [dataset_fingerprint(_located(spec), seed=recipe.seed, columns=columns) for spec in recipe.dataset]
 
 
@@ -132,14 +133,6 @@ def _located(spec: str) -> str:
     if name in _BUNDLED and not Path(name).exists():
         return str(files("suffice.train") / "self_cognition.jsonl") + mark + count
     return spec
-
-
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    for (name, equals, ours), pair in zip(split, pairs, strict=True):
-        if not (name and equals and ours):
-            raise UsageError(f"--columns takes NAME=OURS, for example ask=query, and not {pair!r}")
-    return {name: ours for name, _, ours in split}
 
 
 def _nothing_to_learn(dropped: list[Dropped]) -> str:

@@ -13,7 +13,7 @@ from suffice.cli.infer.answer_view import answer_json
 from suffice.cli.infer.open import engine_of, session_of
 from suffice.cli.progress import ProgressBar
 from suffice.data import Conversation, ResultWriter, UnusableRow, count_rows, dataset_fingerprint, read_dataset
-from suffice.errors import UsageError
+from suffice.data.rows import parse_columns
 from suffice.memory import LiveMemory, Metered
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _CONCURRENCY_REMOTE = 16
 def infer_dataset(options: InferOptions) -> int:
     """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed."""
     assert options.output is not None  # InferOptions.check
-    columns, seed = _columns(options), options.seed or 0
+    columns, seed = parse_columns(options.columns), options.seed or 0
     datasets = [read_dataset(spec, seed=seed, columns=columns) for spec in options.dataset]
     counts = [count_rows(spec) for spec in options.dataset]
     totals = [count for count in counts if count is not None]
@@ -90,14 +90,6 @@ def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
         for row in rows:
             yield replace(row, index=index)
             index += 1
-
-
-def _columns(options: InferOptions) -> dict[str, str]:
-    pairs = [item.partition("=") for item in options.columns]
-    wrong = [name for name, equals, ours in pairs if not (name and equals and ours)]
-    if wrong:
-        raise UsageError(f"--columns takes NAME=OURS, for example ask=query, and not {wrong[0]!r}")
-    return {name: ours for name, _, ours in pairs}
 
 
 def _describe(summary: BatchSummary, output: str) -> str:

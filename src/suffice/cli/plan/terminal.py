@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from suffice.memory.device import human_bytes
 
 if TYPE_CHECKING:
+    from suffice.memory import TrainingForecast
     from suffice.memory.plan import ServingPlan
 
-__all__ = ["plan_lines"]
+__all__ = ["plan_lines", "training_lines"]
 
 
 def plan_lines(plan: ServingPlan, price: float | None) -> list[str]:
@@ -21,6 +23,14 @@ def plan_lines(plan: ServingPlan, price: float | None) -> list[str]:
     """
     sections = [_verdicts(plan), _memory(plan), _traffic(plan), _table(plan), _speed(plan, price)]
     return [line for section in sections if section for line in (*section, "")][:-1]
+
+
+def training_lines(title: str, forecast: TrainingForecast, free: int, changes: Sequence[str]) -> list[str]:
+    """The forecast of a training step against `free` bytes, and the changes that would make it fit."""
+    fits = forecast.total <= free
+    verdict = f"{'fits' if fits else 'does not fit'}: {human_bytes(forecast.total)} of {human_bytes(free)}"
+    advice = [f"would fit: {change}" for change in changes] or ["no change would make it fit"]
+    return [title, *forecast.lines(), verdict, *([] if fits else advice)]
 
 
 def _verdicts(plan: ServingPlan) -> list[str]:

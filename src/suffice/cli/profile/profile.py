@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.cli.command import Command
-from suffice.cli.profile.options import ProfileOptions, profile_options
+import click
+
+from suffice.cli.command import Command, options_of
+from suffice.cli.profile.options import ProfileOptions
 from suffice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,11 +93,12 @@ def _measured(options: ProfileOptions) -> tuple[LengthReader, Profile]:
     from suffice.cli.profile.token_counter import load_counter
     from suffice.cli.progress import ProgressBar
     from suffice.data import count_rows
+    from suffice.data.rows import parse_columns
     from suffice.profiling import DEFAULT_GROUPS, LengthReader, find_sources, measure
 
     reader = LengthReader(
         groups=options.by or DEFAULT_GROUPS,
-        columns=_columns(options.columns),
+        columns=parse_columns(options.columns),
         counter=lambda: load_counter(options.model, options.hub),
         language_of=answer_language,
         seed=options.seed,
@@ -146,14 +149,6 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
     return MemoryFacts(str(options.model), kv_bytes, training or None, setup + "gradient checkpointing (forecast)")
 
 
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    wrong = [pair for pair, (name, equals, ours) in zip(pairs, split, strict=True) if not (name and equals and ours)]
-    if wrong:
-        raise UsageError(f"--columns takes NAME=OURS, for example n_out=answer_tokens, and not {wrong[0]!r}")
-    return {name: ours for name, _, ours in split}
-
-
 def _check_pictures(options: ProfileOptions) -> None:
     """What cannot be drawn or written is an error before hours of reading, not after."""
     for flag, path, endings in (
@@ -194,4 +189,7 @@ def _pictures(options: ProfileOptions, report: Report) -> list[Path]:
     return written
 
 
-command = Command("profile", callback=_run, params=profile_options(), help=_run.__doc__, examples=_EXAMPLES)
+_SOURCE = click.Argument(["source"], nargs=-1, required=True)
+command = Command(
+    "profile", callback=_run, params=[_SOURCE, *options_of(ProfileOptions)], help=_run.__doc__, examples=_EXAMPLES
+)
