@@ -213,7 +213,7 @@ def test_a_loop_is_stopped_and_said(server: FakeOpenAI, capsys: pytest.CaptureFi
     assert run("--upstream", server.url, "--prompt", "Where does water go?", "--max_new_tokens", "2000") == 0
     out, err = capsys.readouterr()
     assert "STOPPED in a loop" in err
-    assert "are no part of the answer" in err
+    assert "are not part of the answer" in err
     rows = dataset(tmp_path / "in.jsonl", ["Where does water go?", "And rain?"])
     assert run("--upstream", server.url, "--dataset", rows, "--output", str(tmp_path / "out.jsonl")) == 0
     assert "runaways: 2 (100.0 %)" in capsys.readouterr().err

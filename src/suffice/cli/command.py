@@ -77,7 +77,9 @@ def _option(each: Field[Any], defaults: bool) -> Option:
     default = None if each.default in (MISSING, (), "") else each.default
     text = about["help"]
     names = [flag, *about.get("aliases", ()), each.name]
-    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": about.get("metavar")}
+    number = {"int": "N", "float": "NUMBER"}.get(str(each.type).partition(" ")[0])
+    metavar = about.get("metavar") or (None if "choices" in about else number)
+    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": metavar}
     settings |= {"default": default if defaults else None, "required": about.get("required", False)}
     if isinstance(default, bool):
         if about.get("switch") or each.name.startswith("no_"):

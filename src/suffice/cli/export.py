@@ -26,7 +26,7 @@ def _run(**flags: Any) -> int:
     if not output:
         raise UsageError("--output is missing: name the folder to write")
     if not merge:
-        raise UsageError("say --merge: one merged model is what can be exported; an adapter by itself is ready for use")
+        raise UsageError("--merge is missing: only a merged model can be exported; an adapter is ready for use as it is")
     from suffice.train.export import export_merged
 
     folder = export_merged(adapters, output, **flags)

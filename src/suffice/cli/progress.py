@@ -22,7 +22,7 @@ class ProgressBar:
         """
         Args:
             what: what is being done.
-            total: units in all; None where nobody knows.
+            total: number of units; None where it is unknown.
             unit: what is counted.
         """
         self._what, self._total, self._unit = what, total, unit

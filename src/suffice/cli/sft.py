@@ -20,10 +20,10 @@ __all__ = ["command"]
 _EXAMPLES = """
 suffice sft --dataset self_cognition --model_name 小智 Bot --model_author 你的名字 'Your Name'
 suffice sft --model Qwen2.5-7B-Instruct --dataset alpaca_zh.jsonl#500 alpaca_en.jsonl#500 --lora_rank 8
-suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --dry_run        what will be learned; memory and time
+suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --dry_run       shows data, memory and time
 suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --max_minutes 10
-suffice sft --resume                                                         continue the newest run
-torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     two GPUs
+suffice sft --resume                                                         continues the newest run
+torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     trains on two GPUs
 """
 _CHANGEABLE = {"max_minutes", "save_total_limit", "stop_check_prompts", "fit"}
 """Settings that may change when a run is resumed: they leave its steps as they are."""

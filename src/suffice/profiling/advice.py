@@ -1,7 +1,7 @@
 """From lengths to settings: which cap, which tier, what it saves, and how sure n rows make us.
 
-An answer that a limit ended would have been longer, nobody knows how much. It counts as longer than every cap here, so
-that what is said errs on the safe side. An answer that was stopped in a loop does not count: no cap suffices for it.
+An answer that a limit ended would have been longer, by an unknown amount. It counts as longer than every cap here, so
+that the advice errs on the safe side. An answer that was stopped in a loop does not count: no cap suffices for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["TOLERANCE", "Advice", "CapAdvice", "RowLimit", "TierShare", "advise"
 TOLERANCE = 0.01
 """Share of the answers that a cap may cut."""
 BASELINE = 2048
-"""The cap that people set when they do not know (and Suffice's largest tier)."""
+"""A common cap where lengths are unknown (and Suffice's largest tier)."""
 _ROUND_TO = 64
 """Caps are suggested in multiples of this."""
 _ROW_LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -48,7 +48,7 @@ class Needs:
 
     @property
     def rows(self) -> int:
-        """Answers that speak."""
+        """Answers that count."""
         return self.ended.rows + self.cut
 
     def over(self, cap: int) -> int:

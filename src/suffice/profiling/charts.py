@@ -1,4 +1,4 @@
-"""What the pictures of a report show, whoever draws them: bars, curves and spans over a logarithmic axis of tokens."""
+"""What the charts of a report show: bars, curves and spans over a logarithmic axis of tokens. Knows no way to draw them."""
 
 from __future__ import annotations
 

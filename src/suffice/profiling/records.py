@@ -1,4 +1,4 @@
-"""The seam between where lengths come from and what is made of them: one small record for each answer."""
+"""One small record for each answer: what every source of lengths gives, and all that is measured."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def find_sources(spec: str) -> tuple[list[str], list[str]]:
         raise DataError(f"{folder}/ has no {', '.join(_LOG_SUFFIXES)} file, nor has a folder in it")
     left = [str(path.relative_to(folder)) for path in paths if path not in sidecars and path not in chosen]
     shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-    return [str(path) for path in chosen], [f"files in {folder}/ that are no data: {shown}"] if left else []
+    return [str(path) for path in chosen], [f"files in {folder}/ that are not data: {shown}"] if left else []
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ class Recipe:
     columns: tuple[str, ...] = setting(
         (), _DATA, "Names of your columns, for example ask=query reply=response.", metavar="NAME=OURS"
     )
-    system: str | None = setting(None, _DATA, "System prompt, where a row has none.")
+    system: str | None = setting(None, _DATA, "System prompt for rows that have none.")
     split_dataset_ratio: float = setting(0.01, _DATA, "Share of the rows kept for validation.", minimum=0, maximum=0.5)
     max_length: int = setting(2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8)
     truncation_strategy: str = setting(
@@ -54,57 +54,57 @@ class Recipe:
         "What happens to longer rows: left out, cut at the end, or an error.",
         choices=("drop", "right", "error"),
     )
-    model_name: tuple[str, ...] = setting((), _DATA, "Fills {{NAME}}: in Chinese and in English rows.", metavar="ZH EN")
+    model_name: tuple[str, ...] = setting((), _DATA, "Replaces {{NAME}}, in Chinese and in English rows.", metavar="ZH EN")
     model_author: tuple[str, ...] = setting(
-        (), _DATA, "Fills {{AUTHOR}}: in Chinese and in English rows.", metavar="ZH EN"
+        (), _DATA, "Replaces {{AUTHOR}}, in Chinese and in English rows.", metavar="ZH EN"
     )
-    keep_placeholders: bool = setting(False, _DATA, "{{NAME}} and {{AUTHOR}} are text to be learned.")
-    seed: int = setting(42, _DATA, "Of sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
+    keep_placeholders: bool = setting(False, _DATA, "Learn {{NAME}} and {{AUTHOR}} as they stand.")
+    seed: int = setting(42, _DATA, "Seed for sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
     lora_rank: int = setting(8, _LORA, "Size of the adapter.", minimum=1)
-    lora_alpha: int = setting(32, _LORA, "Its strength: updates are scaled by alpha / rank.", minimum=1)
+    lora_alpha: int = setting(32, _LORA, "Strength of the adapter: updates are scaled by alpha / rank.", minimum=1)
     lora_dropout: float = setting(0.05, _LORA, "Share of inputs dropped while training.", minimum=0, maximum=0.9)
     target_modules: tuple[str, ...] = setting(("all-linear",), _LORA, "Layers that get an adapter.")
-    num_train_epochs: float = setting(1.0, _STEPS, "Times that every row is seen.", minimum=0.001)
+    num_train_epochs: float = setting(1.0, _STEPS, "How often every row is seen.", minimum=0.001)
     max_steps: int | None = setting(None, _STEPS, "Stop after this many steps, whatever the epochs.", minimum=1)
     max_minutes: float | None = setting(
-        None, _STEPS, "Finish in this time from the command on; the learning rate falls accordingly.", minimum=0.01
+        None, _STEPS, "Finish this long after the command's start; the learning rate falls accordingly.", minimum=0.01
     )
     per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
-    gradient_accumulation_steps: int = setting(16, _STEPS, "Batches added up for one step.", minimum=1)
+    gradient_accumulation_steps: int = setting(16, _STEPS, "Batches whose gradients are added up for one step.", minimum=1)
     learning_rate: float = setting(1e-4, _STEPS, "Highest learning rate; it falls as a cosine to 0.", minimum=1e-9)
-    warmup_ratio: float = setting(0.05, _STEPS, "Share of the steps in which it rises.", minimum=0, maximum=1)
+    warmup_ratio: float = setting(0.05, _STEPS, "Share of the steps in which the learning rate rises.", minimum=0, maximum=1)
     weight_decay: float = setting(0.1, _STEPS, "Pull of the adapter's weights towards 0.", minimum=0)
-    max_grad_norm: float = setting(1.0, _STEPS, "Longer gradients are shortened to this.", minimum=0)
+    max_grad_norm: float = setting(1.0, _STEPS, "Gradients with a larger norm are scaled down to it.", minimum=0)
     early_stopping_patience: int = setting(
-        0, _STEPS, "Stop after this many evaluations without a lower loss; 0 never does.", minimum=0
+        0, _STEPS, "Stop after this many evaluations without a lower loss; 0 never stops early.", minimum=0
     )
     quantization: str = setting(
-        "none", _MEMORY, "4bit holds the frozen weights in NF4 (QLoRA; CUDA, bitsandbytes).", choices=("none", "4bit")
+        "none", _MEMORY, "4bit holds the frozen weights in NF4 (QLoRA; needs CUDA and bitsandbytes).", choices=("none", "4bit")
     )
     gradient_checkpointing: str = setting(
         "auto",
         _MEMORY,
-        "Compute activations twice rather than keep them; auto does on CUDA.",
+        "Compute activations twice rather than keep them; auto does so on CUDA.",
         choices=("auto", "true", "false"),
     )
     fit: str = setting(
         "warn",
         _MEMORY,
-        "If memory will not suffice: say what would, or (auto) change batch, checkpointing and quantization.",
+        "When memory will not suffice: warn says what would fit, auto changes batch, checkpointing and quantization.",
         choices=("warn", "auto"),
     )
     output_dir: str = setting("output", _OUTPUT, "Runs go to OUTPUT_DIR/vN-<time>.")
-    logging_steps: int = setting(5, _OUTPUT, "Steps between two lines of logging.jsonl.", minimum=1)
-    eval_steps: int = setting(50, _OUTPUT, "Steps between two evaluations; the last step has one too.", minimum=1)
+    logging_steps: int = setting(5, _OUTPUT, "Steps between lines of logging.jsonl.", minimum=1)
+    eval_steps: int = setting(50, _OUTPUT, "Steps between evaluations; the last step is evaluated too.", minimum=1)
     per_device_eval_batch_size: int = setting(1, _OUTPUT, "Validation rows in memory at once.", minimum=1)
     stop_check_prompts: int = setting(
         8,
         _OUTPUT,
-        "Validation prompts answered at each evaluation, to see whether answers still end; 0: none.",
+        "Validation prompts to answer at each evaluation, to see whether answers still end.",
         minimum=0,
     )
-    save_steps: int = setting(50, _OUTPUT, "Steps between two checkpoints; the last step has one too.", minimum=1)
-    save_total_limit: int = setting(2, _OUTPUT, "Checkpoints that are kept, the best one among them.", minimum=1)
+    save_steps: int = setting(50, _OUTPUT, "Steps between checkpoints; the last step is saved too.", minimum=1)
+    save_total_limit: int = setting(2, _OUTPUT, "Checkpoints to keep, including the best one.", minimum=1)
 
     def check(self) -> None:
         """Refuse values out of range.

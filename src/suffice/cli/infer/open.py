@@ -1,4 +1,4 @@
-"""What the flags of `infer` open: an engine, and the session over it."""
+"""Opens what the flags of `infer` name: an engine, and a session on it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def engine_of(options: InferOptions) -> Engine:
 
 
 def session_of(options: InferOptions, engine: Engine) -> Session:
-    """The session over `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets.
+    """A session on `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets.
 
     Raises:
         DataError: a length profile is damaged.

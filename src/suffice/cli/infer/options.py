@@ -29,7 +29,7 @@ class InferOptions:
     model: str | None = setting(
         None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
     )
-    adapters: tuple[str, ...] = setting((), _MODEL, "LoRA adapter folders, merged at load; they name their base model.")
+    adapters: tuple[str, ...] = setting((), _MODEL, "LoRA adapter folders, merged at load; the base model is the one that they name.")
     hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
     dtype: str = setting(
         "auto",
@@ -63,7 +63,7 @@ class InferOptions:
     columns: tuple[str, ...] = setting(
         (), _WHAT, "Names of your columns, for example ask=query reply=response.", metavar="NAME=OURS", answers=False
     )
-    system: str | None = setting(None, _WHAT, "System prompt, where a conversation has none.")
+    system: str | None = setting(None, _WHAT, "System prompt for conversations that have none.")
     max_new_tokens: int | Literal["auto"] = setting(
         "auto",
         _LENGTH,
@@ -108,13 +108,13 @@ class InferOptions:
     on_runaway: Literal["stop", "warn", "off"] = setting(
         "stop",
         _LENGTH,
-        "When an answer becomes a loop: stop it and keep the loop's first turn, warn only, or do not look.",
+        "When an answer loops: stop it and keep the first round of the loop, only warn, or do not look for loops.",
         choices=("stop", "warn", "off"),
     )
     max_thinking_tokens: int | None = setting(
         None,
         _LENGTH,
-        "The most tokens of thinking, on top of the answer's; then the answer is written. "
+        "The most tokens of thinking, in addition to the answer's; after them the answer begins. "
         "[default: three quarters of the answer's]",
         minimum=0,
     )

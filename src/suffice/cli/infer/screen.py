@@ -1,4 +1,4 @@
-"""A streamed answer on a terminal: its text on standard output, what is about it, faint, on standard error."""
+"""A streamed answer on a terminal: its text on standard output, notes about it, faint, on standard error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
 
 
 def dim(text: str) -> str:
-    """`text` in the terminal's faint style; as it is where standard error is no terminal."""
+    """`text` in the terminal's faint style; unchanged where standard error is not a terminal."""
     return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text
 
 
 class Screen:
     """Shows the events of one answer as they come.
 
-    What is left (`about 350 tokens, 12 s left`) stands behind the text where the line has room for it, and goes when
-    the text does; thinking and notes are shown only if standard error is a terminal.
+    What is left (`about 350 tokens, 12 s left`) is shown after the text where the line has room for it, and is erased
+    before more text comes; thinking and notes are shown only if standard error is a terminal.
 
     Args:
         stream: show the answer's text too.
@@ -30,7 +30,7 @@ class Screen:
 
     def __init__(self, *, stream: bool) -> None:
         self.watched = sys.stderr.isatty() and (sys.stdout.isatty() or not stream)
-        """Whether somebody sees both, so that `Progress` is of use."""
+        """Whether a person sees the text and the notes, so that `Progress` events are useful."""
         self._stream, self._faint = stream, sys.stderr.isatty()
         self._column = 0
         self._thinking = self._noted = False
@@ -53,7 +53,7 @@ class Screen:
                 self._write(about, sys.stderr, dim(about))
 
     def close(self) -> None:
-        """Take the note about what is left away."""
+        """Erase the note about what is left."""
         if self._noted:
             print(_ERASE, end="", file=sys.stderr, flush=True)
             self._noted = False
@@ -80,5 +80,5 @@ def _about_loop(loop: Repetition) -> str:
     what = "thinking" if loop.thinking else "the answer"
     words = f"({what} loops: {loop.period} {loop.unit} again and again"
     if loop.dropped:
-        words += f"; the last {loop.dropped} characters are no part of the answer"
+        words += f"; the last {loop.dropped} characters are not part of the answer"
     return words + ("; stopped)" if loop.stopped else ")")

@@ -84,7 +84,7 @@ def _report(options: ProfileOptions) -> Report:
 
 
 def _tells_apart(groups: Mapping[str, GroupLengths]) -> bool:
-    """Whether a column that nobody asked for is worth a table: several values, and not a name for every row."""
+    """Whether a column that was not asked for deserves a table: several values, and not a name for every row."""
     return len(groups) > 1 and max(group.records for group in groups.values()) > 1
 
 
