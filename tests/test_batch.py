@@ -96,7 +96,9 @@ def test_the_summary_counts_what_was_cut_and_by_what(tmp_path: Path) -> None:
     assert summary.finishes == {"length": 2}
     assert summary.limits == {"model": 1, "context": 1}
     assert summary.truncation_rate == 1.0
-    assert summary.asked_tokens == 99 + 50
+    assert summary.cap_tokens == 99 + 50
+    with pytest.warns(DeprecationWarning, match="asked_tokens is deprecated: use BatchSummary.cap_tokens"):
+        assert summary.asked_tokens == summary.cap_tokens
 
 
 def test_an_engine_that_always_fails_ends_the_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from suffice.budget import Budget
 from suffice.data import Conversation, ResultWriter, UnusableRow
+from suffice.deprecated import warn_deprecated
 from suffice.errors import EngineError, PromptTooLongError, UsageError
 from suffice.session import Answer, Request, Session
 
@@ -37,7 +38,7 @@ class BatchSummary:
     """Answers that became a loop, stopped or not."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
-    asked_tokens: int = 0
+    cap_tokens: int = 0
     """The sum of the caps: what worst-case reservation would have set aside."""
     seconds: float = 0.0
 
@@ -51,6 +52,12 @@ class BatchSummary:
         """Share of the answers that a limit ended (0-1)."""
         return self.finishes["length"] / self.answered if self.answered else 0.0
 
+    @property
+    def asked_tokens(self) -> int:
+        """The old name of `cap_tokens`."""
+        warn_deprecated("BatchSummary.asked_tokens", "BatchSummary.cap_tokens")
+        return self.cap_tokens
+
     def add(self, answer: Answer) -> None:
         """Count one more answer."""
         self.finishes[answer.finish.reason] += 1
@@ -60,7 +67,7 @@ class BatchSummary:
         self.answered += 1
         self.prompt_tokens += answer.usage.prompt_tokens
         self.answer_tokens += answer.usage.answer_tokens
-        self.asked_tokens += answer.budget.max_new_tokens
+        self.cap_tokens += answer.budget.max_new_tokens
         self.runaways += answer.repetition is not None or answer.finish.by == "repetition"
         if answer.finish.reason == "length":
             self.limits[answer.finish.by] += 1

@@ -26,7 +26,7 @@ def _run(**flags: Any) -> int:
     if not output:
         raise UsageError("--output is missing: name the folder to write")
     if not merge:
-        raise UsageError("--merge is missing: only a merged model can be exported; an adapter is ready for use as it is")
+        raise UsageError("--merge is missing: only a merged model can be exported; an adapter needs no export")
     from suffice.train.export import export_merged
 
     folder = export_merged(adapters, output, **flags)

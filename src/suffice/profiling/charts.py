@@ -1,4 +1,4 @@
-"""What the charts of a report show: bars, curves and spans over a logarithmic axis of tokens. Knows no way to draw them."""
+"""What the charts of a report show: bars, curves and spans over a logarithmic axis of tokens."""
 
 from __future__ import annotations
 

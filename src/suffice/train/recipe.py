@@ -54,7 +54,9 @@ class Recipe:
         "What happens to longer rows: left out, cut at the end, or an error.",
         choices=("drop", "right", "error"),
     )
-    model_name: tuple[str, ...] = setting((), _DATA, "Replaces {{NAME}}, in Chinese and in English rows.", metavar="ZH EN")
+    model_name: tuple[str, ...] = setting(
+        (), _DATA, "Replaces {{NAME}}, in Chinese and in English rows.", metavar="ZH EN"
+    )
     model_author: tuple[str, ...] = setting(
         (), _DATA, "Replaces {{AUTHOR}}, in Chinese and in English rows.", metavar="ZH EN"
     )
@@ -70,16 +72,23 @@ class Recipe:
         None, _STEPS, "Finish this long after the command's start; the learning rate falls accordingly.", minimum=0.01
     )
     per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
-    gradient_accumulation_steps: int = setting(16, _STEPS, "Batches whose gradients are added up for one step.", minimum=1)
+    gradient_accumulation_steps: int = setting(
+        16, _STEPS, "Batches whose gradients are added up for one step.", minimum=1
+    )
     learning_rate: float = setting(1e-4, _STEPS, "Highest learning rate; it falls as a cosine to 0.", minimum=1e-9)
-    warmup_ratio: float = setting(0.05, _STEPS, "Share of the steps in which the learning rate rises.", minimum=0, maximum=1)
+    warmup_ratio: float = setting(
+        0.05, _STEPS, "Share of the steps in which the learning rate rises.", minimum=0, maximum=1
+    )
     weight_decay: float = setting(0.1, _STEPS, "Pull of the adapter's weights towards 0.", minimum=0)
     max_grad_norm: float = setting(1.0, _STEPS, "Gradients with a larger norm are scaled down to it.", minimum=0)
     early_stopping_patience: int = setting(
         0, _STEPS, "Stop after this many evaluations without a lower loss; 0 never stops early.", minimum=0
     )
     quantization: str = setting(
-        "none", _MEMORY, "4bit holds the frozen weights in NF4 (QLoRA; needs CUDA and bitsandbytes).", choices=("none", "4bit")
+        "none",
+        _MEMORY,
+        "4bit holds the frozen weights in NF4 (QLoRA; needs CUDA and bitsandbytes).",
+        choices=("none", "4bit"),
     )
     gradient_checkpointing: str = setting(
         "auto",

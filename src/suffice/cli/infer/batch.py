@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["infer_dataset"]
 
-_CONCURRENCY_LOCAL = 64
-_CONCURRENCY_REMOTE = 16
-
 
 def infer_dataset(options: InferOptions) -> int:
     """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed."""
@@ -56,7 +53,6 @@ def infer_dataset(options: InferOptions) -> int:
 async def _answer_rows(
     options: InferOptions, rows: Iterator[Conversation | UnusableRow], writer: ResultWriter, total: int | None
 ) -> BatchSummary:
-    concurrency = options.concurrency or (_CONCURRENCY_REMOTE if options.upstream else _CONCURRENCY_LOCAL)
     async with engine_of(options) as engine:
         memory = LiveMemory(engine.memory_meter(), _warn) if isinstance(engine, Metered) else None
         with ProgressBar("answering", total) as progress:
@@ -73,7 +69,7 @@ async def _answer_rows(
                 writer,
                 lambda row: options.request(row.messages),
                 answer_json,
-                concurrency=concurrency,
+                concurrency=options.concurrency or engine.capabilities().usual_concurrency,
                 longest_first=options.sort,
                 on_row=show,
             )
@@ -84,7 +80,7 @@ def _warn(text: str) -> None:
 
 
 def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
-    """All rows of all datasets, with indices that continue from one to the next."""
+    """All rows of all datasets, numbered through."""
     index = 0
     for rows in datasets:
         for row in rows:
@@ -101,8 +97,8 @@ def _describe(summary: BatchSummary, output: str) -> str:
     if summary.answered:
         cut = ", ".join(f"{by} {n}" for by, n in summary.limits.most_common())
         lines.append(
-            f"tokens: {summary.prompt_tokens} in prompts, {summary.answer_tokens} in answers of {summary.asked_tokens} "
-            f"allowed ({100 * summary.answer_tokens / summary.asked_tokens:.0f} %); "
+            f"tokens: {summary.prompt_tokens} in prompts, {summary.answer_tokens} in answers of {summary.cap_tokens} "
+            f"allowed ({100 * summary.answer_tokens / summary.cap_tokens:.0f} %); "
             f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} answer tokens/s"
         )
         lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))

@@ -29,7 +29,9 @@ class InferOptions:
     model: str | None = setting(
         None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
     )
-    adapters: tuple[str, ...] = setting((), _MODEL, "LoRA adapter folders, merged at load; the base model is the one that they name.")
+    adapters: tuple[str, ...] = setting(
+        (), _MODEL, "LoRA adapter folders, merged at load; the base model is the one that they name."
+    )
     hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
     dtype: str = setting(
         "auto",
