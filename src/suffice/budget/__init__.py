@@ -1,4 +1,4 @@
-"""How long should this answer be? What the prompt asks for, what is expected; then the limits."""
+"""How long an answer will be, and how long it may be: length constraints, predictions, and the limits of policy."""
 
 from __future__ import annotations
 

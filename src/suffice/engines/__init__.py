@@ -1,4 +1,4 @@
-"""Who generates? The protocol, and two engines: `local` (transformers) and `remote` (any OpenAI-compatible server)."""
+"""Who generates: the protocol, and two engines, `local` (transformers) and `openai` (any OpenAI-compatible server)."""
 
 from __future__ import annotations
 

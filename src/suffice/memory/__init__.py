@@ -1,6 +1,6 @@
-"""What fits? Parameters, KV cache and training memory from a model's `config.json`, and what a device has free.
+"""What fits: parameters, KV cache and training memory from a model's `config.json`, and what a device has free.
 
-No torch at import, and none needed but to ask a CUDA device.
+Torch is needed only to ask a CUDA device, and is not imported before.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The bundled model, `suffice-tiny`: a toy, but a real one. `scripts/tiny` in the repository makes it."""
+"""The bundled model, `suffice-tiny`: a toy, but a real model. `scripts/tiny` in the repository makes it."""

@@ -1,4 +1,4 @@
-"""How long are prompts and answers? Measuring files of any size, and what follows for caps, tiers and `max_length`."""
+"""How long prompts and answers are, measured in files of any size, and what follows for caps, tiers and `max_length`."""
 
 from __future__ import annotations
 

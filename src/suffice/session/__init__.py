@@ -1,4 +1,4 @@
-"""One request's way through, the same for every engine and every caller."""
+"""One request from its budget to its finish, the same for every engine and every caller."""
 
 from suffice.deprecated import renamed
 from suffice.session.events import (

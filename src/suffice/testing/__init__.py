@@ -1,4 +1,4 @@
-"""For tests of your own: an engine that says what it is told to, and a small OpenAI-compatible server on loopback."""
+"""For the tests of your own programs: an engine that answers from a script, and a fake OpenAI server on loopback."""
 
 from suffice.testing.fake_openai import FakeOpenAI, Received, Reply
 from suffice.testing.scripted_engine import ScriptedEngine

@@ -1,4 +1,4 @@
-"""Is this answer still going somewhere? Runaways, thinking, stop words and incremental text."""
+"""Reading an answer as it grows: runaways, thinking, stop words, tool calls, what is left, and whole characters."""
 
 from suffice.deprecated import renamed
 from suffice.watch.runaway import Runaway, RunawayDetector

@@ -1,4 +1,7 @@
-"""The length model. Needs numpy, which is imported with it; `suffice.budget` does not import it before it is used."""
+"""The length model: a distribution of the length, from the prompt and from history.
+
+`suffice.budget` imports it, and with it numpy, only when it is used.
+"""
 
 from __future__ import annotations
 
