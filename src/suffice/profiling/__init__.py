@@ -1,4 +1,4 @@
-"""How long prompts and answers are, measured in files of any size, and what follows for caps, tiers and `max_length`."""
+"""How long prompts and answers are, measured in files of any size, and the caps, tiers and `max_length` that follow."""
 
 from __future__ import annotations
 
