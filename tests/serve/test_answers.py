@@ -34,8 +34,8 @@ def hello(engine: ScriptedEngine) -> Iterator[Server]:
 def noted_rows(server: Server) -> list[Any]:
     """A list that will have the row of each request that ends from now on."""
     rows: list[Any] = []
-    add = server.service.ledger.add
-    server.service.ledger.add = lambda row, lessons=(): (rows.append(row), add(row, lessons))[1]
+    add = server.service.writer.add
+    server.service.writer.add = lambda row, observations=(): (rows.append(row), add(row, observations))[1]
     return rows
 
 

@@ -24,7 +24,7 @@ def database(tmp_path: Path) -> str:
 def test_nothing_is_kept_by_default(database: str, tmp_path: Path) -> None:
     with serving(ScriptedEngine("the answer"), database=database) as server:
         server.chat("a secret")
-    assert list(Store(database).prompts()) == []
+    assert list(Store(database).texts()) == []
     files = b"".join(path.read_bytes() for path in tmp_path.glob("serve.db*"))
     assert b"secret" not in files
     assert b"the answer" not in files
@@ -41,12 +41,12 @@ def test_texts_are_kept_where_that_is_wanted_and_the_server_says_so(
         assert server.chat("hi", temperature=9).status == 400
     assert "log_prompts is on" in caplog.text
     store = Store(database)
-    one, two = store.prompts(since=began)
+    one, two = store.texts(since=began)
     assert one["messages"] == [{"role": "user", "content": "用一句话解释"}]
     assert (one["answer"], one["prompt"], one["model"]) == ("好的。", None, "scripted")
     assert one["request_id"] == chat.headers["x-request-id"]
     assert (two["messages"], two["prompt"], two["answer"]) == (None, "go on", "好的。")
-    assert list(store.prompts(since=time.time())) == []
+    assert list(store.texts(since=time.time())) == []
 
 
 def test_token_ids_and_tool_calls_are_kept_too(server: FakeOpenAI, database: str) -> None:
@@ -57,7 +57,7 @@ def test_token_ids_and_tool_calls_are_kept_too(server: FakeOpenAI, database: str
         gateway.chat(tools=[{"type": "function", "function": {"name": "f"}}])
         server.script(Scripted())
         gateway.post("/v1/completions", {"prompt": [[1, 2, 3], [4]]})
-    called, first, second = Store(database).prompts()
+    called, first, second = Store(database).texts()
     assert called["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
     assert [(each["prompt_ids"], each["tool_calls"]) for each in (first, second)] == [([1, 2, 3], None), ([4], None)]
 
@@ -67,8 +67,8 @@ def test_old_texts_are_forgotten(database: str) -> None:
     row = {"request_id": "r", "key_id": None, "model": "m", "messages": None, "prompt": "p", "answer": "a"}
     days = 86400.0
     row |= dict.fromkeys(("thinking", "prompt_ids", "tool_calls"))
-    store.add_prompts([{**row, "time": time.time() - age * days} for age in (5, 2.1, 1.9, 0)])
+    store.add_texts([{**row, "time": time.time() - age * days} for age in (5, 2.1, 1.9, 0)])
     with serving(ScriptedEngine(), database=database, log_prompts=True, log_prompts_days=2):
         pass
-    assert len(list(store.prompts())) == 2
-    assert store.forget_prompts(before=time.time()) == 2
+    assert len(list(store.texts())) == 2
+    assert store.forget_texts(before=time.time()) == 2

@@ -19,7 +19,7 @@ from suffice.errors import RejectedRowError, StoreAwayError, StoreBrokenError, S
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.log.store import Store
 from suffice.serve.log.store_errors import store_error
-from suffice.serve.log.tables import prompt_rows
+from suffice.serve.log.tables import text_rows
 from suffice.serve.log.usage_report import totals
 from suffice.serve.log.writer import RequestLogWriter
 from suffice.testing.scripted_engine import ScriptedEngine
@@ -218,9 +218,9 @@ def test_what_the_database_says_is_told_apart(own: tuple[Store, Callable[[str], 
         store.add_requests([row(1)])
     change("DROP TABLE prompts")
     with pytest.raises(StoreBrokenError, match="prompts"):
-        store.forget_prompts(1.0)
+        store.forget_texts(1.0)
     with pytest.raises(StoreBrokenError):
-        list(store.prompts())
+        list(store.texts())
 
 
 def test_a_locked_or_unreadable_file_is_away_and_a_protected_one_is_not(tmp_path: Path) -> None:
@@ -271,10 +271,10 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) 
         connection.execute("DELETE FROM migrations WHERE name LIKE 'add_%'")
     store = Store(url)
     store.add_requests([row(1)])
-    store.add_prompts(
-        [{column.name: "x" for column in prompt_rows.columns if column.name not in ("row", "time")} | {"time": 1.0}]
+    store.add_texts(
+        [{column.name: "x" for column in text_rows.columns if column.name not in ("row", "time")} | {"time": 1.0}]
     )
-    assert [each["tool_calls"] for each in store.prompts()] == ["x"]
+    assert [each["tool_calls"] for each in store.texts()] == ["x"]
     numbers, rows = store.rows_after(0, 9, own="a")
     assert numbers == [1]
     assert [(each["row"], each["replica"]) for each in rows] == [(1, None)]

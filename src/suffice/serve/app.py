@@ -23,7 +23,7 @@ from suffice.serve.http.middleware import ExchangeMiddleware, HttpExchange
 from suffice.serve.http.router import Router
 from suffice.serve.limits.quotas import Quotas
 from suffice.serve.log.store import Store
-from suffice.serve.log.texts import PromptLog
+from suffice.serve.log.texts import TextLog
 from suffice.serve.log.usage_query import RecentUsage
 from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.spans import open_spans
@@ -64,15 +64,15 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
     async with AsyncExitStack() as stack:
         store, ring, replica = Store(settings.database_url), KeyRing(), uuid.uuid4().hex
         stack.callback(store.close)
-        ledger = RequestLogWriter(store, ring, _traffic(settings, budgeter, store, replica), replica)
-        stack.callback(ledger.close)
+        writer = RequestLogWriter(store, ring, _traffic(settings, budgeter, store, replica), replica)
+        stack.callback(writer.close)
         if notice := check_exposure(settings, has_keys=ring.configured):
             _LOG.info(notice)
         quotas = Quotas(settings.quota_storage, settings.database_url)
         stack.push_async_callback(quotas.close)
         if (spans := open_spans(settings)) is not None:
             stack.callback(spans.close)
-        prompts = _prompt_log(settings, store, stack)
+        texts = _text_log(settings, store, stack)
         pool = await stack.enter_async_context(Pool.of(engines))
         for each in pool.upstreams:
             if not each.entered:
@@ -82,12 +82,12 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
             settings,
             {model.name: model},
             ring,
-            ledger,
+            writer,
             quotas,
             RecentUsage(store),
             forwards=pool.capabilities().forwards_unknown_fields,
             spans=spans,
-            prompts=prompts,
+            texts=texts,
         )
         try:
             yield service
@@ -106,13 +106,13 @@ def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica:
     return TrafficLearner(budgeter.learned_length.model, store, replica, settings.length_folder)
 
 
-def _prompt_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> PromptLog | None:
-    store.forget_prompts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
+def _text_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> TextLog | None:
+    store.forget_texts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
     if not settings.log_prompts:
         return None
     said = "log_prompts is on: texts of prompts and answers are kept in the database for %g days"
     _LOG.info(said, settings.log_prompts_days)
-    log = PromptLog(store, settings.log_prompts_days)
+    log = TextLog(store, settings.log_prompts_days)
     stack.callback(log.close)
     return log
 

@@ -73,7 +73,7 @@ class ServeSettings:
     length_state: str | None = setting(
         None,
         _ADDRESS,
-        "Where what traffic teaches of lengths is kept, or none. [default: beside the database]",
+        "Folder for what traffic teaches about lengths, or none. [default: beside the database]",
         metavar="DIR",
     )
     """Folder where what traffic has taught the length model is kept; beside the SQLite database, else in the user's
@@ -96,12 +96,12 @@ class ServeSettings:
     """Longest silence of an upstream, before an answer's first piece and between two, in seconds."""
     drain_delay: float = setting(0.0, flag=None, minimum=0)
     """Seconds after SIGTERM in which `/ready` says 503 and requests are still taken, for balancers that ask it."""
-    drain_timeout: float = setting(30.0, _PRESSURE, "Seconds to finish in at SIGTERM.", above=0)
+    drain_timeout: float = setting(30.0, _PRESSURE, "Seconds that running answers get at SIGTERM.", above=0)
     """Seconds that running answers then get to end in."""
     max_body_bytes: int = setting(4 << 20, flag=None, above=0)
-    log_level: str = setting("info", _LOGS, "Least severe message to write.", choices=LEVELS)
+    log_level: str = setting("info", _LOGS, "Least severe messages to write.", choices=LEVELS)
     """Of the server's messages on standard error; `debug` shows those of uvicorn too."""
-    log_format: str = setting("text", _LOGS, "How they are written: for people, or for collectors.", choices=FORMATS)
+    log_format: str = setting("text", _LOGS, "For people, or an object on each line for collectors.", choices=FORMATS)
     """`text`: a line for a person. `json`: an object with time, level, logger, message and further fields."""
     access_log: bool = setting(True, flag=None)
     """One line of JSON per request on standard output; never text of prompts or answers."""

@@ -23,7 +23,7 @@ from suffice.serve.learning.observations import observations_of
 from suffice.serve.limits.admission import Admission
 from suffice.serve.limits.quotas import Charge, Quotas
 from suffice.serve.log.rows import RequestRow, row_of
-from suffice.serve.log.texts import PromptLog, prompt_rows_of
+from suffice.serve.log.texts import TextLog, text_rows_of
 from suffice.serve.log.usage_query import RecentUsage
 from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.access_log import AccessLog
@@ -50,13 +50,13 @@ class Service:
     Args:
         settings: what the server does.
         models: by name; the first is the default.
-        ring: who may ask.
-        ledger: where every request ends as a row.
+        ring: the API keys.
+        writer: writes a row for every request.
         quotas: how much each key may take.
         usage: what each key used lately.
         forwards: whether fields of requests that are not known here are forwarded to other servers.
-        spans: who traces requests, if anybody does.
-        prompts: who keeps texts, if anybody does.
+        spans: traces requests, if configured.
+        texts: keeps texts, if configured.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Service:
         settings: ServeSettings,
         models: Mapping[str, ServedModel],
         ring: KeyRing,
-        ledger: RequestLogWriter,
+        writer: RequestLogWriter,
         quotas: Quotas,
         usage: RecentUsage,
         *,
         forwards: bool,
         spans: Spans | None = None,
-        prompts: PromptLog | None = None,
+        texts: TextLog | None = None,
     ) -> None:
         self.settings, self.models, self.forwards = settings, models, forwards
-        self.spans, self.prompts = spans, prompts
+        self.spans, self.texts = spans, texts
         self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
-        self.ring, self.ledger, self.quotas, self.usage = ring, ledger, quotas, usage
+        self.ring, self.writer, self.quotas, self.usage = ring, writer, quotas, usage
         pools = {name: model.pool for name, model in models.items()}
-        self.metrics = Metrics(self.admission, pools, lambda: ledger.left_out)
+        self.metrics = Metrics(self.admission, pools, lambda: writer.left_out)
         self.leaving = False
         """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
@@ -229,9 +229,9 @@ class Service:
         row = row_of(state)
         self.quotas.settle(state.charge, row["prompt_tokens"] + row["answer_tokens"])
         self.metrics.request(state, row)
-        self.ledger.add(row, observations_of(state))
-        if self.prompts is not None:
-            self.prompts.add(prompt_rows_of(state))
+        self.writer.add(row, observations_of(state))
+        if self.texts is not None:
+            self.texts.add(text_rows_of(state))
         if self.spans is not None and state.span is not None:
             self.spans.end(state.span, state, row)
         state.exchange.facts |= _facts(state, row)

@@ -48,9 +48,9 @@ def observations_of(state: RequestState) -> tuple[Observation, ...]:
     if state.choices is None:
         return ()
     for answer in state.choices.answers:
-        asked, cut = answer.budget.length_key, _cut(*answer.end, answer.tokens)
-        if asked is not None and cut is not None:
-            found.append(Observation(key=asked, tokens=answer.tokens, cut=cut))
+        key, cut = answer.budget.length_key, _cut(*answer.end, answer.tokens)
+        if key is not None and cut is not None:
+            found.append(Observation(key=key, tokens=answer.tokens, cut=cut))
     return tuple(found)
 
 

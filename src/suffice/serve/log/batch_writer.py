@@ -75,7 +75,7 @@ class BatchWriter(Generic[_Row]):
         self._singly = 0
         """So many of the next rows are written one by one."""
         self._aside: list[tuple[_Row, str]] = []
-        self._away = Outage(_LOG, "the database is back")
+        self._away = Outage(_LOG, f"the database is back: {what} are written")
         self._refused = Outage(_LOG, f"the database takes {what} again")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"suffice {what}", daemon=True)

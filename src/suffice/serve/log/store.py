@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from suffice.errors import RejectedRowError, StoreError, UsageError, first_line
 from suffice.json_codec import dump, load
 from suffice.serve.log.store_errors import store_error
-from suffice.serve.log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, prompt_rows, request_rows
+from suffice.serve.log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, request_rows, text_rows
 
 __all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]
 
@@ -143,22 +143,22 @@ class Store:
         same = (request_rows.c.time == row["time"]) & (request_rows.c.request_id == row["request_id"])
         return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
 
-    def add_prompts(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def add_texts(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write texts, all or none."""
         with self._connected(write=True) as connection:
-            connection.execute(sa.insert(prompt_rows), list(rows))
+            connection.execute(sa.insert(text_rows), list(rows))
 
-    def prompts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
+    def texts(self, since: float = 0.0) -> Iterable[Mapping[str, Any]]:
         """Rows of `prompts` since a time (seconds since 1970), the oldest first."""
-        query = sa.select(prompt_rows).where(prompt_rows.c.time >= since).order_by(prompt_rows.c.row)
+        query = sa.select(text_rows).where(text_rows.c.time >= since).order_by(text_rows.c.row)
         with self._connected() as connection:
             for row in connection.execute(query.execution_options(yield_per=100)).mappings():
                 yield dict(row)
 
-    def forget_prompts(self, before: float) -> int:
+    def forget_texts(self, before: float) -> int:
         """Delete the texts from before a time (seconds since 1970); returns how many there were."""
         with self._connected(write=True) as connection:
-            return connection.execute(sa.delete(prompt_rows).where(prompt_rows.c.time < before)).rowcount
+            return connection.execute(sa.delete(text_rows).where(text_rows.c.time < before)).rowcount
 
     def requests(self, since: float, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
         """Some columns of every request since a time (seconds since 1970), row by row."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-__all__ = ["MIGRATIONS", "TABLES", "count_rows", "key_rows", "migration_rows", "prompt_rows", "request_rows"]
+__all__ = ["MIGRATIONS", "TABLES", "count_rows", "key_rows", "migration_rows", "request_rows", "text_rows"]
 
 _METADATA = sa.MetaData()
 
@@ -71,7 +71,7 @@ count_rows = sa.Table(
 )
 """What is charged to limits that replicas share through PostgreSQL, until the window ends."""
 
-prompt_rows = sa.Table(
+text_rows = sa.Table(
     "prompts",
     _METADATA,
     sa.Column("row", sa.Integer, primary_key=True, autoincrement=True),
@@ -97,7 +97,7 @@ migration_rows = sa.Table(
 """Which of `MIGRATIONS` this database has seen."""
 
 
-TABLES = (key_rows, request_rows, count_rows, prompt_rows, migration_rows)
+TABLES = (key_rows, request_rows, count_rows, text_rows, migration_rows)
 
 
 def create_keys_and_requests(connection: sa.Connection) -> None:
@@ -118,7 +118,7 @@ def create_counts(connection: sa.Connection) -> None:
 
 def create_prompts(connection: sa.Connection) -> None:
     """Optional storage of prompts and answers."""
-    prompt_rows.create(connection, checkfirst=True)
+    text_rows.create(connection, checkfirst=True)
 
 
 def add_prompt_ids_and_tool_calls(connection: sa.Connection) -> None:

@@ -14,7 +14,7 @@ from suffice.serve.log.batch_writer import BatchWriter
 from suffice.serve.log.store import Store
 from suffice.serve.request_state import RequestState
 
-__all__ = ["PromptLog", "prompt_rows_of"]
+__all__ = ["TextLog", "text_rows_of"]
 
 _LOG = logging.getLogger(__name__)
 _FORGET_EVERY = 600.0  # seconds
@@ -22,7 +22,7 @@ _BACKLOG = 2000  # texts kept while the database is away
 _BATCH = 100
 
 
-def prompt_rows_of(state: RequestState) -> list[dict[str, Any]]:
+def text_rows_of(state: RequestState) -> list[dict[str, Any]]:
     """The texts of a request that reached an engine: a row for each answer, complete or not."""
     choices = state.choices
     if choices is None or not state.generated:
@@ -56,7 +56,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-class PromptLog:
+class TextLog:
     """Writes texts in batches from a thread of its own, and deletes those that are old.
 
     Args:
@@ -70,7 +70,7 @@ class PromptLog:
         self._outage = Outage(_LOG, "old texts can be deleted again")
         self._writer: BatchWriter[Mapping[str, Any]] = BatchWriter(
             "texts of answers",
-            lambda rows, _: store.add_prompts(rows),
+            lambda rows, _: store.add_texts(rows),
             batch=_BATCH,
             backlog=_BACKLOG,
             between=self._forget,
@@ -81,7 +81,7 @@ class PromptLog:
         if time.monotonic() - self._forgot < _FORGET_EVERY:
             return
         try:
-            self._store.forget_prompts(before=time.time() - self._days * 86400)
+            self._store.forget_texts(before=time.time() - self._days * 86400)
         except StoreError as error:
             self._outage.failed(f"texts older than {self._days:g} days cannot be deleted ({error})")
         else:

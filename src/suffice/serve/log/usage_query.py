@@ -91,13 +91,13 @@ class RecentUsage:
             raise found
         return found
 
-    async def _find(self, asked: tuple[str, int, str]) -> Sums | Problem:
-        until, found = self._known.get(asked, (0.0, ()))
+    async def _find(self, query: tuple[str, int, str]) -> Sums | Problem:
+        until, found = self._known.get(query, (0.0, ()))
         if time.monotonic() < until:
             return found
         try:
             async with asyncio.timeout(self._patience):
-                found = await self._sum(*asked)
+                found = await self._sum(*query)
             self._outage.worked()
         except (StoreAwayError, TimeoutError):
             found = Problem(503, "the database is away or too slow: try again later", code="database_away")
@@ -106,7 +106,7 @@ class RecentUsage:
             found = Problem(500, "usage cannot be read: the operator's log says why", code="database_error")
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[asked] = time.monotonic() + _FRESH, found
+        self._known[query] = time.monotonic() + _FRESH, found
         return found
 
     async def _sum(self, by: str, days: int, key_name: str) -> Sums:
