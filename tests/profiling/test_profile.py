@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import tomllib
 import unicodedata
+from importlib.resources import files
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from suffice.cli.main import main
 from suffice.data import Turn
 from suffice.errors import DataError
 from suffice.profiling import LengthReader, LengthRecord, measure
+from suffice.profiling.bilingual import Text, heading, say
 from suffice.profiling.terminal import bar, display_width, table
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -305,3 +309,20 @@ def test_training_counts_are_those_of_fine_tuning(tmp_path: Path, capsys: pytest
     assert sizes[0] > 0
     assert run(path, "--training", "--model", str(bundled_model())) == 0
     assert "keeps every row" in capsys.readouterr().out
+
+
+def test_every_sentence_and_heading_is_in_both_languages_with_the_same_values() -> None:
+    folder = files("suffice.profiling")
+    wording = tomllib.loads(folder.joinpath("report.toml").read_text("utf-8"))
+    code = "".join(path.read_text("utf-8") for path in folder.iterdir() if path.name.endswith(".py"))
+    for english in wording.pop("headings"):
+        assert f'"{english}"' in code, english
+    for name, texts in wording.items():
+        places = [{each for _, each, _, _ in Formatter().parse(texts[language]) if each} for language in ("en", "zh")]
+        assert places[0] == places[1], name
+        assert f'"{name}"' in code, name
+    assert say("tier", name="t", cap=1024, share="1 %", low="a", high="b", doubt=say("sure")).zh.endswith("b）。")
+    assert say("tier", name="t", cap=1024, share="1 %", low="a", high="b", doubt=say("sure")).en.startswith(
+        "The tier t (1,024)"
+    )
+    assert heading("p99") == Text("p99", "p99")

@@ -35,7 +35,15 @@ def lines_of(profile: Profile, **settings: Any) -> list[str]:
     reader = LengthReader()
     groups = profile.groups()
     advice = advise(profile.all, groups, TIERS)
-    report = Report(("x.jsonl",), reader.summary, profile, groups, profile.words.splitting(), advice, **settings)
+    report = Report(
+        sources=("x.jsonl",),
+        found=reader.summary,
+        profile=profile,
+        groups=groups,
+        words=profile.words.splitting(),
+        advice=advice,
+        **settings,
+    )
     return list(report_lines(report))
 
 

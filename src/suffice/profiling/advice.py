@@ -60,7 +60,7 @@ class Needs:
         return self.ended.at_rank(rank) if rank is not None and 1 <= rank <= self.ended.rows else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CapAdvice:
     """The cap that cuts at most 1 % of the answers."""
 
@@ -84,7 +84,7 @@ class CapAdvice:
         return None if self.upper is None else -(-self.upper // _ROUND_TO) * _ROUND_TO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TierShare:
     """How a tier would serve this traffic."""
 
@@ -155,7 +155,7 @@ class Advice:
         return next((tier for tier in self.tiers if tier.share <= TOLERANCE), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RowLimit:
     """What a `max_length` does to a training set."""
 
@@ -196,8 +196,15 @@ def tier_shares(group: GroupLengths, tiers: Sequence[tuple[str, int]]) -> tuple[
     above = needs.rows
     for name, cap in sorted(tiers, key=lambda tier: tier[1]):
         cut = needs.over(cap)
-        interval = share_interval(cut, needs.rows)
-        shares.append(TierShare(name, cap, cut, cut / needs.rows, interval, (above - cut) / needs.rows))
+        tier = TierShare(
+            name=name,
+            max_new_tokens=cap,
+            cut=cut,
+            share=cut / needs.rows,
+            interval=share_interval(cut, needs.rows),
+            needed_by=(above - cut) / needs.rows,
+        )
+        shares.append(tier)
         above = cut
     return tuple(shares)
 
@@ -244,8 +251,14 @@ def row_limits(everything: Lengths, limits: Sequence[int] = _ROW_LIMITS) -> tupl
 def _row_limit(everything: Lengths, limit: int) -> RowLimit:
     whole, over = everything.whole, everything.whole.over(limit)
     cut = whole.tokens_over(limit)
-    prompts_over = everything.prompt.over(limit - 1)
-    return RowLimit(limit, over, over / whole.rows, prompts_over, cut + over * limit, cut)
+    return RowLimit(
+        max_length=limit,
+        over=over,
+        share=over / whole.rows,
+        prompts_over=everything.prompt.over(limit - 1),
+        tokens_dropped=cut + over * limit,
+        tokens_cut=cut,
+    )
 
 
 def _tier_of(group: GroupLengths, tiers: Sequence[tuple[str, int]]) -> str | None:

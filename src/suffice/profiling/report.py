@@ -33,7 +33,7 @@ class MemoryFacts:
     """What that forecast assumes, in a line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What `suffice profile` shows, whatever the form."""
 
