@@ -146,7 +146,8 @@ def test_a_field_is_a_flag_with_its_default_type_and_range() -> None:
 def test_where_files_may_say_it_too_a_flag_left_out_is_none_and_its_default_is_shown() -> None:
     assert set(parsed(defaults=False).values()) == {None, ()}
     page = Command("cook", params=options_of(Kitchen, defaults=False)).get_help(click.Context(click.Command("cook")))
-    assert "How many. [default: 2]" in page
+    assert "How many.  [default: 2]" in page
+    assert "How long.  [0<x<=9]" in page
     assert page.index("Dish:") < page.index("Heat:")
 
 

@@ -21,11 +21,17 @@ _FALSE = {"false", "no", "off", "0"}
 
 
 class Option(click.Option):
-    """A flag that belongs to a group of the help page."""
+    """A flag that belongs to a group of the help page. A help text may end with `[default: in words]`."""
 
-    def __init__(self, *declarations: Any, group: str = "Other", **settings: Any) -> None:
-        super().__init__(*declarations, **settings)
-        self.group = group
+    def __init__(self, *declarations: Any, group: str = "Other", help: str = "", **settings: Any) -> None:  # noqa: A002
+        text, _, default = help.removesuffix("]").partition("[default: ")
+        super().__init__(*declarations, help=text.strip() if default else help, **settings)
+        self.group, self._default = group, default
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What stands in brackets: the default, in words where the help text gives it, and the range."""
+        extra = super().get_help_extra(ctx)
+        return extra | {"default": self._default} if self._default else extra
 
 
 def hub_option(group: str, default: str | None = "hf") -> Option:
