@@ -14,7 +14,7 @@ import click
 from suffice.errors import UsageError
 from suffice.settings import flag_of
 
-__all__ = ["Command", "Option", "TokenCount", "hub_option", "normalise", "options_of"]
+__all__ = ["Command", "Option", "TokenCount", "normalise", "options_of"]
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -23,27 +23,15 @@ _FALSE = {"false", "no", "off", "0"}
 class Option(click.Option):
     """A flag that belongs to a group of the help page. A help text may end with `[default: in words]`."""
 
-    def __init__(self, *declarations: Any, group: str = "Other", help: str = "", **settings: Any) -> None:  # noqa: A002
-        text, _, default = help.removesuffix("]").partition("[default: ")
-        super().__init__(*declarations, help=text.strip() if default else help, **settings)
-        self.group, self._default = group, default
+    def __init__(self, *declarations: Any, group: str = "Other", **settings: Any) -> None:
+        text, _, self._default = settings.get("help", "").partition("[default: ")
+        super().__init__(*declarations, **{**settings, "help": text.strip()})
+        self.group = group
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """What stands in brackets: the default, in words where the help text gives it, and the range."""
         extra = super().get_help_extra(ctx)
-        return extra | {"default": self._default} if self._default else extra
-
-
-def hub_option(group: str, default: str | None = "hf") -> Option:
-    """`--hub`, the same for all commands that fetch models."""
-    return Option(
-        ["--hub"],
-        type=click.Choice(["hf", "modelscope"]),
-        default=default,
-        show_default=default is not None,
-        group=group,
-        help="Where hub ids are fetched from.",
-    )
+        return extra | {"default": self._default.removesuffix("]")} if self._default else extra
 
 
 class TokenCount(click.ParamType):
