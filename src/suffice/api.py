@@ -153,5 +153,5 @@ def _request(given: Prompt | str | Sequence[Message], wishes: dict[str, Any]) ->
     prompt = Prompt(({"role": "user", "content": given},)) if isinstance(given, str) else Prompt.of(given)
     if tools := wishes.pop("tools", ()):
         prompt = replace(prompt, tools=tuple(tools))
-    sampling = {name: wishes.pop(name) for name in Sampling.__dataclass_fields__ if name in wishes}
+    sampling = {each.name: wishes.pop(each.name) for each in Sampling.fields() if each.name in wishes}
     return Request(prompt, sampling=Sampling(**sampling), **wishes)

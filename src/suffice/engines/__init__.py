@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from suffice.deprecated import renamed
@@ -22,6 +24,7 @@ from suffice.engines.base import (
 from suffice.errors import UsageError
 
 __all__ = [
+    "ENGINES",
     "AnswerPrefix",
     "Attempt",
     "Capabilities",
@@ -38,30 +41,69 @@ __all__ = [
 ]
 
 
-def open_engine(model: str | None = None, *, upstream: str | None = None, **settings: Any) -> Engine:
+ENGINES = {
+    "local": "suffice.engines.local.engine:LocalEngine",
+    "openai": "suffice.engines.openai.engine:RemoteEngine",
+}
+"""Kinds of engines, and the class that each is. A package adds one as an entry point of the group `suffice.engines`."""
+
+_EXTRAS = {"local": "suffice[local]", "openai": "suffice"}
+_FLAG_DEFAULTS = {"adapters": (), "hub": "hf", "dtype": "auto", "device": "auto", "trust_remote_code": False}
+"""Settings of a command line that nobody has set: an engine that does not have them is not asked for them."""
+
+
+def open_engine(
+    model: str | None = None, *, upstream: str | None = None, engine: str | None = None, **settings: Any
+) -> Engine:
     """The engine for a model or for a server's URL, not yet entered; nothing heavy is imported for a server.
 
     Args:
         model: what to load, or the model's name on the server; the bundled model, or the server's first, when None.
-        upstream: URL of an OpenAI-compatible server.
-        settings: keyword arguments of `LocalEngine` or `RemoteEngine`.
+        upstream: URL of a server that generates; the engine gets it as `base_url`.
+        engine: a kind out of `ENGINES`, or one that an installed package adds; when None, `openai` with an `upstream`
+            and `local` without.
+        settings: more keyword arguments of the engine's class.
 
     Raises:
-        UsageError: the packages that the engine needs are not installed.
+        UsageError: there is no such kind, a setting that it does not have, or the packages that it needs are missing.
     """
+    kind = engine or ("openai" if upstream else "local")
+    given = {"model": model, **settings} | ({"base_url": upstream} if upstream else {})
     try:
-        if upstream:
-            from suffice.engines.openai.engine import RemoteEngine
-
-            return RemoteEngine(upstream, model=model, **settings)
-        from suffice.engines.local.engine import LocalEngine
-
-        return LocalEngine(model, **settings)
+        make = _engine_class(kind)
+        return make(**_settings_of(make, kind, given))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("suffice"):
             raise
-        extra = "suffice" if upstream else "suffice[local]"
-        raise UsageError(f"this engine needs the package {error.name}: pip install '{extra}'") from None
+        package = _EXTRAS.get(kind, error.name)
+        raise UsageError(f"this engine needs the package {error.name}: pip install '{package}'") from None
+
+
+def _engine_class(kind: str) -> Callable[..., Engine]:
+    if kind in ENGINES:
+        module, _, name = ENGINES[kind].partition(":")
+        found: Callable[..., Engine] = getattr(import_module(module), name)
+        return found
+    from importlib.metadata import entry_points  # takes ten milliseconds
+
+    added = entry_points(group="suffice.engines")
+    if kind not in added.names:
+        kinds = ", ".join(sorted({*ENGINES, *added.names}))
+        raise UsageError(f"no engine {kind!r}; there are: {kinds}")
+    loaded: Callable[..., Engine] = added[kind].load()
+    return loaded
+
+
+def _settings_of(make: Callable[..., Engine], kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    from inspect import signature
+
+    parameters = signature(make).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return given
+    foreign = {name for name, value in given.items() if name not in parameters and value is not None}
+    if unknown := sorted(name for name in foreign if given[name] != _FLAG_DEFAULTS.get(name, given)):
+        raise UsageError(f"the engine {kind} does not have: {', '.join(unknown)}; leave that out")
+    return {name: value for name, value in given.items() if name in parameters}
 
 
 __getattr__ = renamed(__name__, {"Prefix": "AnswerPrefix", "Capacity": "Capabilities"})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 from suffice.deprecated import renamed
-from suffice.errors import EngineError
+from suffice.errors import EngineError, UsageError
 from suffice.immutable import immutable
 from suffice.prompt import Message, Prompt
 
@@ -22,26 +22,79 @@ __all__ = [
     "Health",
     "Message",
     "Sampling",
+    "SamplingField",
     "TokenCount",
     "TokenLogprob",
     "Usage",
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingField:
+    """One parameter of sampling: flags, request bodies and checks are made of this."""
+
+    name: str = ""
+    type: type[int] | type[float]
+    low: float | None = None
+    """The least value; None for any."""
+    high: float | None = None
+    open_low: bool = False
+    """Whether values are above `low`, which is not one of them itself."""
+    api_range: tuple[float, float] = (0, 0)
+    """The least and the most that a client of the server may ask for."""
+    help: str
+
+    @property
+    def range(self) -> str:
+        """The values that it may have, in words; '' for any."""
+        if self.low is None:
+            return ""
+        low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
+        return low if self.high is None else f"{low} to {self.high:g}"
+
+    def check(self, value: float) -> None:
+        """Refuse a value out of range.
+
+        Raises:
+            UsageError: with the name, the value and the range.
+        """
+        below = self.low is not None and (value <= self.low if self.open_low else value < self.low)
+        if below or value != value or (self.high is not None and value > self.high):
+            raise UsageError(f"{self.name} is {value:g}: give a number {self.range or 'that is one'}")
+
+
+def _parameter(kind: type[int] | type[float], help: str, **limits: Any) -> Any:  # noqa: A002
+    return field(default=None, metadata={"sampling": SamplingField(type=kind, help=help, **limits)})
+
+
 @immutable
 class Sampling:
-    """How the next token is drawn. `None` means: as the model's `generation_config.json` (or the server) says."""
+    """How the next token is drawn. `None` means: as the model's `generation_config.json` (or the server) says.
 
-    temperature: float | None = None
-    """0 is greedy: always the likeliest token."""
-    top_p: float | None = None
-    """Keep the smallest set of tokens whose probability reaches this (0-1]."""
-    top_k: int | None = None
-    """Keep this many of the likeliest tokens; 0 keeps all."""
-    repetition_penalty: float | None = None
-    """Above 1 makes tokens that were already used less likely."""
-    seed: int | None = None
-    """Makes sampling repeatable where the engine can."""
+    A parameter is added here, and in `engines.local.sampling`, which acts on it; servers get all of them.
+    """
+
+    temperature: float | None = _parameter(float, "0 always takes the likeliest token.", low=0, api_range=(0, 2))
+    top_p: float | None = _parameter(
+        float, "Keep the likeliest tokens up to this probability.", low=0, high=1, open_low=True, api_range=(0, 1)
+    )
+    top_k: int | None = _parameter(
+        int, "Keep this many of the likeliest tokens; 0 keeps all.", low=0, api_range=(0, 2**31)
+    )
+    repetition_penalty: float | None = _parameter(
+        float, "Above 1 makes used tokens less likely.", low=0, open_low=True, api_range=(0, 10)
+    )
+    seed: int | None = _parameter(
+        int, "Makes sampling repeatable where the engine can.", api_range=(-(2**63), 2**63 - 1)
+    )
+
+    @staticmethod
+    def fields() -> tuple[SamplingField, ...]:
+        """The parameters, in their order."""
+        return _SAMPLING_FIELDS
+
+
+_SAMPLING_FIELDS = tuple(replace(each.metadata["sampling"], name=each.name) for each in fields(Sampling))
 
 
 @dataclass(frozen=True, slots=True)

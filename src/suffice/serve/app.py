@@ -47,8 +47,11 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
     """
     if settings.upstreams:
         # not OPENAI_API_KEY, which is OpenAI's to see, and no upstream's that somebody else runs
-        remote = {"read_timeout": settings.upstream_timeout, "api_key": os.environ.get("SUFFICE_API_KEY", "")}
-        return [open_engine(settings.model, upstream=url, **remote) for url in settings.upstreams]
+        key = os.environ.get("SUFFICE_API_KEY", "")
+        timeout = settings.upstream_timeout
+        return [
+            open_engine(settings.model, upstream=url, read_timeout=timeout, api_key=key) for url in settings.upstreams
+        ]
     local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
     return [open_engine(settings.model, adapters=settings.adapters, **local)]
 

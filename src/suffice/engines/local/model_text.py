@@ -65,24 +65,18 @@ class ModelTokenizer(ChatTokenizer):
         Raises:
             UsageError: a value is out of range.
         """
+        for each in Sampling.fields():
+            if (value := getattr(wanted, each.name)) is not None:
+                each.check(value)
         own = self._generation
         temperature = _first(wanted.temperature, (own.temperature or 1.0) if own.do_sample else 0.0)
-        params = SamplingParams(
+        return SamplingParams(
             temperature=float(temperature),
             top_p=float(_first(wanted.top_p, own.top_p, 1.0)),
             top_k=int(_first(wanted.top_k, own.top_k, 0)),
             repetition_penalty=float(_first(wanted.repetition_penalty, own.repetition_penalty, 1.0)),
             seed=wanted.seed,
         )
-        for name, value, ok, range_ in (
-            ("temperature", params.temperature, params.temperature >= 0, "0 or more"),
-            ("top_p", params.top_p, 0 < params.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", params.top_k, params.top_k >= 0, "0 (off) or more"),
-            ("repetition_penalty", params.repetition_penalty, params.repetition_penalty > 0, "above 0"),
-        ):
-            if not ok:
-                raise UsageError(f"{name} is {value:g}: it must be {range_}")
-        return params
 
     def _own_end_ids(self) -> tuple[int, ...]:
         ids = self._generation.eos_token_id

@@ -12,7 +12,7 @@ or attention sinks is covered: `supports` tells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -144,7 +144,8 @@ def paged_attention(
 
     Args:
         query: shape [1, heads, tokens, head size]; `key` and `value` likewise with the key-value heads.
-        cache: transformers' `PagedAttentionCache`.
+        cache: transformers' `PagedAttentionCache`, where the layer has not put keys and values into it: from
+            transformers 5.24 on it does so before it comes here.
         step: what `plan_decode` or `plan_mixed` worked out.
 
     Returns:
@@ -153,9 +154,11 @@ def paged_attention(
     Raises:
         ValueError: called outside continuous batching.
     """
-    if cache is None or step is None:
+    in_cache = not isinstance(kwargs.get("cu_seq_lens_k"), Mapping)  # the cache takes this layer's out of those of all
+    if step is None or (cache is None and not in_cache):
         raise ValueError(f"`{PAGED_ATTENTION}` works only inside continuous batching: use `sdpa` for a plain forward")
-    key, value = cache.update(key, value, module.layer_idx, kwargs)
+    if not in_cache:
+        key, value = cache.update(key, value, module.layer_idx, kwargs)
     if isinstance(step, DecodeStep):
         return _decode(query, key, value, kwargs["k_cache"], kwargs["v_cache"], step, scaling), None
     return _prefill(query, key, value, step, scaling), None

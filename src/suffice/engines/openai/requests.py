@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from suffice.engines.base import GenerationRequest
+from suffice.engines.base import GenerationRequest, Sampling
 from suffice.errors import UsageError
 from suffice.json_codec import load
 from suffice.prompt import Message, Prompt, content_text
@@ -70,11 +70,8 @@ class Dialect:
             body["return_token_ids"] = True
         if self.usage_in_stream:
             body["stream_options"] = {"include_usage": True}
-        for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
-            value = getattr(request.sampling, name)
-            if value is not None:
-                body[name] = value
-        return body
+        given = {each.name: getattr(request.sampling, each.name) for each in Sampling.fields()}
+        return body | {name: value for name, value in given.items() if value is not None}
 
     def without_what_is_refused(self, status: int, text: str) -> Dialect:
         """The dialect that a refusal asks for; the same one if it is about something else."""
