@@ -269,6 +269,7 @@ def test_memory_that_really_is_not_there(tmp_path: Path) -> None:
         import torch
         from suffice.engines.base import GenerationRequest, Sampling
         from suffice.engines.local.engine import LocalEngine
+        from suffice.prompt import Prompt
 
         torch.set_num_threads(1)
 

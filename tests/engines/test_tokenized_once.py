@@ -18,7 +18,6 @@ pytest.importorskip("transformers")
 from serving import serving
 from suffice.checkpoints.model_source import bundled_model
 from suffice.engines.local.engine import LocalEngine
-from suffice.prompt import Prompt
 from suffice.session import Request, Session
 
 HI = ({"role": "user", "content": "Count to 3."},)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,10 @@ from suffice.watch.streaming_text import IncrementalDecoder
 if TYPE_CHECKING:
     from suffice.engines.local.batching import Manager
 
-__all__ = ["LocalEngine"]
+__all__ = ["FIRST_UNKNOWN_TRANSFORMERS", "OLDEST_TRANSFORMERS", "LocalEngine"]
+
+OLDEST_TRANSFORMERS, FIRST_UNKNOWN_TRANSFORMERS = "5.20", "5.25"
+"""The versions whose continuous batching is known here: from the first on, and before the second."""
 
 _LEAST_KV_TOKENS = 256  # a cache that is smaller answers nobody
 
@@ -50,6 +54,7 @@ class LocalEngine:
         ignore_end_tokens: go on to `max_new_tokens` whatever the model says, for measurements.
 
     Raises:
+        UsageError: a version of transformers is installed that is too old or too new.
         ModelError: the model cannot be found (at once) or loaded (on entering).
     """
 
@@ -66,6 +71,7 @@ class LocalEngine:
         max_batch_tokens: int | None = None,
         ignore_end_tokens: bool = False,
     ) -> None:
+        _check_transformers()
         self._source = resolve_model(model, adapters=adapters, hub=hub)
         self._load = partial(
             load_model, self._source, hub=hub, dtype=dtype, device=device, trust_remote_code=trust_remote_code
@@ -292,3 +298,21 @@ class LocalEngine:
             stream.fail(self._failure)
         if manager is not None:
             manager.stop(hard_stop=True)
+
+
+def _check_transformers() -> None:
+    """Continuous batching is extended on the inside, which changes between versions."""
+    try:
+        installed = version("transformers")
+    except PackageNotFoundError:
+        return  # importing it says so
+    if not _numbers(OLDEST_TRANSFORMERS) <= _numbers(installed) < _numbers(FIRST_UNKNOWN_TRANSFORMERS):
+        raise UsageError(
+            f"transformers {installed} is installed, and the local engine needs >={OLDEST_TRANSFORMERS},"
+            f"<{FIRST_UNKNOWN_TRANSFORMERS}: pip install 'suffice[local]'"
+        )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Major and minor version."""
+    return tuple(map(int, text.split(".")[:2]))
