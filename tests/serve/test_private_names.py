@@ -36,9 +36,11 @@ CONFIG = {
 
 def used(cls: type[Any], base: type[Any]) -> set[str]:
     """The names of `base` that a subclass overrides, or reads from itself: `flow.resume_reading`."""
-    own = {name for name in vars(cls) if not hasattr(base, name)} | set(cls.__annotations__)
-    tree = ast.parse(dedent(inspect.getsource(cls)))
-    chains = {".".join(chain) for node in ast.walk(tree) if (chain := chain_of(node)) and chain[0] not in own}
+    nodes = list(ast.walk(ast.parse(dedent(inspect.getsource(cls)))))
+    set_here = {each.attr for each in nodes if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)}
+    theirs = made(base)
+    own = {name for name in {*vars(cls), *set_here} if not hasattr(theirs, name)} | {"__init__"}
+    chains = {".".join(chain) for node in nodes if (chain := chain_of(node)) and chain[0] not in own}
     longest = {each for each in chains if not any(other.startswith(each + ".") for other in chains)}
     return longest | {name for name in vars(cls) if hasattr(base, name) and not name.startswith("__")}
 

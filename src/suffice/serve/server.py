@@ -33,34 +33,32 @@ _COLLECT_AFTER = 10_000  # new objects between two collections of garbage: Pytho
 class _Server(uvicorn.Server):
     """Tells balancers and running answers about the end before uvicorn closes the connections."""
 
-    service: Service | None = None
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.service is not None and sockets:
-            host, port = sockets[0].getsockname()[:2]
+        for each in sockets or ():
+            host, port = each.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             names = ", ".join(self.service.models)
             said = "serving %s on http://%s:%d (playground: /, API: /docs)"
             _LOG.info(said, names, shown, port, extra={"prefix": "", "models": names, "port": port})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.service is not None:
-            self.service.leaving = True
+        self.service.leaving = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """After `drain_delay` take no new requests; running ones may end until `drain_timeout` or a second Ctrl-C."""
-        if self.service is not None:
-            await self._until_balancers_know(self.service.settings.drain_delay)
-            self.service.draining = True
-            running = len(self.service.requests)
-            if running and not self.force_exit:
-                what = "1 answer is" if running == 1 else f"{running} answers are"
-                seconds = self.service.settings.drain_timeout
-                _LOG.info(
-                    "%s running: waiting up to %g s; Ctrl-C ends at once", what, seconds, extra={"running": running}
-                )
+        await self._until_balancers_know(self.service.settings.drain_delay)
+        self.service.draining = True
+        running = len(self.service.requests)
+        if running and not self.force_exit:
+            what = "1 answer is" if running == 1 else f"{running} answers are"
+            seconds = self.service.settings.drain_timeout
+            _LOG.info("%s running: waiting up to %g s; Ctrl-C ends at once", what, seconds, extra={"running": running})
         await super().shutdown(sockets)
         if self.force_exit:
             for task in self.server_state.tasks:
@@ -109,8 +107,7 @@ async def serve(settings: ServeSettings, engines: list[Engine] | None = None) ->
     """
     bound = listening_socket(settings)
     async with open_service(settings, engines or engines_of(settings)) as service:
-        server = _Server(_config(settings, service))
-        server.service = service
+        server = _Server(_config(settings, service), service)
         gc.freeze()  # what exists now stays: no collection has to look at it again
         gc.set_threshold(_COLLECT_AFTER)
         if hasattr(signal, "SIGHUP"):

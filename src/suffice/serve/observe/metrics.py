@@ -84,17 +84,17 @@ class Metrics:
 
     def _new_tier(self, tier: str) -> _OfTier:
         return _OfTier(
-            self._prompt.labels(tier),
-            self._answer.labels(tier),
-            self._duration.labels(tier),
-            self._first.labels(tier),
-            self._queue.labels(tier),
-            self._answer_tokens.labels(tier),
-            self._budget_tokens.labels(tier),
+            prompt=self._prompt.labels(tier),
+            answer=self._answer.labels(tier),
+            duration=self._duration.labels(tier),
+            first=self._first.labels(tier),
+            queue=self._queue.labels(tier),
+            answer_tokens=self._answer_tokens.labels(tier),
+            budget_tokens=self._budget_tokens.labels(tier),
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _OfTier:
     """The metrics of one tier, looked up once: looking up takes longer than counting."""
 
