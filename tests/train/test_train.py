@@ -1,4 +1,4 @@
-"""Fine-tuning: what is learnt, what is refused, and a real run of the bundled model with its checkpoints."""
+"""Fine-tuning: what is learned, what is refused, and a real run of the bundled model with its checkpoints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def encoder(tokenizer: Any) -> Encoder:
     return Encoder(tokenizer, [tokenizer.eos_token_id])
 
 
-def learnt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def learned(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     labels = encoder(tokenizer).encode(messages).labels
     return str(tokenizer.decode([label for label in labels if label != IGNORED]))
 
@@ -59,19 +59,19 @@ def write(path: Path, *rows: Any) -> str:
     return str(path)
 
 
-# --- what is learnt
+# --- what is learned
 
 
 def test_the_loss_is_on_the_answer_and_its_end_token(tokenizer: Any) -> None:
     row = encoder(tokenizer).encode([USER, ANSWER])
-    assert learnt(tokenizer, [USER, ANSWER]) == "I am Bot.<|im_end|>"
+    assert learned(tokenizer, [USER, ANSWER]) == "I am Bot.<|im_end|>"
     assert row.input_ids[: row.prompt_tokens] == encoder(tokenizer).prompt_ids([USER])
     assert row.answer_tokens == sum(label != IGNORED for label in row.labels)
 
 
 def test_every_answer_of_a_conversation_is_learnt(tokenizer: Any) -> None:
     messages = [{"role": "system", "content": "Be kind."}, USER, ANSWER, USER, {"role": "assistant", "content": "小智"}]
-    assert learnt(tokenizer, messages) == "I am Bot.<|im_end|>小智<|im_end|>"
+    assert learned(tokenizer, messages) == "I am Bot.<|im_end|>小智<|im_end|>"
     whole = tokenizer.apply_chat_template(messages, tokenize=False).rstrip("\n")
     assert tokenizer.decode(encoder(tokenizer).encode(messages).input_ids) == whole
 
@@ -81,20 +81,20 @@ def test_a_template_that_opens_a_reasoning_block_keeps_it_in_the_prompt(template
         "<|im_start|>assistant\n{% endif", "<|im_start|>assistant\n<think>\n{% endif"
     )
     row = encoder(template).encode([USER, ANSWER])
-    assert learnt(template, [USER, ANSWER]) == "I am Bot.<|im_end|>"
+    assert learned(template, [USER, ANSWER]) == "I am Bot.<|im_end|>"
     assert template.decode(row.input_ids[: row.prompt_tokens]).endswith("assistant\n<think>\n")
 
 
 def test_an_earlier_answer_that_the_template_shortens_is_not_learnt(template: Any) -> None:
     shortened = "{{ message['content'] if loop.last else message['content'][:4] }}"
     template.chat_template = CHATML.replace("{{ message['content'] }}", shortened)
-    assert learnt(template, [USER, ANSWER, USER, ANSWER]) == "I am Bot.<|im_end|>"
+    assert learned(template, [USER, ANSWER, USER, ANSWER]) == "I am Bot.<|im_end|>"
 
 
 def test_a_template_without_end_token_gets_one(template: Any) -> None:
     template.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     template.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
-    assert learnt(template, [USER, ANSWER]).endswith("I am Bot.\n<|im_end|>")
+    assert learned(template, [USER, ANSWER]).endswith("I am Bot.\n<|im_end|>")
 
 
 def test_a_template_that_refuses_a_row_gives_its_reason(template: Any) -> None:
@@ -103,7 +103,63 @@ def test_a_template_that_refuses_a_row_gives_its_reason(template: Any) -> None:
         encoder(template).encode([USER, ANSWER])
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+CALLS = CHATML.replace(
+    "{{ message['content'] }}",
+    "{{ message['content'] }}{% for call in message.get('tool_calls') or [] %}<tool_call>{{ call.function.name }} "
+    "{{ call.function.arguments | tojson }}</tool_call>{% endfor %}",
+)
+
+
+def test_an_answer_that_calls_a_tool_is_learned_where_the_template_shows_it(template: Any) -> None:
+    template.chat_template = CALLS
+    answer = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert learned(template, [USER, answer]) == '<tool_call>weather {"city": "Bonn"}</tool_call><|im_end|>'
+    again = [USER, answer, {"role": "tool", "content": "rain"}, {"role": "assistant", "content": "Take a coat."}]
+    assert learned(template, again).endswith("</tool_call><|im_end|>Take a coat.<|im_end|>")
+
+
+def test_an_answer_that_calls_a_tool_is_refused_where_the_template_would_lose_it(template: Any) -> None:
+    answer = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    with pytest.raises(TemplateProblem, match="the chat template does not show tool calls"):
+        encoder(template).encode([USER, answer])
+    again = [USER, answer, {"role": "tool", "content": "rain"}, {"role": "assistant", "content": "Take a coat."}]
+    assert learned(template, again) == "Take a coat.<|im_end|>"  # and no empty answer in its place
+    template.chat_template = CALLS.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    with pytest.raises(TemplateProblem, match="cannot be told from the prompt"):
+        encoder(template).encode([USER, answer])
+    answer["tool_calls"] = ["weather"]
+    with pytest.raises(TemplateProblem, match="refuses it"):
+        encoder(template).encode([USER, answer])
+
+
+def test_reasoning_is_learned_where_the_template_shows_it(template: Any) -> None:
+    answer = {**ANSWER, "reasoning_content": "My name."}
+    assert learned(template, [USER, answer]) == "I am Bot.<|im_end|>"
+    thought = "<think>{{ message.get('reasoning_content', '') }}</think>{{ message['content'] }}"
+    template.chat_template = CHATML.replace("{{ message['content'] }}", thought)
+    assert learned(template, [USER, answer]).startswith("<think>My name.</think>I am Bot.")
+
+
 # --- rows
+
+
+def test_a_row_whose_answer_is_a_tool_call_is_not_dropped_as_having_no_answer(tmp_path: Path) -> None:
+    call = {"function": {"name": "who", "arguments": {"name": "{{NAME}}"}}}
+    answer = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "I am {{NAME}}."}
+    rows = write(tmp_path / "a.jsonl", {"messages": [USER, answer]})
+    with pytest.raises(UsageError, match=r"line 1 has \{\{NAME\}\}"):
+        read_rows(Recipe(dataset=(rows,)))
+    found = read_rows(Recipe(dataset=(rows,), model_name=("小智", "Bot"), system="Be brief."))
+    (row,) = found.rows
+    assert (found.dropped, found.filled, row.prompt) == ([], 1, "Who are you?")
+    assert [turn["role"] for turn in row.turns] == ["system", "user", "assistant"]
+    assert row.answer == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "who", "arguments": {"name": "Bot"}}}],
+        "reasoning_content": "I am Bot.",
+    }
 
 
 def test_names_are_filled_in_the_language_of_the_row() -> None:
@@ -146,7 +202,9 @@ def plan_of(tmp_path: Path, **settings: Any) -> Any:
 
 
 def test_too_long_rows_are_dropped_cut_or_refused_and_never_silently(tmp_path: Path) -> None:
-    table = "\n".join(plan_of(tmp_path).prepared.lines(100))
+    from suffice.train.terminal import prepared_lines
+
+    table = "\n".join(prepared_lines(plan_of(tmp_path).prepared, 100))
     assert f"dropped, over max_length 100: 1 ({tmp_path}/rows.jsonl line 12)" in table
     assert f"duplicates, kept: 1 ({tmp_path}/rows.jsonl line 11)" in table
     assert "10 rows to train on, 1 to validate" in table
@@ -168,10 +226,12 @@ def test_no_copy_of_a_validation_row_is_trained_on(tmp_path: Path) -> None:
 
 
 def test_the_forecast_counts_the_steps_of_the_trainer(tmp_path: Path) -> None:
+    from suffice.train.terminal import forecast_lines
+
     planned = plan_of(tmp_path, num_train_epochs=2).forecast
     assert planned.steps == 10  # 10 rows, 2 a step, 2 epochs
     assert planned.fits
-    assert any("forecast of the peak" in line for line in planned.lines())
+    assert any("forecast of the peak" in line for line in forecast_lines(planned))
 
 
 def test_max_length_above_the_context_is_refused(tmp_path: Path) -> None:
@@ -227,7 +287,7 @@ def steps_of(folder: Path) -> list[tuple[int, float]]:
     return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
 
-def test_a_run_leaves_checkpoints_that_can_be_used_and_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_leaves_checkpoints_that_can_be_used_and_continued(tmp_path: Path) -> None:
     settings = {"save_steps": 2, "eval_steps": 4, "logging_steps": 1, "output_dir": str(tmp_path / "output")}
     plan = plan_of(tmp_path, **settings)
     outcome = run(plan)
@@ -298,13 +358,11 @@ def test_running_out_of_memory_is_explained(tmp_path: Path) -> None:
 def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
     import torch
 
-    from suffice.train.end_check import StopCheck
     from suffice.train.length_groups import collate
-    from suffice.train.run import _trainer
+    from suffice.train.run import build_trainer
 
     plan = plan_of(tmp_path, lora_dropout=0.0)
-    stops = StopCheck(plan.base, [], plan.prepared.profile)
-    trainer = _trainer(plan, tmp_path, stops, lambda folder: None)
+    trainer = build_trainer(plan, tmp_path, lambda model: {}, lambda folder: None)
     batch = collate(plan.prepared.train[:4], padding=0)
     with torch.no_grad():
         theirs = trainer.model(**batch).loss
@@ -314,19 +372,18 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
 def test_grouping_rows_changes_neither_loss_nor_gradient(tmp_path: Path) -> None:
     import torch
 
-    from suffice.train.end_check import StopCheck
     from suffice.train.length_groups import BatchLimits, collate, split
-    from suffice.train.run import _trainer
+    from suffice.train.run import build_trainer
 
     plan = plan_of(tmp_path, lora_dropout=0.0, output_dir=str(tmp_path))
-    trainer = _trainer(plan, tmp_path, StopCheck(plan.base, [], plan.prepared.profile), lambda folder: None)
+    trainer = build_trainer(plan, tmp_path, lambda model: {}, lambda folder: None)
     trainer.create_optimizer()
     batch, rows = collate(plan.prepared.train, padding=0), plan.prepared.train
     answers = (batch["labels"][:, 1:] != IGNORED).sum()
     found = []
     for limits in (BatchLimits(10**6, 10**6), BatchLimits.of(rows, 2), BatchLimits.of(rows, 1)):
         trainer.model.zero_grad()
-        trainer._limits = limits
+        trainer.limits = limits
         loss = trainer.training_step(trainer.model, batch, answers)
         gradients = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
         found.append((len(split(batch, limits)), loss.item(), torch.cat(gradients)))
@@ -359,11 +416,11 @@ class FakeModel:
 
 
 def test_answers_that_do_not_end_any_more_are_told(tokenizer: Any) -> None:
-    from suffice.train.end_check import StopCheck
+    from suffice.train.end_check import EndCheck
 
     base = SimpleNamespace(end_ids=(2,), tokenizer=tokenizer, context_tokens=4096)
     rows = [TrainingRow((USER,), ANSWER, "a", line) for line in (1, 2)]
-    check = StopCheck(base, rows, LengthProfile.measure([("Who are you?", 4)]))
+    check = EndCheck(base, rows, LengthProfile.measure([("Who are you?", 4)]))
     good = check.measure(FakeModel(5, 6, 2, 0))
     assert good == {"eval_ended_share": 1.0, "eval_median_answer_tokens": 3.0}
     assert check.warning(good) is None
@@ -375,7 +432,7 @@ def test_answers_that_do_not_end_any_more_are_told(tokenizer: Any) -> None:
 # --- folders
 
 
-def test_runs_are_numbered_and_only_whole_checkpoints_are_gone_on_with(tmp_path: Path) -> None:
+def test_runs_are_numbered_and_only_whole_checkpoints_are_continued(tmp_path: Path) -> None:
     first, second = new_run(tmp_path), new_run(tmp_path)
     assert first.name.startswith("v0-")
     assert second.name.startswith("v1-")

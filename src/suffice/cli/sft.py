@@ -41,6 +41,7 @@ def _run(**flags: Any) -> int:
     where, dry_run = flags.pop("resume"), flags.pop("dry_run")
     try:
         from suffice.train.run import make_plan, resume, train
+        from suffice.train.terminal import forecast_lines, prepared_lines
     except ImportError as error:
         raise UsageError(f"training needs the package {error.name}: pip install 'suffice[train]'") from error
     resumed = None if where is None else resume(where, flags["output_dir"])
@@ -48,7 +49,7 @@ def _run(**flags: Any) -> int:
     if recipe.model is None:
         _tell("notice: no --model given, so this is the bundled toy model, suffice-tiny")
     plan = make_plan(recipe)
-    for line in (*plan.prepared.lines(recipe.max_length), "", *plan.forecast.lines(), *plan.notes):
+    for line in (*prepared_lines(plan.prepared, recipe.max_length), "", *forecast_lines(plan.forecast), *plan.notes):
         _tell(line)
     if dry_run:
         return 0

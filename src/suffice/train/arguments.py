@@ -1,4 +1,4 @@
-"""A recipe in the words of transformers' Trainer."""
+"""Translates a recipe into the arguments of transformers' Trainer."""
 
 from __future__ import annotations
 

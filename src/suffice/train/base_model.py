@@ -14,12 +14,12 @@ from suffice.checkpoints.model_source import BUNDLED_NAME, ModelSource, resolve_
 from suffice.errors import ModelError, UsageError, first_line
 from suffice.train.recipe import Recipe
 
-__all__ = ["Base", "device_of", "load_base", "load_with_adapter"]
+__all__ = ["BaseModel", "device_of", "load_base", "load_with_adapter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """What is known of a model without its weights."""
+class BaseModel:
+    """A model without its weights."""
 
     source: ModelSource
     tokenizer: Any
@@ -30,7 +30,7 @@ class Base:
 
     @property
     def reference(self) -> str:
-        """How an adapter names it: a name, an absolute folder or a hub id."""
+        """What an adapter calls it: a name, an absolute folder or a hub id."""
         if self.source.bundled:
             return BUNDLED_NAME
         return str(Path(self.source.location).resolve()) if self.source.local else self.source.location
@@ -50,8 +50,8 @@ def device_of(recipe: Recipe) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-def load_base(recipe: Recipe) -> Base:
-    """Load tokenizer and settings.
+def load_base(recipe: Recipe) -> BaseModel:
+    """Load the tokenizer and the settings of the recipe's model.
 
     Raises:
         ModelError: the model cannot be found, or it has no chat template.
@@ -77,13 +77,13 @@ def load_base(recipe: Recipe) -> Base:
         generation = None  # many models have no generation_config.json
     if tokenizer.eos_token_id is None and generation is None:
         raise ModelError(f"{source.name} has no end token, so it cannot learn where to stop")
-    base = Base(source, tokenizer, config, _end_ids(generation, tokenizer.eos_token_id))
+    base = BaseModel(source, tokenizer, config, _end_ids(generation, tokenizer.eos_token_id))
     if base.context_tokens is not None and recipe.max_length > base.context_tokens:
         raise UsageError(f"--max_length {recipe.max_length} is above the model's context: use {base.context_tokens}")
     return base
 
 
-def load_with_adapter(base: Base, recipe: Recipe, device: str, *, checkpointing: bool) -> Any:
+def load_with_adapter(base: BaseModel, recipe: Recipe, device: str, *, checkpointing: bool) -> Any:
     """The model with a fresh LoRA adapter, ready to train.
 
     Raises:
@@ -114,7 +114,7 @@ def load_with_adapter(base: Base, recipe: Recipe, device: str, *, checkpointing:
     return adapted
 
 
-def _load_4bit(base: Base, recipe: Recipe, device: str) -> Any:
+def _load_4bit(base: BaseModel, recipe: Recipe, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

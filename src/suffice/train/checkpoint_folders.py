@@ -1,4 +1,4 @@
-"""Where runs and checkpoints lie: `output/vN-<time>/checkpoint-N`, with links `best` and `last`."""
+"""The folders of runs and checkpoints: `output/vN-<time>/checkpoint-N`, with links `best` and `last`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from suffice.errors import UsageError
 __all__ = ["checkpoint_to_resume", "forget_after", "link", "new_run", "read_settings"]
 
 ARGS = "args.json"
+"""What a checkpoint was made with."""
 LOG = "logging.jsonl"
+"""What a run reported, a line per event."""
 _STATE = "trainer_state.json"
 _RUN = re.compile(r"v(\d+)-")
 
@@ -104,7 +106,7 @@ def link(run: Path, name: str, checkpoint: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a small JSON file."""
+    """Write a small JSON file, indented, for programs and people."""
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Does it still stop? A few validation prompts are answered, to see whether the adapter ends its answers by itself."""
+"""Answers a few validation prompts, to see whether the adapter still ends its answers by itself."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from suffice.budget import Budgeter, EngineInfo
 from suffice.budget.estimators import Keywords
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.errors import PromptTooLongError
-from suffice.train.base_model import Base
+from suffice.train.base_model import BaseModel
 from suffice.train.encoding import Encoder
 from suffice.train.rows import TrainingRow
 
-__all__ = ["StopCheck"]
+__all__ = ["EndCheck"]
 
-_TOO_LONG = 2  # times the longest training answer: what goes on beyond that has not learned to end
+_TOO_LONG = 2  # times the longest training answer: an answer beyond that has not learned to end
 _SPARE_TOKENS = 64  # for training sets of very short answers
 _WORRY = 0.1  # a fall of the share by this much is worth a warning: one answer in ten
+_ADVICE = "a lower learning rate, fewer epochs, or an earlier checkpoint may help; look at how the training answers end"
 
 
-class StopCheck:
-    """Answers the same prompts each time it is asked, and remembers the best it has seen."""
+class EndCheck:
+    """Answers the same prompts at each evaluation, and remembers the best share of them that ended."""
 
-    def __init__(self, base: Base, rows: Sequence[TrainingRow], profile: LengthProfile) -> None:
+    def __init__(self, base: BaseModel, rows: Sequence[TrainingRow], profile: LengthProfile) -> None:
         """
         Args:
             base: whose tokenizer and end tokens count.
@@ -64,7 +65,7 @@ class StopCheck:
         return {"eval_ended_share": ended, "eval_median_answer_tokens": float(median(n for n, _ in answers))}
 
     def warning(self, metrics: dict[str, float]) -> str | None:
-        """What to tell a person when fewer answers end by themselves than before."""
+        """A line for the user when fewer answers end by themselves than before."""
         share = metrics.get("eval_ended_share")
         if share is None:
             return None
@@ -99,6 +100,3 @@ class StopCheck:
     def _ending(self, answer: list[int], cap: int) -> tuple[int, bool]:
         end = next((place for place, token in enumerate(answer[:cap]) if token in self._end_ids), None)
         return (min(len(answer), cap), False) if end is None else (end + 1, True)
-
-
-_ADVICE = "a lower learning rate, fewer epochs, or an earlier checkpoint may help; look at how the training answers end"

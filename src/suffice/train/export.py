@@ -1,4 +1,4 @@
-"""A trained adapter merged into its base model: a folder that transformers and vLLM load as any other model."""
+"""Merges a trained adapter into its base model: a folder that transformers and vLLM load as any other model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def export_merged(
     Args:
         adapters: LoRA folders, merged in this order.
         output: folder to write; it must not exist, or be empty.
-        model: the base model, where the adapters' own word for it does not hold any more.
+        model: the base model, where the one that the adapters name is not valid any more.
         dtype: of the weights, while merging and in the files; `auto` is the base model's own.
         overwrite: write into a folder that has files.
         trust_remote_code: run Python code that comes with the model.

@@ -1,4 +1,4 @@
-"""Before any weight is loaded: does the run fit into memory, and about how long will it take?"""
+"""Forecasts, before any weight is loaded, whether a run fits into memory and about how long it takes."""
 
 from __future__ import annotations
 
@@ -10,49 +10,41 @@ from suffice.errors import UsageError
 from suffice.memory import (
     Architecture,
     TrainingForecast,
+    TrainingSetup,
     forecast_training,
     free_memory,
     human_bytes,
     what_would_fit,
 )
-from suffice.train.base_model import Base
+from suffice.train.base_model import BaseModel
 from suffice.train.length_groups import BatchLimits
 from suffice.train.prepare import Prepared
 from suffice.train.recipe import Recipe
 
-__all__ = ["Forecast", "checkpointing", "fitted", "forecast", "planned_steps"]
+__all__ = ["RunForecast", "checkpointing", "fitted", "forecast", "planned_steps"]
 
 _EFFICIENCY = 0.5  # of a plain matrix product's speed: what training of large models reaches (PaLM, 2022: 46-58 %)
 _BLOCK_SECONDS = {"cpu": 1.2e-3, "cuda": 0.6e-3}  # Python and launches, per block and batch; measured on small models
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a run will take; `memory` is None for a model whose arithmetic is not known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunForecast:
+    """The memory and the time that a run will take."""
 
     memory: TrainingForecast | None
+    """None for a model whose arithmetic is not known."""
     free: int
     """Bytes that are free on the device."""
     suggestions: tuple[str, ...]
     """Changes that would make it fit, where it does not."""
     steps: int
     seconds: float | None
-    """Of the steps alone, roughly."""
+    """Rough time of the steps alone; None where `memory` is."""
 
     @property
     def fits(self) -> bool:
         """Whether the forecast is below what is free."""
         return self.memory is None or self.memory.total <= self.free
-
-    def lines(self) -> list[str]:
-        """For a person."""
-        if self.memory is None:
-            return ["memory: no forecast for this architecture", f"{self.steps} steps"]
-        needed, verdict = human_bytes(self.memory.total), "fits" if self.fits else "does not fit"
-        lines = [*self.memory.lines(), f"{verdict}: {needed} of {human_bytes(self.free)} free"]
-        if not self.fits:
-            lines += [f"would fit: {change}" for change in self.suggestions] or ["nothing would make it fit here"]
-        return [*lines, f"{self.steps} steps, roughly {_duration(self.seconds or 0)} (measured by a matrix product)"]
 
 
 def checkpointing(recipe: Recipe, device: str) -> bool:
@@ -60,7 +52,7 @@ def checkpointing(recipe: Recipe, device: str) -> bool:
     return recipe.gradient_checkpointing == "true" or (recipe.gradient_checkpointing == "auto" and device != "cpu")
 
 
-def forecast(recipe: Recipe, base: Base, prepared: Prepared, device: str, processes: int) -> Forecast:
+def forecast(recipe: Recipe, base: BaseModel, prepared: Prepared, device: str, processes: int) -> RunForecast:
     """Memory on one device, and time.
 
     Args:
@@ -74,17 +66,22 @@ def forecast(recipe: Recipe, base: Base, prepared: Prepared, device: str, proces
     free = free_memory(device)
     try:
         memory = _memory(recipe, base, prepared, device)
-        shape = Architecture.from_config(base.config)
+        seconds = _seconds(recipe, Architecture.from_config(base.config), prepared, memory.setup, steps)
     except UsageError:
-        return Forecast(None, free, (), steps, None)
+        return RunForecast(memory=None, free=free, suggestions=(), steps=steps, seconds=None)
     suggestions = what_would_fit(base.config, memory.setup, free) if memory.total > free else []
+    changes = tuple(each.change for each in suggestions)
+    return RunForecast(memory=memory, free=free, suggestions=changes, steps=steps, seconds=seconds)
+
+
+def _seconds(recipe: Recipe, shape: Architecture, prepared: Prepared, setup: TrainingSetup, steps: int) -> float:
     mean = sum(row.tokens for row in prepared.train) / len(prepared.train)
     tokens = mean * steps * recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
-    passes = 6 if memory.setup.gradient_checkpointing else 4  # FLOPs per weight and token, LoRA: no weight gradients
-    seconds = passes * shape.parameters * tokens / (_EFFICIENCY * _matrix_speed(device, memory.setup.compute_bytes))
-    batches = max(steps, tokens / memory.setup.tokens)  # groups of rows, if they fill their pass
-    seconds += batches * shape.layers * _BLOCK_SECONDS[device.partition(":")[0]] * passes
-    return Forecast(memory, free, tuple(each.change for each in suggestions), steps, seconds)
+    passes = 6 if setup.gradient_checkpointing else 4  # FLOPs per weight and token, LoRA: no weight gradients
+    speed = _EFFICIENCY * _matrix_speed(setup.device, setup.compute_bytes)
+    batches = max(steps, tokens / setup.tokens)  # groups of rows, if they fill their pass
+    overhead = batches * shape.layers * _BLOCK_SECONDS[setup.device_type] * passes
+    return passes * shape.parameters * tokens / speed + overhead
 
 
 def planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
@@ -94,7 +91,7 @@ def planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
     return recipe.max_steps or max(1, by_epochs)
 
 
-def fitted(recipe: Recipe, base: Base, prepared: Prepared, device: str) -> tuple[Recipe, str]:
+def fitted(recipe: Recipe, base: BaseModel, prepared: Prepared, device: str) -> tuple[Recipe, str]:
     """The recipe with the least painful change that makes it fit, and what changed; the data stays as it is.
 
     Raises:
@@ -120,7 +117,7 @@ def fitted(recipe: Recipe, base: Base, prepared: Prepared, device: str) -> tuple
     )
 
 
-def _memory(recipe: Recipe, base: Base, prepared: Prepared, device: str) -> TrainingForecast:
+def _memory(recipe: Recipe, base: BaseModel, prepared: Prepared, device: str) -> TrainingForecast:
     compute = 4 if recipe.dtype == "float32" or (recipe.dtype == "auto" and device == "cpu") else 2
     whole = forecast_training(
         base.config,
@@ -154,7 +151,3 @@ def _product_seconds(matrix: object) -> float:
     started = time.perf_counter()
     float((matrix @ matrix)[0, 0])  # reading a value waits for the device
     return time.perf_counter() - started
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""The rows of one step, grouped by length: short rows share a forward pass that holds no more than the longest row.
+"""Groups the rows of one step by length: short rows share a forward pass that holds no more than the longest row.
 
 A step's gradient is the mean over its answer tokens, however the rows are grouped: grouping changes speed and nothing
 else. With one row at a time, as the usual recipe has it, most of a step is waiting for small matrix products.

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: `logging.jsonl`, the progress bar, and warnings."""
+"""What a run reports while it trains: `logging.jsonl`, the progress bar, and warnings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from suffice.memory import LiveMemory, MemoryMeter
 from suffice.train.checkpoint_folders import LOG, link
 from suffice.train.memory_use import memory_in_use
 
-__all__ = ["RunLog", "Showing"]
+__all__ = ["ProgressDisplay", "RunLog"]
 
 
-class Showing(Protocol):
-    """Where progress is shown."""
+class ProgressDisplay(Protocol):
+    """Something that shows how many steps are done."""
 
     def update(self, done: int, note: str = "") -> None:
         """`done` steps are done in all."""
@@ -32,7 +32,7 @@ class RunLog(TrainerCallback):
         self,
         run: Path,
         device: str,
-        show: Showing,
+        show: ProgressDisplay,
         warn: Callable[[dict[str, float]], None],
         tell: Callable[[str], None],
     ) -> None:
@@ -56,12 +56,12 @@ class RunLog(TrainerCallback):
         self._first_step = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Move the progress bar."""
         memory = self._memory.note()
         self._show.update(state.global_step - self._first_step, f"{self._note}{memory}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Write a line."""
+        """Write a line to the log."""
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         memory = memory_in_use(self._device)
@@ -81,12 +81,12 @@ class RunLog(TrainerCallback):
             self._show.update(state.global_step - self._first_step, f"{self._note}{self._memory.note()}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        """Warn, where answers do not end any more."""
+        """Warn when answers do not end any more."""
         if state.is_world_process_zero:
             self._warn(metrics)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the links; the checkpoint is whole by now."""
+        """Point the links at the new checkpoint, which is whole by now."""
         if not state.is_world_process_zero:
             return
         link(self._run, "last", self._run / f"checkpoint-{state.global_step}")

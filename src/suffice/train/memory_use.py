@@ -1,4 +1,4 @@
-"""How much memory training takes, and what to say when there is not enough."""
+"""How much memory training uses, and the error for people when there is not enough."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def explained_memory_errors(device: str, run: Path) -> Iterator[None]:
             raise
         used, free = human_bytes(memory_in_use(device)), human_bytes(free_memory(device))
         saved = sorted(path.name for path in run.glob("checkpoint-*"))
-        kept = f"{', '.join(saved)} in {run}: go on with --resume {run}" if saved else "nothing was saved yet"
+        kept = f"{', '.join(saved)} in {run}: continue with --resume {run}" if saved else "nothing was saved yet"
         raise EngineError(
             f"out of memory on {device}: {used} in use, {free} free. Take a smaller --per_device_train_batch_size or "
             f"--max_length, --gradient_checkpointing true, or --quantization 4bit (--fit auto chooses); saved: {kept}"

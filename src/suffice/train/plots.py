@@ -1,4 +1,4 @@
-"""The run as a picture: loss, learning rate and memory over the steps."""
+"""Draws a run: loss, learning rate and memory over the steps."""
 
 from __future__ import annotations
 

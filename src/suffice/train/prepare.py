@@ -1,4 +1,4 @@
-"""Before the first weight is loaded: rows encoded, split and counted, so that a person sees what will be learned."""
+"""Encodes, splits and counts the rows before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from dataclasses import dataclass
 
 from suffice.budget.length_profile import LengthProfile
 from suffice.errors import DataError
-from suffice.train.base_model import Base
+from suffice.train.base_model import BaseModel
 from suffice.train.encoding import EncodedRow, Encoder, TemplateProblem
 from suffice.train.recipe import Recipe
-from suffice.train.rows import Dropped, RowSet, TrainingRow
+from suffice.train.rows import Dropped, RowSet, TrainingRow, places
 
 __all__ = ["Prepared", "prepare"]
 
-_SHOWN_LINES = 8
-_QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Data that is ready to train on."""
 
     found: RowSet
     train: list[EncodedRow]
     validation: list[EncodedRow]
-    questions: list[TrainingRow]
-    """The validation rows as text, in the same order."""
+    validation_rows: list[TrainingRow]
+    """The validation rows before they were encoded, in the same order."""
     profile: LengthProfile
     """Answer lengths of the training rows."""
     kept: Counter[str]
@@ -41,46 +38,8 @@ class Prepared:
         """Tokens of the longest training row."""
         return max(row.tokens for row in self.train)
 
-    def lines(self, max_length: int) -> list[str]:
-        """The table for a person."""
-        return [*self._files(), *self._reasons(max_length), *self._lengths()]
 
-    def _files(self) -> list[str]:
-        width = max(7, *(len(spec) for spec in self.found.read))
-        lines = [f"{'dataset':<{width}}  {'read':>7}  {'kept':>7}  {'dropped':>7}"]
-        lines += [
-            f"{spec:<{width}}  {read:>7}  {self.kept[spec]:>7}  {read - self.kept[spec]:>7}"
-            for spec, read in self.found.read.items()
-        ]
-        return lines
-
-    def _reasons(self, max_length: int) -> list[str]:
-        lines = []
-        for reason in dict.fromkeys(each.reason for each in self.found.dropped):
-            rows = [each for each in self.found.dropped if each.reason == reason]
-            lines.append(f"dropped, {reason}: {len(rows)} ({_places(rows)})")
-            if rows[0].detail:
-                lines.append(f"  {rows[0].source} line {rows[0].line}: {rows[0].detail}")
-        if self.cut:
-            lines.append(f"cut at max_length {max_length}: {self.cut} rows, whose answers do not end any more")
-        if again := self.found.duplicates():
-            lines.append(f"duplicates, kept: {len(again)} ({_places(again)})")
-        if self.found.filled:
-            lines.append(f"names filled in: {self.found.filled} rows")
-        return [*lines, *self.found.notes, f"{len(self.train)} rows to train on, {len(self.validation)} to validate"]
-
-    def _lengths(self) -> list[str]:
-        lines = [f"{'tokens':<8}" + "".join(f"{name:>7}" for name in ("p50", "p90", "p99", "max"))]
-        for name, values in (
-            ("prompt", sorted(row.prompt_tokens for row in self.train)),
-            ("answer", sorted(row.answer_tokens for row in self.train)),
-        ):
-            chosen = (values[round(q * (len(values) - 1))] for q in _QUANTILES)
-            lines.append(f"{name:<8}" + "".join(f"{value:>7}" for value in chosen))
-        return lines
-
-
-def prepare(recipe: Recipe, base: Base, found: RowSet) -> Prepared:
+def prepare(recipe: Recipe, base: BaseModel, found: RowSet) -> Prepared:
     """Encode the rows, deal with those over `max_length`, and split.
 
     Raises:
@@ -96,16 +55,16 @@ def prepare(recipe: Recipe, base: Base, found: RowSet) -> Prepared:
             pairs.append((row, encoded))
     if not pairs:
         raise DataError(
-            f"no row is left to learn from: {_places(found.dropped)} were dropped ({found.dropped[-1].reason}); "
+            f"no row is left to learn from: {places(found.dropped)} were dropped ({found.dropped[-1].reason}); "
             "raise --max_length, or see --truncation_strategy"
         )
-    chosen = _validation(pairs, found, recipe)
-    learned = [pair for place, pair in enumerate(pairs) if place not in chosen]
+    held_out = _held_out(pairs, found, recipe)
+    learned = [pair for place, pair in enumerate(pairs) if place not in held_out]
     return Prepared(
-        found,
+        found=found,
         train=[encoded.cut(recipe.max_length) for _, encoded in learned],
-        validation=[pairs[place][1].cut(recipe.max_length) for place in sorted(chosen)],
-        questions=[pairs[place][0] for place in sorted(chosen)],
+        validation=[pairs[place][1].cut(recipe.max_length) for place in sorted(held_out)],
+        validation_rows=[pairs[place][0] for place in sorted(held_out)],
         profile=LengthProfile.measure((row.prompt, encoded.answer_tokens) for row, encoded in learned),
         kept=Counter(row.source for row, _ in pairs),
         cut=sum(encoded.tokens > recipe.max_length for _, encoded in pairs),
@@ -132,7 +91,7 @@ def _encoded(row: TrainingRow, encoder: Encoder, recipe: Recipe) -> EncodedRow |
     return encoded
 
 
-def _validation(pairs: Sequence[tuple[TrainingRow, EncodedRow]], found: RowSet, recipe: Recipe) -> set[int]:
+def _held_out(pairs: Sequence[tuple[TrainingRow, EncodedRow]], found: RowSet, recipe: Recipe) -> set[int]:
     """Places of the validation rows: no copy of one is trained on. None if there are too few rows to spare one."""
     wanted = round(len(pairs) * recipe.split_dataset_ratio)
     if recipe.split_dataset_ratio > 0 and len(pairs) > 1:
@@ -140,16 +99,3 @@ def _validation(pairs: Sequence[tuple[TrainingRow, EncodedRow]], found: RowSet, 
     twice = {repr(row.turns) for row in found.duplicates()}
     single = [place for place, (row, _) in enumerate(pairs) if repr(row.turns) not in twice]
     return set(random.Random(recipe.seed).sample(single, min(wanted, len(single), len(pairs) - 1)))
-
-
-def _places(rows: Sequence[Dropped] | Sequence[TrainingRow]) -> str:
-    """`a.jsonl lines 3, 7 and 2 more; b.jsonl line 1`."""
-    by_file: dict[str, list[int]] = {}
-    for row in rows:
-        by_file.setdefault(row.source, []).append(row.line)
-    parts = []
-    for source, numbers in by_file.items():
-        more = f" and {len(numbers) - _SHOWN_LINES} more" if len(numbers) > _SHOWN_LINES else ""
-        shown = ", ".join(map(str, numbers[:_SHOWN_LINES]))
-        parts.append(f"{source} line{'s' if len(numbers) > 1 else ''} {shown}{more}")
-    return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Everything a fine-tuning run can be told, with its default, its limits and its help text in one place."""
+"""Every setting of a fine-tuning run, with its default, its limits and its help text in one place."""
 
 from __future__ import annotations
 

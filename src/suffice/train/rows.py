@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -13,9 +14,10 @@ from suffice.errors import DataError, UsageError
 from suffice.train.placeholders import Names, language_of
 from suffice.train.recipe import Recipe
 
-__all__ = ["Dropped", "RowSet", "TrainingRow", "fingerprints", "read_rows"]
+__all__ = ["Dropped", "RowSet", "TrainingRow", "fingerprints", "places", "read_rows"]
 
 _BUNDLED = ("self_cognition", "self-cognition")
+_SHOWN_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,19 @@ def _add(found: RowSet, row: Conversation | UnusableRow, spec: str, system: str 
     found.filled += filled != turns
     *messages, answer = filled
     found.rows.append(TrainingRow(tuple(messages), answer, spec, row.line))
+
+
+def places(rows: Sequence[Dropped] | Sequence[TrainingRow]) -> str:
+    """Where rows are: `a.jsonl lines 3, 7 and 2 more; b.jsonl line 1`."""
+    by_file: dict[str, list[int]] = {}
+    for row in rows:
+        by_file.setdefault(row.source, []).append(row.line)
+    parts = []
+    for source, numbers in by_file.items():
+        more = f" and {len(numbers) - _SHOWN_LINES} more" if len(numbers) > _SHOWN_LINES else ""
+        shown = ", ".join(map(str, numbers[:_SHOWN_LINES]))
+        parts.append(f"{source} line{'s' if len(numbers) > 1 else ''} {shown}{more}")
+    return "; ".join(parts)
 
 
 def fingerprints(recipe: Recipe) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""One fine-tuning run from its recipe to its last checkpoint."""
+"""Runs one fine-tuning, from its recipe to its last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from suffice.checkpoints.library_warnings import without_library_warnings
 from suffice.errors import UsageError
-from suffice.train.base_model import Base, device_of, load_base, load_with_adapter
+from suffice.train.base_model import BaseModel, device_of, load_base, load_with_adapter
 from suffice.train.checkpoint_folders import (
     ARGS,
     checkpoint_to_resume,
@@ -22,7 +22,7 @@ from suffice.train.checkpoint_folders import (
     read_settings,
     write_json,
 )
-from suffice.train.forecast import Forecast, checkpointing, fitted, forecast
+from suffice.train.forecast import RunForecast, checkpointing, fitted, forecast
 from suffice.train.memory_use import explained_memory_errors
 from suffice.train.plots import plot_run
 from suffice.train.prepare import Prepared, prepare
@@ -30,38 +30,37 @@ from suffice.train.recipe import Recipe
 from suffice.train.rows import fingerprints, read_rows
 
 if TYPE_CHECKING:
-    from suffice.train.end_check import StopCheck
-    from suffice.train.log import Showing
+    from suffice.train.log import ProgressDisplay
     from suffice.train.trainer import SftTrainer
 
 __all__ = ["Outcome", "Resumed", "RunPlan", "make_plan", "resume", "train"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """A run that is ready to start: all that is known before weights are loaded."""
 
     recipe: Recipe
-    base: Base
+    base: BaseModel
     prepared: Prepared
-    forecast: Forecast
+    forecast: RunForecast
     device: str
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A run to go on with."""
+    """A run to continue."""
 
     checkpoint: Path
     recipe: Recipe
     datasets: list[dict[str, Any]]
-    """What its datasets were."""
+    """Fingerprints of its datasets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A run that has ended."""
+    """How a run ended."""
 
     run: Path
     checkpoint: Path
@@ -92,7 +91,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
         recipe, change = fitted(recipe, base, prepared, device)
         planned = forecast(recipe, base, prepared, device, _processes())
         notes.append(f"--fit auto: {change}")
-    return RunPlan(recipe, base, prepared, planned, device, tuple(notes))
+    return RunPlan(recipe=recipe, base=base, prepared=prepared, forecast=planned, device=device, notes=tuple(notes))
 
 
 def resume(where: str, output_dir: str) -> Resumed:
@@ -111,14 +110,14 @@ def train(
     *,
     resumed: Resumed | None = None,
     started: float | None = None,
-    showing: Callable[[int], AbstractContextManager[Showing]],
+    showing: Callable[[int], AbstractContextManager[ProgressDisplay]],
     tell: Callable[[str], None],
 ) -> Outcome:
     """Train to the end of the recipe, of its time, or to a signal; always with a checkpoint at the last step.
 
     Args:
         plan: what `make_plan` said.
-        resumed: a run to go on with, whose recipe is the plan's.
+        resumed: a run to continue, whose recipe is the plan's.
         started: `time.monotonic()` from which `max_minutes` counts; None is now.
         showing: opens a progress display for a number of steps.
         tell: shows one line to the user.
@@ -127,37 +126,51 @@ def train(
         UsageError: the datasets are not those of the run to resume, or it has finished.
         EngineError: memory ran out.
     """
+    from suffice.train.end_check import EndCheck
     from suffice.train.log import RunLog
-    from suffice.train.time_limit import Ending
+    from suffice.train.time_limit import TimeLimit
 
     recipe, steps = plan.recipe, plan.forecast.steps
-    ending = Ending(time.monotonic() if started is None else started, recipe.max_minutes)
+    time_limit = TimeLimit(time.monotonic() if started is None else started, recipe.max_minutes)
     datasets = fingerprints(recipe)
     done = _steps_done(resumed, datasets, steps)
-    stops = _stop_check(plan)
-    with showing(steps - done) if _is_main() else nullcontext(_Nowhere()) as show, ending:
+    end_check = EndCheck(plan.base, plan.prepared.validation_rows[: recipe.stop_check_prompts], plan.prepared.profile)
+    display = showing(steps - done) if _is_main() else nullcontext(_NoDisplay())
+    with display as show, time_limit:
         run = _run_folder(recipe, resumed)
-        log = RunLog(run, plan.device, show, lambda metrics: _warn(stops.warning(metrics), tell), tell)
+        log = RunLog(run, plan.device, show, lambda metrics: _warn(end_check.warning(metrics), tell), tell)
         with explained_memory_errors(plan.device, run), without_library_warnings():
-            trainer = _trainer(plan, run, stops, lambda folder: _save_extras(folder, plan, datasets, log.latest))
-            ending.attach(trainer)
+            extras = functools.partial(_save_extras, plan=plan, datasets=datasets, metrics=log.latest)
+            trainer = build_trainer(plan, run, end_check.measure, extras)
+            time_limit.attach(trainer)
             trainer.add_callback(log)
-            trainer.add_callback(ending)
+            trainer.add_callback(time_limit)
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.checkpoint))
-    _part()
+    _leave_process_group()
     step = int(trainer.state.global_step)
-    plot = plot_run(run) if _is_main() else None
-    return Outcome(run, run / f"checkpoint-{step}", step, steps, ending.reason, ending.interrupted, log.latest, plot)
+    return Outcome(
+        run=run,
+        checkpoint=run / f"checkpoint-{step}",
+        step=step,
+        steps=steps,
+        reason=time_limit.reason,
+        interrupted=time_limit.interrupted,
+        metrics=log.latest,
+        plot=plot_run(run) if _is_main() else None,
+    )
 
 
-class _Nowhere:
-    """Where the other processes show their progress."""
+class _NoDisplay:
+    """Shows nothing: of several processes, only the first has a progress display."""
 
     def update(self, done: int, note: str = "") -> None:
         """Show nothing."""
 
 
-def _trainer(plan: RunPlan, run: Path, stops: StopCheck, save_extras: Callable[[Path], None]) -> SftTrainer:
+def build_trainer(
+    plan: RunPlan, run: Path, answer_some: Callable[[Any], dict[str, float]], save_extras: Callable[[Path], None]
+) -> SftTrainer:
+    """The model with its adapter in a trainer that can start; `run` is its folder, the rest as `SftTrainer` has it."""
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
     from suffice.train.arguments import training_arguments
@@ -173,7 +186,7 @@ def _trainer(plan: RunPlan, run: Path, stops: StopCheck, save_extras: Callable[[
         warmup_ratio=recipe.warmup_ratio,
         limits=BatchLimits.of(plan.prepared.train, recipe.per_device_train_batch_size),
         save_extras=save_extras,
-        answer_some=stops.measure,
+        answer_some=answer_some,
         model=model,
         args=training_arguments(recipe, run, model.dtype, plan.device, evaluate=bool(plan.prepared.validation)),
         train_dataset=plan.prepared.train,
@@ -185,12 +198,6 @@ def _trainer(plan: RunPlan, run: Path, stops: StopCheck, save_extras: Callable[[
     if recipe.early_stopping_patience and plan.prepared.validation:
         trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
     return trainer
-
-
-def _stop_check(plan: RunPlan) -> StopCheck:
-    from suffice.train.end_check import StopCheck
-
-    return StopCheck(plan.base, plan.prepared.questions[: plan.recipe.stop_check_prompts], plan.prepared.profile)
 
 
 def _warn(warning: str | None, tell: Callable[[str], None]) -> None:
@@ -225,8 +232,8 @@ def _run_folder(recipe: Recipe, resumed: Resumed | None) -> Path:
     return Path(broadcast_object_list(shared)[0])
 
 
-def _save_extras(folder: Path, plan: RunPlan, datasets: list[dict[str, Any]], metrics: dict[str, float]) -> None:
-    """Our own files: the adapter can be used, and the run resumed, from the checkpoint alone."""
+def _save_extras(folder: Path, *, plan: RunPlan, datasets: list[dict[str, Any]], metrics: dict[str, float]) -> None:
+    """Write our own files, so that the adapter can be used, and the run resumed, from the checkpoint alone."""
     base = plan.base
     settings = {
         "base_model": base.reference,
@@ -239,8 +246,8 @@ def _save_extras(folder: Path, plan: RunPlan, datasets: list[dict[str, Any]], me
     plan.prepared.profile.save(folder)
 
 
-def _part() -> None:
-    """Leave the other processes in order: gloo aborts a process that ends while its threads still run."""
+def _leave_process_group() -> None:
+    """Part from the other processes in order: gloo aborts a process that ends while its threads still run."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""What ends a run before its last step: the clock, a signal; always after a whole step, and always saved."""
+"""Ends a run before its last step, at a time limit or a signal: always after a whole step, and always saved."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from transformers import TrainerCallback
 
 from suffice.train.trainer import SftTrainer
 
-__all__ = ["Ending"]
+__all__ = ["TimeLimit"]
 
 
-class Ending(TrainerCallback):
-    """Stops the trainer in time, and has the last step evaluated and saved."""
+class TimeLimit(TrainerCallback):
+    """Stops the trainer in time, and has its last step evaluated and saved."""
 
     def __init__(self, started: float, max_minutes: float | None) -> None:
         """
         Args:
             started: `time.monotonic()` when the command began.
-            max_minutes: time for everything, or None.
+            max_minutes: time for everything; None has no limit.
         """
         self.reason = ""
         """Why the run ended early, for a person; empty if it did not."""
@@ -35,10 +35,10 @@ class Ending(TrainerCallback):
         self._before: dict[int, Any] = {}
 
     def attach(self, trainer: SftTrainer) -> None:
-        """Tell whose schedule follows the clock."""
+        """Let the learning rate of this trainer follow the clock."""
         self._trainer = trainer
 
-    def __enter__(self) -> Ending:
+    def __enter__(self) -> TimeLimit:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._interrupt)
         return self
@@ -53,12 +53,12 @@ class Ending(TrainerCallback):
         self._signal = signal.Signals(number).name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Remember where this run, perhaps a resumed one, begins."""
+        """Note where this run, perhaps a resumed one, begins."""
         self._first_step = state.global_step
         self._train_began = time.monotonic()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start a step's clock; what passed since the last step went into evaluating and saving."""
+        """Start the clock of a step; the time since the last one went into evaluating and saving."""
         now = time.monotonic()
         if self._saving:
             self._extra = max(self._extra, now - self._saving)

@@ -66,7 +66,9 @@ class SftTrainer(Trainer):
         """
         super().__init__(**settings)
         self.schedule: Schedule | None = None
-        self._limits, self._warmup_ratio = limits, warmup_ratio
+        self.limits = limits
+        """Of one forward pass."""
+        self._warmup_ratio = warmup_ratio
         self._save_extras, self._answer_some = save_extras, answer_some
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the answer tokens of the whole step
         forward = inspect.signature(self.accelerator.unwrap_model(self.model).get_base_model().forward)
@@ -75,7 +77,7 @@ class SftTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward passes of one step, group by group; gradients are exchanged with the last."""
         model.train()
-        groups = split(inputs, self._limits)
+        groups = split(inputs, self.limits)
         total = torch.zeros((), device=self.args.device)
         for number, group in enumerate(groups, 1):
             with nullcontext() if number == len(groups) else self.accelerator.no_sync(model):
