@@ -116,9 +116,9 @@ def test_amounts_of_memory(text: str, size: int) -> None:
     assert parse_bytes(text) == size
     assert tokens_of("32k") == tokens_of("32,768") == 32_768
     for wrong in ("lots", "-1GiB", "0"):
-        with pytest.raises(UsageError, match="no amount of memory"):
+        with pytest.raises(UsageError, match="not an amount of memory"):
             parse_bytes(wrong)
-    with pytest.raises(UsageError, match="no number of tokens"):
+    with pytest.raises(UsageError, match="not a number of tokens"):
         tokens_of("many")
 
 

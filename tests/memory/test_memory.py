@@ -1,3 +1,5 @@
+"""Memory from arithmetic: parameters, KV cache and training, against the models that transformers and PEFT build."""
+
 from __future__ import annotations
 
 import subprocess
@@ -16,8 +18,6 @@ from suffice.memory import (
     free_memory,
     human_bytes,
     kv_bytes_per_token,
-    lora_parameter_count,
-    parameter_count,
     what_would_fit,
 )
 from suffice.memory.architecture import Architecture
@@ -74,14 +74,14 @@ def test_counts_equal_those_of_the_model_that_transformers_and_peft_build(
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
         written = config.to_diff_dict()  # what config.json has
-        assert parameter_count(written) == sum(p.numel() for p in model.parameters())
+        assert Architecture.from_config(written).parameters == sum(p.numel() for p in model.parameters())
         adapted = peft.get_peft_model(model, peft.LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM"))
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    assert lora_parameter_count(written, 3) == trained
+    assert Architecture.from_config(written).lora_parameters(3) == trained
 
 
 def test_known_models_have_their_published_sizes() -> None:
-    assert parameter_count(QWEN25_7B) == 7_615_616_512
+    assert Architecture.from_config(QWEN25_7B).parameters == 7_615_616_512
     assert kv_bytes_per_token(QWEN25_7B) == 57_344
     assert kv_bytes_per_token(QWEN25_7B, bytes_per_value=1) == 28_672
 
@@ -142,8 +142,8 @@ def test_the_parts_add_up_and_are_told() -> None:
     found = forecast()
     parts = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
     assert found.total == sum(getattr(found, part) for part in parts)
-    assert found.weights == 2 * parameter_count(QWEN25_7B)
-    assert found.optimizer == 8 * lora_parameter_count(QWEN25_7B, 8)
+    assert found.weights == 2 * Architecture.from_config(QWEN25_7B).parameters
+    assert found.optimizer == 8 * Architecture.from_config(QWEN25_7B).lora_parameters(8)
     assert found.logits == 12 * 2048 * 152064
     text = "\n".join(found.lines())
     assert all(part in text for part in parts)
@@ -214,11 +214,9 @@ def test_a_wrong_setting_is_named(changes: dict[str, Any], word: str) -> None:
 
 def test_an_architecture_without_arithmetic_is_an_error_that_says_which_have_it() -> None:
     with pytest.raises(UsageError, match=r"mamba.*qwen2"):
-        parameter_count({"model_type": "mamba"})
+        Architecture.from_config({"model_type": "mamba"})
     with pytest.raises(UsageError, match="hidden_size"):
-        parameter_count({"model_type": "qwen2"})
-    with pytest.raises(UsageError, match="q_proj"):
-        lora_parameter_count(QWEN25_7B, 8, target="q_proj")
+        Architecture.from_config({"model_type": "qwen2"})
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_no_loop_is_told_within_the_units_that_are_not_scored(period):
 
 def test_memory_is_constant():
     def size(detector: RunawayDetector) -> int:
-        parts = [detector, detector._repeats, *vars(detector._repeats).values(), *vars(detector).values()]
+        parts = [detector, detector._score, *vars(detector._score).values(), *vars(detector).values()]
         return sum(sys.getsizeof(part) for part in parts)
 
     detector = RunawayDetector()

@@ -5,7 +5,10 @@ Torch is needed only to ask a CUDA device, and is not imported before.
 
 from __future__ import annotations
 
-from suffice.memory.architecture import Architecture, lora_parameter_count, parameter_count
+from collections.abc import Callable
+
+from suffice.deprecated import warn_deprecated
+from suffice.memory.architecture import Architecture
 from suffice.memory.device import free_memory, human_bytes, is_memory_error, parse_bytes, return_freed_memory
 from suffice.memory.fit import Suggestion, what_would_fit
 from suffice.memory.inference import Serving, ServingMemory
@@ -32,10 +35,19 @@ __all__ = [
     "human_bytes",
     "is_memory_error",
     "kv_bytes_per_token",
-    "lora_parameter_count",
-    "parameter_count",
     "parse_bytes",
     "return_freed_memory",
     "weight_bytes",
     "what_would_fit",
 ]
+
+
+def __getattr__(name: str) -> Callable[..., int]:
+    """Two counts that `Architecture` has today."""
+    if name == "parameter_count":
+        warn_deprecated("suffice.memory.parameter_count", "Architecture.from_config(config).parameters")
+        return lambda config: Architecture.from_config(config).parameters
+    if name == "lora_parameter_count":
+        warn_deprecated("suffice.memory.lora_parameter_count", "Architecture.from_config(config).lora_parameters(rank)")
+        return lambda config, rank, target="all-linear": Architecture.from_config(config).lora_parameters(rank)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

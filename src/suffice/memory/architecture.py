@@ -1,4 +1,4 @@
-"""The shape of a decoder-only transformer, read from its `config.json`, and what follows from it by counting.
+"""Reads the shape of a decoder-only transformer from its `config.json`, and counts its parameters.
 
 Dense models in the style of Llama: attention with grouped queries, a gated MLP, RMSNorm. Counts follow the modules that
 transformers builds for these configs; the tests compare them.
@@ -13,12 +13,12 @@ from typing import Any
 from suffice.errors import UsageError
 from suffice.memory.kv import size_of
 
-__all__ = ["Architecture", "lora_parameter_count", "parameter_count"]
+__all__ = ["Architecture"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
-    """What `model_type` says and no field of the config does."""
+    """What follows from `model_type` and is in no field of the config."""
 
     qkv_bias: bool | None = False
     """None: as `attention_bias` in the config says."""
@@ -48,7 +48,7 @@ _FAMILIES: Mapping[str, _Family] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """Sizes of a dense decoder."""
 
@@ -68,7 +68,7 @@ class Architecture:
         """The shape that a `config.json` describes.
 
         Raises:
-            UsageError: the config lacks a size, or describes no dense decoder that is known here.
+            UsageError: the config lacks a size, or does not describe a dense decoder that is known here.
         """
         config = config.get("text_config") or config
         model_type = config.get("model_type")
@@ -142,30 +142,3 @@ class Architecture:
         Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
         """
         return self.layers * sum(rank * (inputs + outputs) for inputs, outputs, _ in self.linears)
-
-
-def parameter_count(config: Mapping[str, Any]) -> int:
-    """Parameters of the model that a `config.json` describes; tied embeddings count once.
-
-    Raises:
-        UsageError: as `Architecture.from_config`.
-    """
-    return Architecture.from_config(config).parameters
-
-
-def lora_parameter_count(config: Mapping[str, Any], rank: int, target: str = "all-linear") -> int:
-    """Parameters that a LoRA adapter of this rank adds.
-
-    Args:
-        config: the model's `config.json`.
-        rank: the rank of the adapter's matrices.
-        target: `all-linear`, every linear layer but the output embedding, as PEFT understands it.
-
-    Raises:
-        UsageError: another target, a rank below 1, or as `Architecture.from_config`.
-    """
-    if target != "all-linear":
-        raise UsageError(f"no count for LoRA target {target!r}; there is for all-linear")
-    if rank < 1:
-        raise UsageError(f"LoRA rank is {rank}; it must be 1 or more")
-    return Architecture.from_config(config).lora_parameters(rank)

@@ -1,11 +1,11 @@
-"""Cards and models that are known without a network."""
+"""The bundled tables of graphics cards and of models, which need no network."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -49,7 +49,7 @@ class KnownModel:
     name: str
     config: Mapping[str, Any]
     extra_parameters: int = 0
-    """That the config does not describe: a picture encoder's."""
+    """Parameters that the config does not describe: those of an image encoder."""
     note: str = ""
 
 
@@ -58,14 +58,18 @@ def cards() -> dict[str, Card]:
     table = tomllib.loads((_PACKAGE / "cards.toml").read_text("utf-8"))
     return {
         key: Card(
-            row["name"], round(row["memory"] * 2**30), row["bandwidth"] * 1e9, row["tflops"] * 1e12, row["source"]
+            name=row["name"],
+            memory=round(row["memory"] * 2**30),
+            bandwidth=row["bandwidth"] * 1e9,
+            flops=row["tflops"] * 1e12,
+            source=row["source"],
         )
         for key, row in table.items()
     }
 
 
 def card(name: str) -> Card:
-    """A card by what people call it: `4090`, `RTX 4090`, `A100-80GB`, `h100`.
+    """A card by its usual name: `4090`, `RTX 4090`, `A100-80GB`, `h100`.
 
     Raises:
         UsageError: there is none, with those there are.
@@ -96,7 +100,7 @@ def card_here() -> Card:
                 found = card(name)
             except UsageError:
                 return Card(name, int(properties.total_memory))
-            return Card(name, int(properties.total_memory), found.bandwidth, found.flops, found.source)
+            return replace(found, name=name, memory=int(properties.total_memory))
     except ImportError:
         pass
     try:
@@ -125,7 +129,7 @@ def model_in_folder(folder: Path) -> KnownModel:
     """The model whose `config.json` is in a folder.
 
     Raises:
-        ModelError: there is none, or it is no JSON object.
+        ModelError: there is none, or it is not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -133,12 +137,12 @@ def model_in_folder(folder: Path) -> KnownModel:
     except (OSError, ValueError) as error:
         raise ModelError(f"no config.json that can be read in {folder}: {error}") from None
     if not isinstance(config, dict):
-        raise ModelError(f"{path} holds no JSON object")
+        raise ModelError(f"{path} does not hold a JSON object")
     return KnownModel(folder.resolve().name, config)
 
 
 def similar_names(name: str) -> list[str]:
-    """Names of the table that look like this one."""
+    """Names in the table that resemble this one."""
     short = {each.lower(): each for each in known_names()}
     return [short[each] for each in get_close_matches(name.rsplit("/", 1)[-1].lower(), short, n=3, cutoff=0.5)]
 

@@ -1,4 +1,4 @@
-"""How many requests run at once in a given number of bytes: at full length, or with the lengths that really come.
+"""Computes how many requests run at once in a given number of bytes: at full length, or with real lengths.
 
 At a random moment, a running request is more likely a long one, and somewhere in the middle of it. A request with a
 prompt of P and an answer of L tokens runs for L steps and holds P + t tokens at step t, so what a running request

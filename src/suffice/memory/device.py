@@ -1,4 +1,4 @@
-"""What a device has free, and bytes for people."""
+"""Asks a device how much memory is free, and reads and writes sizes as people do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from suffice.errors import UsageError
 __all__ = ["RUNTIME_BYTES", "free_memory", "human_bytes", "is_memory_error", "parse_bytes", "return_freed_memory"]
 
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
-"""What torch's RuntimeErrors about memory say, where they are no OutOfMemoryError."""
+"""Words of torch's RuntimeErrors about memory that are not of the class OutOfMemoryError."""
 
 RUNTIME_BYTES = {"cpu": 120 * 2**20, "cuda": 600 * 2**20}
 """What the runtime takes. CUDA: its context and libraries' workspaces, an allowance. CPU: what libraries load and keep
@@ -62,16 +62,16 @@ def parse_bytes(text: str) -> int:
     graphics card; a number without a unit is GiB.
 
     Raises:
-        UsageError: no size.
+        UsageError: it is not a size.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(I?B)?\s*", text.upper())
     if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{text!r} is no amount of memory: write 24GiB, 22.5G or 512MiB")
+        raise UsageError(f"{text!r} is not an amount of memory: write 24GiB, 22.5G or 512MiB")
     return round(float(match[1]) * 1024 ** (" KMGT".index(match[2]) if match[2] else 0 if match[3] else 3))
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: Python's own, or torch's on any device."""
+    """Whether an exception, Python's own or torch's on any device, says that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

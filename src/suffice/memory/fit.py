@@ -1,4 +1,4 @@
-"""What to change when training does not fit."""
+"""Finds what to change when training does not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suffice.memory.training import TrainingForecast, TrainingSetup, forecast_se
 
 __all__ = ["Suggestion", "what_would_fit"]
 
-_SHORTEST = 128  # tokens; below that a suggestion helps nobody
+_SHORTEST = 128  # tokens; a shorter row is not worth suggesting
 
 
 @dataclass(frozen=True, slots=True)

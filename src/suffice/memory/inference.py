@@ -1,4 +1,4 @@
-"""What generation needs: weights, one step's activations, the runtime, and how much KV cache fits beside them."""
+"""Forecasts the memory of generation: weights, activations, the runtime, and the KV cache that fits beside them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from suffice.memory.parameters import ModelSize, weight_bytes
 __all__ = ["Serving", "ServingMemory", "cache_tokens_that_fit", "kv_shortage", "step_bytes"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """How a model is served."""
+    """Settings of serving that memory depends on."""
 
     weight_bits: int = 16
     kv_bits: int = 16
@@ -48,14 +48,14 @@ class Serving:
         return self.kv_bits / 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingMemory:
-    """Where a device's memory goes, in bytes."""
+    """How a device's memory is divided, in bytes."""
 
     device: int
     """All there is."""
     used: int
-    """By others."""
+    """By other programs."""
     unused: int
     """Left alone on purpose."""
     weights: int
@@ -74,7 +74,7 @@ class ServingMemory:
         extra_parameters: int = 0,
         weights_loaded: bool = False,
     ) -> ServingMemory:
-        """Lay out a device.
+        """Divide a device's memory.
 
         Args:
             config: the model's `config.json`.
@@ -109,7 +109,7 @@ class ServingMemory:
         return self.device - sum(size for _, size in self.parts())
 
     def parts(self) -> tuple[tuple[str, int], ...]:
-        """What takes memory beside the KV cache."""
+        """(name, bytes) of everything beside the KV cache."""
         return (
             ("in use already", self.used),
             ("weights", self.weights),

@@ -1,4 +1,4 @@
-"""The KV cache in bytes, for any decoder whose `config.json` says how wide its keys and values are.
+"""Computes the KV cache in bytes, for any decoder whose `config.json` says how wide its keys and values are.
 
 Grouped queries (Ainslie et al. 2023, "GQA"), sliding windows (Beltagy et al. 2020, "Longformer", section 3), latent
 attention (DeepSeek-AI 2024, "DeepSeek-V2", section 2.1), layers that share their keys (Gemma 3n), and quantised caches.
@@ -60,8 +60,8 @@ class KvLayout:
         """The layout that a `config.json` describes.
 
         Raises:
-            UsageError: a size is missing, heads differ from layer to layer, or a layer keeps something else than keys
-                and values (a state-space or linear-attention layer).
+            UsageError: a size is missing, heads differ from layer to layer, or a layer keeps something other than
+                keys and values (a state-space or linear-attention layer).
         """
         config = config.get("text_config") or config
         if str(config.get("model_type")).startswith(_UNEVEN):
@@ -82,11 +82,6 @@ class KvLayout:
     def values_per_token(self) -> int:
         """Numbers that all layers keep of a token that is in every window."""
         return sum(layer.values * count for layer, count in self.layers)
-
-    @property
-    def growing_values(self) -> int:
-        """Numbers that each further token adds once all windows are full."""
-        return sum(layer.values * count for layer, count in self.layers if layer.window is None)
 
     @property
     def windows(self) -> tuple[int, ...]:
@@ -178,7 +173,7 @@ def size_of(config: Mapping[str, Any], name: str, default: int | None = None) ->
     """A size from a config, by any of its names.
 
     Raises:
-        UsageError: it is missing, or no whole number above 0.
+        UsageError: it is missing, or not a whole number above 0.
     """
     value = next((config[each] for each in (name, *_NAMES.get(name, ())) if config.get(each) is not None), default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -1,4 +1,6 @@
-"""How fast at best: a roofline (Williams et al. 2009, "Roofline: An Insightful Visual Performance Model").
+"""Computes how fast a model can be at best, by a roofline.
+
+After Williams et al. 2009, "Roofline: An Insightful Visual Performance Model".
 
 A step reads every active weight and the KV cache of its requests once, and multiplies each of its tokens with every
 active parameter (two operations each) and with every token before it (Korthikanti et al. 2022, appendix A). Whichever

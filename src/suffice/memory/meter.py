@@ -1,4 +1,4 @@
-"""What a device's memory is doing right now, and a warning before it gets tight. No torch at import.
+"""Reads what a device's memory is used for right now, and warns before it gets tight. No torch at import.
 
 Figures come from torch where it is loaded (what this process allocated and reserved), from NVML (`nvidia-ml-py`) for
 the whole card with every other process on it, and from psutil for the CPU.
@@ -28,9 +28,9 @@ KvUse = Callable[[], "tuple[int, int] | None"]
 """Gives the bytes of KV cache that are held now, and all there are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryReading:
-    """Bytes, at one moment."""
+    """A device's memory at one moment, in bytes."""
 
     device: str
     total: int
@@ -63,7 +63,7 @@ class MemoryReading:
 
 
 class MemoryMeter:
-    """Reads a device's memory and says once when it is about to get tight.
+    """Reads a device's memory, and warns once when it is about to get tight.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
@@ -91,11 +91,19 @@ class MemoryMeter:
         while now - self._history[0][0] > _TREND_SECONDS:
             self._history.popleft()
         used, capacity = (self._kv_use() if self._kv_use is not None else None) or (None, None)
-        return MemoryReading(self._device, total, free, allocated, reserved, used, capacity)
+        return MemoryReading(
+            device=self._device,
+            total=total,
+            free=free,
+            allocated=allocated,
+            reserved=reserved,
+            kv_used=used,
+            kv_total=capacity,
+        )
 
     def warning(self, reading: MemoryReading) -> str | None:
-        """What to tell the user about a reading of `read`, if it is new: once when memory is about to get tight, once
-        when it is, once when the KV cache is nearly full."""
+        """A warning after a reading, each kind once: memory will soon be tight, it is tight, the KV cache is almost full.
+        None where there is nothing new to say."""
         tight = _TIGHT_SHARE * reading.total
         falling = self._falling_per_second()
         if reading.free < tight:

@@ -1,8 +1,8 @@
-"""How many parameters a model has, how many a token passes through, and what they weigh.
+"""Counts the parameters of a model, those that a token passes through, and their bytes.
 
-Dense models are counted by `Architecture`. Here come mixtures of experts (Jiang et al. 2024, "Mixtral of Experts") and
-latent attention (DeepSeek-AI 2024, "DeepSeek-V2", section 2.1) on top; the tests compare all of them with the modules
-that transformers builds.
+Dense models are counted by `Architecture`. This module adds mixtures of experts (Jiang et al. 2024, "Mixtral of
+Experts") and latent attention (DeepSeek-AI 2024, "DeepSeek-V2", section 2.1); the tests compare all of them with the
+modules that transformers builds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINEAR_BITS = {4: 4.127, 8: 8.0}
 and AWQ in groups of 128 take 4.16."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
     """Parameters of a model, counted three ways."""
 
@@ -75,7 +75,14 @@ class ModelSize:
             active += layers * (chosen + router - mlp)
             sparse = experts.chosen * experts.width + experts.shared_width
             widest = sparse if layers == dense.layers else max(widest, sparse)
-        return cls(total, active, linear, dense.vocabulary, dense.hidden, 3 * widest)
+        return cls(
+            total=total,
+            active=active,
+            linear=linear,
+            vocabulary=dense.vocabulary,
+            hidden=dense.hidden,
+            widest=3 * widest,
+        )
 
 
 def weight_bytes(size: ModelSize, bits: int) -> int:
@@ -93,7 +100,7 @@ def weight_bytes(size: ModelSize, bits: int) -> int:
     return round(size.linear * _LINEAR_BITS[bits] / 8) + 2 * (size.total - size.linear)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Experts:
     """The mixture of one layer."""
 
@@ -112,10 +119,10 @@ class _Experts:
             raise UsageError(f"the config of a mixture of experts has none of {', '.join(names)}")
         chosen = size_of(config, "num_experts_per_tok")
         width = size_of(config, "intermediate_size" if config["model_type"] == "mixtral" else "moe_intermediate_size")
+        shared, gate = (config.get("n_shared_experts") or 0) * width, 0
         if config["model_type"] == "qwen2_moe":
-            shared = size_of(config, "shared_expert_intermediate_size")
-            return cls(count, chosen, width, shared, size_of(config, "hidden_size"))
-        return cls(count, chosen, width, (config.get("n_shared_experts") or 0) * width, 0)
+            shared, gate = size_of(config, "shared_expert_intermediate_size"), size_of(config, "hidden_size")
+        return cls(count=count, chosen=chosen, width=width, shared_width=shared, gate=gate)
 
 
 def _sparse_layers(config: Mapping[str, Any], layers: int) -> int:

@@ -1,4 +1,4 @@
-"""What fits on a device, for one request or many, in the worst case or with real lengths, and what to change if not."""
+"""Plans what fits on a device, in the worst case or with real lengths, and what to change if it does not fit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cell:
     """Where memory grows with the answer, and every answer goes to its limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficFit:
     """Requests that run at once with real lengths."""
 
@@ -71,7 +71,7 @@ class Verdict:
     """That would make it fit."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingPlan:
     """All that `suffice plan` knows about serving a model."""
 
@@ -142,7 +142,15 @@ def make_plan(question: ServingQuestion) -> ServingPlan:
         answer_tokens=answer,
         concurrency=at_once,
     )
-    return ServingPlan(question, layout, memory, cells, _verdicts(question, layout), traffic, best)
+    return ServingPlan(
+        question=question,
+        layout=layout,
+        memory=memory,
+        cells=cells,
+        verdicts=_verdicts(question, layout),
+        traffic=traffic,
+        speed=best,
+    )
 
 
 def _memory(
@@ -173,11 +181,11 @@ def _traffic(question: ServingQuestion, layout: KvLayout, memory: ServingMemory,
     serving, room = question.serving, max(0, memory.kv_room)
     capped = question.lengths.capped(limit)
     return TrafficFit(
-        question.lengths,
-        limit,
-        concurrent_running(capped, layout, room, serving.kv_value_bytes, serving.page_size),
-        concurrent_reserved(capped, layout, room, serving.kv_value_bytes, limit),
-        question.lengths.cut_share(limit),
+        lengths=question.lengths,
+        max_new_tokens=limit,
+        paged=concurrent_running(capped, layout, room, serving.kv_value_bytes, serving.page_size),
+        reserved=concurrent_reserved(capped, layout, room, serving.kv_value_bytes, limit),
+        cut_share=question.lengths.cut_share(limit),
     )
 
 
@@ -272,11 +280,11 @@ def tokens_of(text: str) -> int:
     """`32k`, `32768`, `1,024`: tokens; k is 1,024.
 
     Raises:
-        UsageError: no such number.
+        UsageError: it is not a number of tokens.
     """
     plain = text.strip().lower().replace(",", "").replace("_", "")
     factor = 1024 if plain.endswith("k") else 1
     number = plain.removesuffix("k")
     if not number.isdigit() or int(number) < 1:
-        raise UsageError(f"{text!r} is no number of tokens: write 2048 or 32k")
+        raise UsageError(f"{text!r} is not a number of tokens: write 2048 or 32k")
     return int(number) * factor

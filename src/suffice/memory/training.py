@@ -1,6 +1,6 @@
-"""What training needs: a forecast of the peak, part by part.
+"""Forecasts the peak memory of training, part by part.
 
-The forecast speaks of PyTorch's autograd as transformers and PEFT drive it: LoRA on every linear layer of the blocks
+The forecast describes PyTorch's autograd as transformers and PEFT drive it: LoRA on every linear layer of the blocks
 (or every weight), AdamW, plain cross-entropy, no fused kernels. Every part says where it comes from.
 """
 
@@ -21,7 +21,7 @@ _LOSS_BYTES = 3 * 4  # float32, per logit: log-probabilities, their gradient, an
 _NF4_BYTES = (4 + 0.127) / 8  # per weight, with double quantisation: Dettmers et al. 2023, "QLoRA", section 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
     """What decides how much memory a training run takes, besides the model."""
 
@@ -79,7 +79,7 @@ class TrainingSetup:
         return self.device.partition(":")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingForecast:
     """Bytes at the peak of a training step, part by part."""
 

@@ -1,8 +1,8 @@
-"""How much of a running answer is still to come, from what it has become.
+"""Estimates how much of a running answer is still to come.
 
-The prediction gives a distribution; an answer that is already longer than some of it leaves the rest. What the text
-itself says comes on top: the place in a list whose length was announced, a formula that closes answers, a code block or
-a block of thinking that is still open.
+The prediction gives a distribution of lengths, of which the part above the present length remains. The text itself says
+more: the place in a list whose length was announced, a formula that closes answers, a code block or a block of thinking
+that is still open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Basis = Literal["length", "list", "closing", "code", "thinking"]
 _NORMAL = NormalDist()
 _LEAST_SPREAD = 0.3  # of log length, where the quantiles say less: two runs of one prompt differ by about this
 _MOST_P = 0.9999
-_BEYOND = 0.15  # of itself goes on an answer that has outgrown every expectation: the median of real ones
+_BEYOND = 0.15  # share of its length by which an answer beyond every expectation continues: the median of real ones
 
 # Chosen on half of some 6,000 real answers by their mean absolute error and checked on the other: docs/evidence.md.
 _SIGN_OFF_TOKENS = 40  # a closing sentence; in letters and templates more comes after it
@@ -66,7 +66,7 @@ class RemainingLength:
     Args:
         quantiles: (p, tokens) of the predicted length, ascending; empty where nothing is predicted.
         cap: the most tokens the answer may have.
-        prompt: what was asked; it may say how many points are wanted.
+        prompt: what was asked; it may say how many points the answer should have.
     """
 
     def __init__(self, quantiles: Sequence[tuple[float, int]], cap: int, prompt: str = "") -> None:

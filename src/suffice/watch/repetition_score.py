@@ -1,14 +1,14 @@
-"""How much of the newest text is a copy of earlier text, and where the copying began; constant work per unit.
+"""Scores how much of the newest text copies earlier text, and finds where the copying began; constant work per unit.
 
 Each unit is predicted from an earlier place that reads the same: the place being followed, or else the last place where
 the same twelve or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic
 encoding", DCC 1996), or where the unit itself stood after the same three. Units that come true raise a score and units
 that do not lower it, never below zero: Page's cumulative sum test ("Continuous inspection schemes", Biometrika 1954),
-which tells a lasting change at the earliest moment for a given rate of false alarms. A unit that the answer did not
-hold before costs most: whoever fills in new names is getting somewhere. A number that goes on like a counter costs
+which detects a lasting change at the earliest moment for a given rate of false alarms. A unit that the answer did not
+hold before costs most: a text with new names in it is getting somewhere. A number that continues a counter costs
 little, one that follows no rule costs much.
 
-The score that tells a loop grows with the loop's period: short ones must turn more often, long ones be copied for
+The score that makes a loop grows with the loop's period: short ones must turn more often, long ones be copied for
 longer. While turns still differ in more than a counter, it is several times as high: trying one number after another
 often ends, saying the same thing again seldom does.
 
@@ -40,14 +40,14 @@ _MISS = 2.0  # cost of a unit that came unexpected
 _MISS_AGAIN = 6.0  # cost of each further one in a row
 _COUNTER = 1.0  # cost of a number that differs by the same step as last time
 _OTHER_NUMBER = 12.0  # cost of any other number where a number was expected
-_SHORT_BAR, _SHORT_BAR_PER_LAG = 45.0, 9.0  # score that tells a loop, and more for each unit of its period
+_SHORT_BAR, _SHORT_BAR_PER_LAG = 45.0, 9.0  # score that makes a loop, and more for each unit of its period
 _LONG_BAR, _LONG_BAR_PER_LAG = 200.0, 3.2  # the same for periods above some 27
 _SHORTEST_LAG, _LONGEST_LAG = 5.0, 400.0  # periods beyond are judged like these
 _VARIED = 3.5  # times that score while turns differ
 _LASTING = 1.25  # turns without a difference, after which they are taken to be equal
 _SMOOTHING = 1 / 32
 UNITS_BEFORE_A_LOOP = int((_SHORT_BAR + _SHORT_BAR_PER_LAG * _SHORTEST_LAG) / _GAIN)
-"""Units after which the score is still too low to tell a loop, whatever they were."""
+"""Units after which the score is still too low for a loop, whatever they were."""
 _TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
 
 
@@ -61,7 +61,7 @@ class Counter(NamedTuple):
     """The length of a turn in units."""
 
     def units_to(self, end: int) -> float:
-        """How many units it takes to count on to `end`."""
+        """How many units it takes to count up or down to `end`."""
         return (end - self.value) / self.step * self.lag
 
 
@@ -92,7 +92,7 @@ class RepetitionScore:
 
     @property
     def suspicion(self) -> float:
-        """The score in parts of what tells a loop: 1 and more is one."""
+        """The score as a share of what makes a loop: 1 and more is one."""
         return self._score / self._bar()
 
     def take(self, unit: Unit, start: int) -> bool:
@@ -120,7 +120,7 @@ class RepetitionScore:
         return Counter(self._values[at], self._steps[at], self._lag)
 
     def hold(self) -> None:
-        """Stay on the edge of telling: the loop that was told is allowed to go on for a while."""
+        """Keep the score at the bar: the loop is allowed to continue for a while."""
         self._score = self._bar()
 
     def copied_from(self) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""How often does the prompt want something said, where may a list end? Read only when a loop is about to be told."""
+"""Reads how much repetition a prompt asks for, and where a counting list may end.
+
+Evaluated only when a loop is about to be reported.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ __all__ = ["WantedRepetition", "ends_wanted", "prompt_text", "turns_wanted", "wa
 
 _LONGEST = 20_000  # characters read, from the end
 _MARGIN = 1.25  # models miscount
-_ENDLESS = 100  # turns granted where the prompt wants repetition without saying how much
+_ENDLESS = 100  # turns that are allowed where the prompt wants repetition without saying how much
 _NAMED = {"twice": 2, "thrice": 3, "ten": 10, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 _NAMED |= {"seventy": 70, "eighty": 80, "ninety": 90, "a hundred": 100, "one hundred": 100, "a thousand": 1000}
 _NAMED |= {"one thousand": 1000}
-_ENDS = {0, 10, 20, 100}  # where lists end, and countdowns, if nobody says where: docs/runaways.md
+_ENDS = {0, 10, 20, 100}  # where lists and countdowns end if the prompt does not say where: docs/runaways.md
 _CHINESE = "[零〇一二两三四五六七八九十百千万]+"
 
 _VERBS = (
     r"(?:repeat|repetition|writ|say|print|typ|copy|copies|output|sing|chant|recit|r[ée]p[éeè]t|escrib|[ée]cri[vst]|répèt"
     r"|重复|反复|写|说|抄|输出|打印|念|复制|默写|繰り返|書)"
 )
-# "write … 100 times", not "… should appear at least 40 times": that one asks for a word, and not for more of the same.
+# "write … 100 times", not "… should appear at least 40 times", which asks for a word and not for more of the same.
 _TIMES = re.compile(
     rf"{_VERBS}[^.!?。！？\n]{{0,120}}?"
     rf"(?:\b(?P<named>{'|'.join(_NAMED)})(?:\s+(?:times|lines|copies|repetitions))?\b"
@@ -56,7 +59,7 @@ class WantedRepetition:
     """Numbers at which a list that counts may come to its end, rising."""
 
     def end_ahead(self, value: int, step: int) -> int | None:
-        """The first of `ends` that counting on from `value` by `step` comes to, `value` itself included."""
+        """The first of `ends` that a list comes to which counts from `value` by `step`, `value` itself included."""
         at = bisect_left(self.ends, value) if step > 0 else bisect_right(self.ends, value) - 1
         return self.ends[at] if 0 <= at < len(self.ends) else None
 
@@ -75,8 +78,8 @@ def prompt_text(prompt: object) -> str:
 def turns_wanted(prompt: str) -> int:
     """How many turns of a repetition the prompt asks for, or shows in itself, with a margin; 0 where it does neither.
 
-    A number of times counts ("100 times", 「重复一百遍」), a wish without end counts as 100 turns, and a prompt that is
-    itself repetitive (a table to translate, a list to convert) counts as often as its own parts return.
+    A number of times counts ("100 times", 「重复一百遍」), repetition without end counts as 100 turns, and a prompt
+    that is itself repetitive (a table to translate, a list to convert) counts as often as its own parts return.
     """
     text = prompt[-_LONGEST:]
     said = [_number(match) for match in _TIMES.finditer(text)]
@@ -112,9 +115,9 @@ def chinese_number(numerals: str) -> int:
 
 def _shown(text: str) -> int:
     """How often a part of the prompt returns while the prompt is repetitive."""
-    units, repeats, turns = TextUnits(), RepetitionScore(), 0
+    units, score, turns = TextUnits(), RepetitionScore(), 0
     for start, unit in units.push(text + "\n"):
-        repeats.take(unit, start)
-        if repeats.turns > turns and repeats.suspicion > 0.3:
-            turns = repeats.turns
+        score.take(unit, start)
+        if score.turns > turns and score.suspicion > 0.3:
+            turns = score.turns
     return turns

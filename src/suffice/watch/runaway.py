@@ -1,4 +1,4 @@
-"""The runaway detector: is this answer looping, so that only a limit would end it?"""
+"""The runaway detector: tells when an answer loops, so that only a limit would end it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suffice.watch.units import Kind, TextUnits, TokenUnits, Unit
 
 __all__ = ["Runaway", "RunawayDetector"]
 
-# Units that a list which counts may still take to come to its end; who has passed 20 often goes on to 100.
+# Units that a counting list may still take to reach its end; one that has passed 20 often continues to 100.
 _PATIENCE, _PATIENCE_TO_100 = 800, 1400
 _MOST_LINES = 40  # line ends in a row
 _MOST_BLANKS = 400  # white-space characters in a row
@@ -25,11 +25,11 @@ class Runaway:
     """A loop that an answer fell into, in tokens where `push` found it and in characters where `push_text` did."""
 
     onset: int
-    """Where its first turn begins: the tokens or characters before it."""
+    """The tokens or characters before its first turn."""
     period: int
     """The length of its first turn."""
     at: int
-    """How much of the answer had been taken when the loop was told."""
+    """How much of the answer had been taken when the loop was reported."""
 
     @property
     def keep(self) -> int:
@@ -38,18 +38,19 @@ class Runaway:
 
 
 class RunawayDetector:
-    """Watches one answer as it is generated and tells once when it has become a loop.
+    """Watches one answer as it is generated and reports once when it has become a loop.
 
     Call either `push` for every token id or `push_text` for every piece of text, not both. After the report both return
     None; `runaway` keeps it. Work per token is constant (amortised), memory is bounded by some 130 KB whatever the
     answer's length. Not safe for several threads at once; one detector belongs to one answer.
 
     Args:
-        prompt: what was asked, a string or chat messages; it is read only when a loop is about to be told, grants as
-            many turns as it asks for or shows itself, and lets a list count on to a number that it names.
+        prompt: what was asked, a string or chat messages. It is read only when a loop is about to be reported: a
+            repetition is allowed as many turns as the prompt asks for or shows itself, and a list may count to a number
+            that the prompt names.
         decode: the text of one token id, for `push`. Without it numbers are words like others, so that loops with a
-            counter are found late or not at all. What it returns is remembered for as long as the function lives:
-            give every detector of one model the same function.
+            counter are found late or not at all. Its results are kept as long as the function lives, so give every
+            detector of one model the same function.
     """
 
     def __init__(self, prompt: object = None, decode: Callable[[int], str] | None = None) -> None:
@@ -57,10 +58,10 @@ class RunawayDetector:
         self._units = TokenUnits(decode)
         self._text = TextUnits()
         self._early: list[tuple[Unit, int]] = []
-        self._repeats: RepetitionScore | None = None
+        self._score: RepetitionScore | None = None
         self._taken = 0
         self._wanted: WantedRepetition | None = None
-        self._run: _Run | None = None
+        self._streak: _Streak | None = None
         self.runaway: Runaway | None = None
         """The report, once there is one."""
 
@@ -83,58 +84,58 @@ class RunawayDetector:
         return None
 
     def _take(self, unit: Unit, start: int, end: int) -> Runaway | None:
-        repeats = self._repeats or self._begun(unit, start)
-        if repeats is not None and repeats.take(unit, start) and not self._ends_soon(repeats.counter):
-            if repeats.turns >= self._asked().turns:
-                first, second = repeats.copied_from()
-                return self._tell(first, second - first)
-            repeats.hold()
+        score = self._score or self._begin_score(unit, start)
+        if score is not None and score.take(unit, start) and not self._ends_soon(score.counter):
+            if score.turns >= self._prompt_wants().turns:
+                first, second = score.copied_from()
+                return self._report(first, second - first)
+            score.hold()
         if unit.kind != Kind.WORD:
             return self._flood(unit, start, end)
-        self._run = None
+        self._streak = None
         return None
 
-    def _begun(self, unit: Unit, start: int) -> RepetitionScore | None:
-        """What follows the repetition, once an answer is long enough to loop: many end before that."""
+    def _begin_score(self, unit: Unit, start: int) -> RepetitionScore | None:
+        """The score, once the answer is long enough to loop: many end before that and need none."""
         if len(self._early) < UNITS_BEFORE_A_LOOP:
             self._early.append((unit, start))
             return None
-        self._repeats = RepetitionScore()
+        self._score = RepetitionScore()
         for earlier in self._early:
-            self._repeats.take(*earlier)
+            self._score.take(*earlier)
         self._early.clear()
-        return self._repeats
+        return self._score
 
     def _flood(self, unit: Unit, start: int, end: int) -> Runaway | None:
-        """Blanks or digits that do not end."""
-        run = self._run
-        if run is None or run.kind != unit.kind:
-            run = self._run = _Run(unit.kind, start)
-        run.add(unit.text, end)
-        period = run.period()
-        if not period or run.turns < self._asked().turns:
+        """The report of blanks or digits that do not end."""
+        streak = self._streak
+        if streak is None or streak.kind != unit.kind:
+            streak = self._streak = _Streak(unit.kind, start)
+        streak.add(unit.text, end)
+        period = streak.period()
+        if not period or streak.turns < self._prompt_wants().turns:
             return None
-        return self._tell(run.start, period)
+        return self._report(streak.start, period)
 
     def _ends_soon(self, counter: Counter | None) -> bool:
         """Whether this is a list that counts up, or down, to a number where it may well end."""
         if counter is None:
             return False
-        end = self._asked().end_ahead(counter.value, counter.step)
+        end = self._prompt_wants().end_ahead(counter.value, counter.step)
         return end is not None and counter.units_to(end) <= (_PATIENCE_TO_100 if end == 100 else _PATIENCE)
 
-    def _asked(self) -> WantedRepetition:
+    def _prompt_wants(self) -> WantedRepetition:
         if self._wanted is None:
             self._wanted = wanted(self._prompt)
             self._prompt = None
         return self._wanted
 
-    def _tell(self, onset: int, period: int) -> Runaway:
+    def _report(self, onset: int, period: int) -> Runaway:
         self.runaway = Runaway(onset, max(1, period), self._taken)
         return self.runaway
 
 
-class _Run:
+class _Streak:
     """Blanks or digits in a row."""
 
     def __init__(self, kind: Kind, start: int) -> None:

@@ -1,4 +1,4 @@
-"""Text as it streams: token ids to whole characters, and stop words across piece boundaries."""
+"""Filters for streamed text: whole characters from token ids, stop words across pieces, segments joined."""
 
 from __future__ import annotations
 
@@ -111,11 +111,10 @@ class StopWords:
 
 
 class TextJoiner:
-    """Joins the text of an answer that was written in several runs, so that nothing is lost and nothing is there twice.
+    """Joins the text of an answer that was generated in several segments, so that nothing is lost or there twice.
 
-    A run that is ended inside a character may show U+FFFD for it, and the next run writes the whole character; and the
-    white space at the end of a run may have been left out of what the next one goes on after, which then writes it
-    again.
+    A segment that ends inside a character may show U+FFFD for it, and the next one writes the whole character. White
+    space at the end of a segment may be missing from the prefix of the next one, which then writes it again.
     """
 
     def __init__(self) -> None:
@@ -132,7 +131,7 @@ class TextJoiner:
         return kept
 
     def begin(self, tail: str) -> None:
-        """A new run begins; `tail` was shown, and may be written again."""
+        """Begin a new segment; `tail` was shown, and may be written again."""
         self._held, self._tail = "", tail.rstrip(_REPLACEMENT)
 
     def flush(self) -> str:

@@ -1,4 +1,4 @@
-"""Thinking in an answer's text: `<think>…</think>` at its beginning, apart from what the caller asked for."""
+"""Separates thinking, `<think>…</think>` at the beginning of an answer, from the answer itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CLOSING", "ThinkingSplitter"]
 _OPEN, _CLOSE = "<think>", "</think>"
 
 CLOSING = f"\n{_CLOSE}\n\n"
-"""What is written behind thinking that has taken its budget, so that the answer follows."""
+"""Written after thinking that has used up its budget, so that the answer follows."""
 
 
 class ThinkingSplitter:
@@ -32,7 +32,7 @@ class ThinkingSplitter:
 
     @property
     def phase(self) -> Literal["undecided", "thinking", "answer"]:
-        """Where what was taken last belongs: tags and what lies between block and answer belong to thinking."""
+        """What the last text belongs to; tags, and what lies between block and answer, belong to thinking."""
         if self.answer_start is not None:
             return "answer"
         return "thinking" if self._begun else "undecided"
@@ -42,13 +42,13 @@ class ThinkingSplitter:
         self.thinking = self._begun = True
 
     def close(self) -> str:
-        """The block ends here though its tag did not come; thinking that was held back."""
+        """End the block though its tag did not come; returns thinking that was held back."""
         held, self._held = self._held, ""
         self.thinking, self._begun, self._after_tag = False, True, True
         return held
 
     def push(self, piece: str) -> Iterator[tuple[bool, str]]:
-        """(whether it is thinking, text) for each part of what can be told by now."""
+        """(whether it is thinking, text) for each part that is certain by now."""
         if self.answer_start is not None and not self.thinking:
             self._taken += len(piece)
             if piece:

@@ -1,4 +1,4 @@
-"""Tool calls in an answer's text, as models of the Hermes and Qwen families write them:
+"""Separates tool calls from an answer's text, as models of the Hermes and Qwen families write them:
 `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 """
 

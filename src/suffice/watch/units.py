@@ -1,7 +1,7 @@
-"""What repetition is measured in: words, signs, blanks and numbers, from token ids or from text.
+"""The units in which repetition is measured: words, signs, blanks and numbers, from token ids or from text.
 
-Knows nothing about repetition. Numbers are told apart from the rest, so that "Step 41 … Step 42" can be seen as the
-same words with a counter, and blanks, because nobody writes forty empty lines.
+Knows nothing about repetition. Numbers are kept apart, so that "Step 41 … Step 42" can be seen as the same words with a
+counter, and so are blanks, because forty empty lines are a loop by themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONGEST_NUMBER = 18  # digits that still fit the 64-bit integers in which value
 class Kind(IntEnum):
     """What a unit is made of."""
 
-    WORD = 0  # letters, signs, and bytes that are no character yet
+    WORD = 0  # letters, signs, and bytes that are not a character yet
     NUMBER = 1  # digits or Chinese numerals alone, blanks around them allowed
     BLANK = 2  # white space alone
 
@@ -105,7 +105,7 @@ def _text_unit(text: str) -> Unit:
 class TextUnits:
     """Units of streamed text; where the pieces are cut makes no difference.
 
-    One space between words is not a unit of its own, and U+FFFD (bytes that never became a character) is none either.
+    Neither one space between words nor U+FFFD (bytes that never became a character) is a unit of its own.
     """
 
     def __init__(self) -> None:
@@ -122,6 +122,6 @@ class TextUnits:
             last = match.start()
             found.append((last, match.group()))
         if found:
-            found.pop()  # the next piece may go on with it
+            found.pop()  # the next piece may continue it
         self._held, self._start = text[last:], start + last
         return [(start + at, _text_unit(part)) for at, part in found if part != " " and part != "\ufffd"]
