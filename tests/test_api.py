@@ -67,10 +67,19 @@ def test_importing_the_package_loads_nothing_else() -> None:
 
 
 def test_every_module_imports_and_exports_what_it_says() -> None:
+    missing: list[str] = []
     for module in pkgutil.walk_packages(suffice.__path__, "suffice."):
         if module.name.endswith("__main__"):
             continue
-        loaded = importlib.import_module(module.name)
+        try:
+            loaded = importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("suffice"):
+                raise
+            missing.append(f"{module.name} needs {error.name}")
+            continue
         names = getattr(loaded, "__all__", [])
         assert all(hasattr(loaded, name) for name in names), module.name
     assert all(getattr(suffice, name) is not None for name in suffice.__all__)
+    if missing:
+        pytest.skip("; ".join(missing))

@@ -16,11 +16,11 @@ from typing import Any
 from tiny.evaluate import Score, evaluate
 from tiny.tasks import EXACT_KINDS
 from tiny.tokenizer import make_tokenizer
-from tiny.train import Recipe, train
+from tiny.train import TinyRecipe, train
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src" / "suffice" / "models" / "tiny"
-_DEFAULT = Recipe()
+_DEFAULT = TinyRecipe()
 _DEFAULT_MAX_NEW_TOKENS = 1024  # the longest right answer has about 900 tokens
 
 
@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--per-kind", type=int, default=60, help="held-out prompts of each kind to measure on")
     options = parser.parse_args(arguments)
     if options.action == "all":
-        _make(options.work, options.output, Recipe(tokens=options.tokens, learning_rate=options.learning_rate))
+        _make(options.work, options.output, TinyRecipe(tokens=options.tokens, learning_rate=options.learning_rate))
     _measure(options.output, options.per_kind)
 
 
-def _make(work: Path, output: Path, recipe: Recipe) -> None:
+def _make(work: Path, output: Path, recipe: TinyRecipe) -> None:
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(work)
     model = train(work, tokenizer, recipe)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-__all__ = ["Recipe", "train"]
+__all__ = ["TinyRecipe", "train"]
 
 _END_WEIGHT = 4.0
 _IGNORED = -100  # the label of tokens without loss, as in PyTorch and transformers
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TinyRecipe:
     """How the model is trained; the defaults made the one in the package."""
 
     hidden_size: int = 192
@@ -49,7 +49,7 @@ class Recipe:
     save_minutes: float = 3.0
 
 
-def train(folder: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Qwen2ForCausalLM:
+def train(folder: Path, tokenizer: PreTrainedTokenizerFast, recipe: TinyRecipe) -> Qwen2ForCausalLM:
     """Train, or go on from the checkpoint in `folder`, and return the model.
 
     Progress goes to `folder/log.jsonl` and to standard output, one line in 50 steps.
@@ -105,7 +105,7 @@ def train(folder: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Q
     return model
 
 
-def _new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Qwen2ForCausalLM:
+def _new_model(tokenizer: PreTrainedTokenizerFast, recipe: TinyRecipe) -> Qwen2ForCausalLM:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -125,7 +125,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Qwen2ForCa
     return Qwen2ForCausalLM(config)
 
 
-def _optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Qwen2ForCausalLM, recipe: TinyRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for embeddings, norms and biases (as in Jordan et al., 2024)."""
     import torch
 
@@ -138,7 +138,7 @@ def _optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
     return [muon, adamw]
 
 
-def _rate(progress: float, recipe: Recipe) -> float:
+def _rate(progress: float, recipe: TinyRecipe) -> float:
     """Warm-up, a plateau, linear decay to zero: a trapezoid, so that the length of the run can still be changed."""
     rising = min(1.0, (progress + 1e-4) / recipe.warmup)
     falling = min(1.0, (1.0 - progress) / recipe.decay)
@@ -177,7 +177,7 @@ def _backward(model: Qwen2ForCausalLM, pieces: list[_Piece]) -> torch.Tensor:
     return torch.stack(losses).sum()
 
 
-def _steps(tokenizer: Any, recipe: Recipe, first: int) -> Iterator[list[_Piece]]:
+def _steps(tokenizer: Any, recipe: TinyRecipe, first: int) -> Iterator[list[_Piece]]:
     """The steps of an endless run, the same for every run; the `first` ones are skipped."""
     limit = recipe.batch_tokens // recipe.pieces
     number = pool = 0

@@ -208,5 +208,5 @@ class _Batch:
         if self._failures_in_a_row >= max(_GIVE_UP, 2 * self._concurrency):
             raise EngineError(
                 f"the last {self._failures_in_a_row} rows all failed, most recently with: {answer.finish.what}; "
-                "the answers so far are safe: put that right and go on with --resume"
+                "the answers so far are safe: put that right and continue with --resume"
             )

@@ -1,4 +1,4 @@
-"""Small immutable records that are made many times for each answer."""
+"""A cheap decorator for small immutable records that are made many times for each answer."""
 
 from __future__ import annotations
 

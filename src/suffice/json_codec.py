@@ -1,4 +1,4 @@
-"""JSON as it goes over the wire: by orjson, or by the standard library where orjson is too strict for servers."""
+"""Encodes and decodes JSON with orjson, or with the standard library where orjson is too strict for real servers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["dump", "load"]
 
 
 def dump(value: Any) -> bytes:
-    """Compact JSON in UTF-8; NaN and infinity, which JSON has not, are null.
+    """Compact JSON in UTF-8; NaN and infinity, which JSON does not have, become null.
 
     Raises:
-        TypeError: the value has a type that JSON has not.
+        TypeError: the value has a type that JSON does not have.
         UnicodeEncodeError: it holds half a character (a lone surrogate).
     """
     try:
@@ -25,7 +25,7 @@ def dump(value: Any) -> bytes:
 
 
 def load(text: str | bytes, halves: Collection[str] = ()) -> Any:
-    """What JSON says; also with NaN, numbers without bounds, and halves of characters, which some servers send.
+    """The value of a JSON text, which may have NaN, numbers of any size and halves of characters: some servers do.
 
     Args:
         text: the JSON.
@@ -33,7 +33,7 @@ def load(text: str | bytes, halves: Collection[str] = ()) -> Any:
             next event; elsewhere it is replaced.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     try:
         return orjson.loads(text)

@@ -1,4 +1,4 @@
-"""Reading datasets in every common shape, and writing results that survive a crash."""
+"""Reads datasets in every common shape, and writes results that survive a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers with their lengths, out of datasets, result files and logs: what a length model learns from.
+"""Reads answers with their lengths from datasets, result files and logs: what a length model learns from.
 
 Knows nothing about tokenizers: the caller says how the tokens of a text without a token count are counted.
 """
@@ -31,7 +31,7 @@ class AnswerSummary:
 
     rows: int = 0
     counted: int = 0
-    """Answers whose tokens the file says."""
+    """Answers whose tokens the file gives."""
     estimated: int = 0
     """Answers whose tokens were estimated from their text."""
     cut: int = 0
@@ -39,7 +39,7 @@ class AnswerSummary:
     problems: Counter[str] = field(default_factory=Counter)
     """Rows that cannot be used, by why."""
     notes: list[str] = field(default_factory=list)
-    """What the user should be told, one line each."""
+    """Notices for the user, one line each."""
 
     def describe(self) -> str:
         """One line, such as "500 rows: 480 with token counts, 20 without an answer"."""

@@ -1,4 +1,4 @@
-"""Reading a dataset: conversations and row errors in file order, in bounded memory where the format allows."""
+"""Reads a dataset: conversations and unusable rows in file order, in bounded memory where the format allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suffice.data.files import DatasetFile, find_file, reader_for
-from suffice.data.readers import ParquetReader, Reader
+from suffice.data.readers import FileReader, ParquetReader
 from suffice.data.rows import check_columns, read_row
 from suffice.data.types import Conversation, DatasetSummary, RowProblem, UnusableRow
 from suffice.errors import DataError
@@ -78,7 +78,7 @@ class OpenDataset:
     """A file whose rows are about to be read, before any of them is understood."""
 
     path: Path
-    reader: Reader
+    reader: FileReader
     """Makes a row of a record."""
     records: Iterator[tuple[int, Any]]
     """1-based line (or row) number and record, in file order; a sample's only where one is asked for."""
@@ -86,7 +86,7 @@ class OpenDataset:
 
 
 def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
-    """The records of `path` or `path#N`, for those who read rows in their own way.
+    """The records of `path` or `path#N`, for callers that make something else than conversations of the rows.
 
     Raises:
         DataError: as `read_dataset`.
@@ -107,7 +107,7 @@ def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
 def read_raw(spec: str, notes: list[str], *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
     """The rows of a dataset as they lie in the file, and why where one cannot be parsed; `spec` as in `read_dataset`.
 
-    `notes` gets what the caller should tell the user.
+    Notices for the user are added to `notes`.
 
     Raises:
         DataError: as `read_dataset` does.
@@ -142,9 +142,9 @@ def count_rows(spec: str) -> int | None:
 
 
 def dataset_fingerprint(spec: str, *, seed: int = 0, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What tells one dataset from another, as JSON: size, a digest of parts of the file, and how it is read.
+    """What identifies a dataset, as JSON: size, a digest of parts of the file, and how it is read.
 
-    The file's name is no part of it, so that a folder can be moved.
+    The file's name is not included, so that a folder can be moved.
     """
     path, sample = find_file(spec)
     size = path.stat().st_size
@@ -158,7 +158,11 @@ def dataset_fingerprint(spec: str, *, seed: int = 0, columns: Mapping[str, str] 
 
 
 def _rows(
-    records: Iterator[tuple[int, Any]], reader: Reader, source: str, columns: dict[str, str], summary: DatasetSummary
+    records: Iterator[tuple[int, Any]],
+    reader: FileReader,
+    source: str,
+    columns: dict[str, str],
+    summary: DatasetSummary,
 ) -> Iterator[Conversation | UnusableRow]:
     unseen = set(columns)
     for index, (line, record) in enumerate(records):
@@ -168,7 +172,7 @@ def _rows(
                 unseen.difference_update(row)
             parsed = read_row(row, columns)
         except RowProblem as problem:
-            yield UnusableRow(index, line, str(problem), source, reader.unit)
+            yield UnusableRow(index, line, str(problem), source=source, unit=reader.unit)
         else:
             original = row if isinstance(row, Mapping) else {"prompt": row}
             yield Conversation(
@@ -206,8 +210,8 @@ def _at(records: Iterator[tuple[int, Any]], positions: list[int]) -> Iterator[tu
                 return
 
 
-def _guarded(reader: Reader, path: Path) -> Iterator[tuple[int, Any]]:
-    """The reader's records, with damage to the file as a DataError that says how far it was good."""
+def _guarded(reader: FileReader, path: Path) -> Iterator[tuple[int, Any]]:
+    """The reader's records; damage to the file becomes a DataError that says how far it could be read."""
     line = 0
     try:
         for line, record in reader.records():
@@ -216,7 +220,7 @@ def _guarded(reader: Reader, path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path} cannot be read after {reader.unit} {line}: {error}") from None
 
 
-def _guarded_count(reader: Reader, path: Path) -> int:
+def _guarded_count(reader: FileReader, path: Path) -> int:
     try:
         return reader.count()
     except (OSError, EOFError, zlib.error) as error:

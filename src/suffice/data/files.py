@@ -1,4 +1,4 @@
-"""From what the user typed (`path` or `path#N`) to a file that exists and the reader that understands it."""
+"""Finds the file that a user means by `path` or `path#N`, and the reader for its format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from suffice.data.readers import DelimitedReader, JsonLinesReader, JsonReader, ParquetReader, Reader, TextReader
+from suffice.data.readers import DelimitedReader, FileReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
 from suffice.data.readers import open_bytes as _open_bytes
 from suffice.data.rows import COLUMNS
 from suffice.errors import DataError
@@ -21,7 +21,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class DatasetFile(NamedTuple):
-    """A file that exists, and how many of its rows are wanted (None: all)."""
+    """A file that exists, and how many of its rows are to be read (None: all)."""
 
     path: Path
     sample: int | None
@@ -78,11 +78,11 @@ def _looks_like_data(path: Path) -> bool:
     return path.name.removesuffix(".gz").endswith(SUFFIXES) and path.is_file()
 
 
-def reader_for(path: Path) -> Reader:
-    """The reader for this file: what its first bytes settle, then what its extension says, then what it looks like.
+def reader_for(path: Path) -> FileReader:
+    """The reader for this file, by its first bytes where they settle it, then by its extension, then by its content.
 
     Raises:
-        DataError: the file is empty, packed in a way that is not read, not UTF-8, or of no known format.
+        DataError: the file is empty, packed in a way that is not read, not UTF-8, or of an unknown format.
     """
     try:
         with _open_bytes(path) as file:

@@ -1,4 +1,4 @@
-"""One reader per file format: records in order, with their place in the file. Knows nothing about conversations."""
+"""One reader per file format, each giving records in order with their place. Knows nothing about conversations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from typing import IO, Any, Protocol, cast
 from suffice.data.types import RowProblem, Unit
 from suffice.errors import DataError
 
-__all__ = ["DelimitedReader", "JsonLinesReader", "JsonReader", "ParquetReader", "Reader", "TextReader", "open_bytes"]
+__all__ = [
+    "DelimitedReader",
+    "FileReader",
+    "JsonLinesReader",
+    "JsonReader",
+    "ParquetReader",
+    "TextReader",
+    "open_bytes",
+]
 
 _BOM = b"\xef\xbb\xbf"
 _CSV_FIELD_LIMIT = 1 << 24
@@ -26,13 +34,13 @@ _CONTAINERS = ("data", "rows", "examples", "instances", "items", "records", "sam
 """Where a JSON object that is a whole dataset keeps its list of rows."""
 
 
-class Reader(Protocol):
+class FileReader(Protocol):
     """The records of one file. Reading may raise OSError, EOFError or DataError when the file itself is at fault."""
 
     unit: Unit
 
     def records(self) -> Iterator[tuple[int, Any]]:
-        """1-based line (or row) number and the record as it lies in the file; blank lines are no records."""
+        """1-based line (or row) number and the record as it lies in the file; blank lines are not records."""
 
     def parse(self, record: Any) -> object:
         """The record's value: a mapping or a string, if the row is in order.
@@ -82,7 +90,7 @@ def _decoded(line: bytes) -> str:
         ) from None
 
 
-def _said(error: json.JSONDecodeError) -> str:
+def _message(error: json.JSONDecodeError) -> str:
     return error.msg.removesuffix(" at")
 
 
@@ -117,7 +125,7 @@ class JsonLinesReader(_LineReader):
             return json.loads(text)
         except json.JSONDecodeError as error:
             near = text[max(0, error.pos - 15) : error.pos + 15].strip()
-            raise RowProblem(f"not valid JSON: {_said(error)} at column {error.colno}, near {near!r}") from None
+            raise RowProblem(f"not valid JSON: {_message(error)} at column {error.colno}, near {near!r}") from None
         except (ValueError, RecursionError) as error:
             raise RowProblem(f"not valid JSON: {str(error).splitlines()[0]}") from None
 
@@ -153,7 +161,7 @@ class JsonReader:
         except json.JSONDecodeError as error:
             hint = " (if each line is an object by itself, name it .jsonl)" if error.msg == "Extra data" else ""
             where = f"{self.path}, line {error.lineno}"
-            raise DataError(f"{where}: not valid JSON: {_said(error)} at column {error.colno}{hint}") from None
+            raise DataError(f"{where}: not valid JSON: {_message(error)} at column {error.colno}{hint}") from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{self.path}: not valid JSON: {str(error).splitlines()[0]}") from None
         return self._rows_of(document)

@@ -1,4 +1,4 @@
-"""Lines of a result file: how one is written, and what is found when they are read back after a crash."""
+"""Writes the lines of a result file, and reads them back after a crash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ResultLine:
 
 @dataclass(frozen=True, slots=True)
 class BrokenLine:
-    """A line that no writer finished, or that none of ours wrote."""
+    """A line that was not finished, or that another program wrote."""
 
     number: int
     reason: str

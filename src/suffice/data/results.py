@@ -1,7 +1,7 @@
-"""The result file of a batch run: one JSON line per answer, written as it comes, that survives a crash at any moment.
+"""The result file of a batch run: one JSON line per answer, written as it comes, which survives a crash at any moment.
 
-Beside it lies `<path>.meta.json`, which says which dataset and settings the answers belong to, and which is locked
-while a process writes. Knows nothing about what is in an answer, but that a failed one has an `error`.
+`<path>.meta.json` beside it says which dataset and settings the answers belong to, and is locked while a process
+writes. Knows nothing about what is in an answer, except that a failed one has an `error`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResultWriter:
             path: the result file; missing folders are made.
             dataset: fingerprint of the dataset (`dataset_fingerprint`). Resuming with another one is an error.
             settings: what else the answers depend on. Resuming with others is a notice.
-            resume: go on with the file if it is there.
+            resume: continue the file if it is there.
             overwrite: start anew if it is there.
             retry_failed: rows that ended with an error do not count as finished when resuming.
 
@@ -63,7 +63,7 @@ class ResultWriter:
         self.failed = IndexSet()
         """Indices of rows whose newest line has an error."""
         self.notices: list[str] = []
-        """What the user should be told about resuming, one line each."""
+        """Notices for the user about resuming, one line each."""
         self._retry_failed = retry_failed
         self._synced_at = time.monotonic()
         self._in_order = True
@@ -72,8 +72,8 @@ class ResultWriter:
         self._sidecar = Sidecar(self.path)
         try:
             # Asked again under the lock: another process may have written and finished in between.
-            goes_on = self._has_answers(allowed=resume or overwrite) and resume
-            self._file = self._start(dataset or {}, settings or {}, goes_on=goes_on)
+            continues = self._has_answers(allowed=resume or overwrite) and resume
+            self._file = self._start(dataset or {}, settings or {}, continues=continues)
         except BaseException:
             self._sidecar.close()
             raise
@@ -126,7 +126,7 @@ class ResultWriter:
         self._in_order = True
 
     def close(self) -> None:
-        """Put everything on the disk and let go of the file. May be called twice.
+        """Write everything to the disk and release the file. May be called twice.
 
         Raises:
             DataError: the disk reports an error.
@@ -157,15 +157,15 @@ class ResultWriter:
             raise DataError(f"{self.path} is not a regular file: results need one that can be read back")
         there = self.path.exists() and self.path.stat().st_size > 0
         if there and not allowed:
-            raise DataError(f"{self.path} has answers already: --resume goes on with it, --overwrite starts anew")
+            raise DataError(f"{self.path} has answers already: --resume continues it, --overwrite starts anew")
         return there
 
-    def _start(self, dataset: Mapping[str, Any], settings: Mapping[str, Any], *, goes_on: bool) -> IO[bytes]:
-        if goes_on:
+    def _start(self, dataset: Mapping[str, Any], settings: Mapping[str, Any], *, continues: bool) -> IO[bytes]:
+        if continues:
             self.notices += self._sidecar.check(dataset, settings)
         try:
             self._scratch_path().unlink(missing_ok=True)
-            if goes_on:
+            if continues:
                 self._recover()
             else:
                 # Emptied before the sidecar changes: old answers never stand beside the new fingerprint.
@@ -176,7 +176,7 @@ class ResultWriter:
             raise self._unwritable(error) from None
 
     def _recover(self) -> None:
-        """Learn what is done; cut off the torn end that a crash in the middle of a write leaves."""
+        """Find out what is done; cut off the torn end that a crash in the middle of a write leaves."""
         broken: BrokenLine | None = None
         good_end = 0
         for line in scan(self.path):
@@ -231,7 +231,7 @@ class ResultWriter:
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
             f"{self.path} cannot be written: {error.strerror or error}; the answers that are in it are safe: "
-            "put that right and go on with --resume"
+            "put that right and continue with --resume"
         )
 
 
@@ -272,7 +272,7 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename last."""
+    """Make a rename survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

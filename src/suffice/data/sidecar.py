@@ -1,4 +1,4 @@
-"""The small file beside a result file: whose answers these are, and a lock while they are written."""
+"""The small file beside a result file: which dataset its answers belong to, and a lock while they are written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Sidecar:
         return [f"the answers that are there were made with other settings: {'; '.join(changes)}"] if changes else []
 
     def write(self, dataset: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Remember these, in one write, so that a crash leaves either the old or the new."""
+        """Save these in one write, so that a crash leaves either the old or the new."""
         known = {"version": 1, "pid": os.getpid(), "dataset": dict(dataset), "settings": dict(settings)}
         content = json.dumps(known, ensure_ascii=False, indent=1, default=str).encode("utf-8", "replace") + b"\n"
         self._file.seek(0)
@@ -70,7 +70,7 @@ class Sidecar:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._file.close()
 
     def _read(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Sidecar:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """False if another process holds the lock. Where the system or the file system has no locks: True."""
+    """Whether the lock was taken; also true where the system or the file system has no locks."""
     try:
         import fcntl
     except ImportError:

@@ -102,7 +102,7 @@ class MemoryMeter:
         )
 
     def warning(self, reading: MemoryReading) -> str | None:
-        """A warning after a reading, each kind once: memory will soon be tight, it is tight, the KV cache is almost full.
+        """A warning after a reading, each kind once: memory will be tight soon, it is tight, the KV cache is full.
         None where there is nothing new to say."""
         tight = _TIGHT_SHARE * reading.total
         falling = self._falling_per_second()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from suffice.checkpoints.library_warnings import without_library_warnings
 from suffice.errors import UsageError
+from suffice.memory import return_freed_memory
 from suffice.train.base_model import BaseModel, device_of, load_base, load_with_adapter
 from suffice.train.checkpoint_folders import (
     ARGS,
@@ -136,6 +137,8 @@ def train(
     done = _steps_done(resumed, datasets, steps)
     end_check = EndCheck(plan.base, plan.prepared.validation_rows[: recipe.stop_check_prompts], plan.prepared.profile)
     display = showing(steps - done) if _is_main() else nullcontext(_NoDisplay())
+    if plan.device == "cpu":  # before the first large allocation; without it a run holds what its steps have freed
+        return_freed_memory()
     with display as show, time_limit:
         run = _run_folder(recipe, resumed)
         log = RunLog(run, plan.device, show, lambda metrics: _warn(end_check.warning(metrics), tell), tell)

@@ -90,11 +90,6 @@ class LocalEngine:
         return self._source.name
 
     @property
-    def bundled(self) -> bool:
-        """Whether this is the small model that comes with Suffice."""
-        return self._source.bundled
-
-    @property
     def tokenizer(self) -> Any:
         """The model's tokenizer of transformers."""
         return self._ready().tokenizer

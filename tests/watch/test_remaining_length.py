@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import sys
 from typing import Any
 
 import pytest
 
-from suffice.cli.infer.screen import Screen
-from suffice.session import Progress, Request, Session, Text, Thinking
-from suffice.testing.scripted_engine import ScriptedEngine
 from suffice.watch.remaining_length import RemainingLength
 
 QUANTILES = ((0.5, 200), (0.9, 600), (0.95, 900), (0.99, 1800))
@@ -110,49 +104,3 @@ def test_it_says_what_it_rests_on() -> None:
     assert said == ["length", "list", "code", "closing"]
     remaining.push("", 50, thinking=True)
     assert remaining.basis == "thinking"
-
-
-def test_progress_comes_every_16_tokens_and_only_when_wanted() -> None:
-    async def main(wanted: bool) -> list[Progress]:
-        request = Request(({"role": "user", "content": "Count."},), max_new_tokens=100, progress=wanted)
-        events = [event async for event in Session(ScriptedEngine("abcde " * 20)).stream(request)]
-        return [event for event in events if isinstance(event, Progress)]
-
-    told = asyncio.run(main(True))
-    assert [each.tokens for each in told] == [16, 32, 48, 64, 80, 96]
-    assert all(0 <= each.remaining_tokens <= 100 - each.tokens for each in told)
-    assert all(each.remaining_seconds >= 0 for each in told)
-    assert asyncio.run(main(False)) == []
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_the_note_stands_behind_the_text_and_goes_when_the_text_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    out, err = Terminal(), Terminal()
-    monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(sys, "stderr", err)
-    screen = Screen(stream=True)
-    screen.show(Thinking("hm"))
-    screen.show(Text("好"))
-    screen.show(Progress(16, 350, 29.0))
-    assert "about 350 tokens, 12 s left" in err.getvalue()
-    screen.show(Text("的" * 20))
-    assert err.getvalue().endswith("\x1b[K"), "the note is taken away before the text goes on"
-    before = err.getvalue()
-    screen.show(Progress(32, 340, 29.0))
-    assert err.getvalue() == before, "it would not fit into the line"
-    assert out.getvalue() == "好" + "的" * 20
-    assert "\x1b[2mhm\x1b[0m" in err.getvalue()
-
-
-def test_without_a_terminal_nothing_but_the_answer_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen(stream=True)
-    for event in (Thinking("hm"), Text("42"), Progress(16, 350, 29.0)):
-        screen.show(event)
-    screen.close()
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("42", "")
