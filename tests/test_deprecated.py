@@ -44,6 +44,8 @@ RENAMED = {
     "budget.model.Asked",
     "data.RowError",
     "engines.Capacity",
+    "memory.lora_parameter_count",
+    "memory.parameter_count",
     "engines.Prefix",
     "session.side_by_side",
     "train.Plan",

@@ -45,9 +45,11 @@ __all__ = [
 def __getattr__(name: str) -> Callable[..., int]:
     """Two counts that `Architecture` has today."""
     if name == "parameter_count":
-        warn_deprecated("suffice.memory.parameter_count", "Architecture.from_config(config).parameters")
+        warn_deprecated("suffice.memory.parameter_count", "suffice.memory.Architecture.from_config(...).parameters")
         return lambda config: Architecture.from_config(config).parameters
     if name == "lora_parameter_count":
-        warn_deprecated("suffice.memory.lora_parameter_count", "Architecture.from_config(config).lora_parameters(rank)")
+        warn_deprecated(
+            "suffice.memory.lora_parameter_count", "suffice.memory.Architecture.from_config(...).lora_parameters"
+        )
         return lambda config, rank, target="all-linear": Architecture.from_config(config).lora_parameters(rank)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
