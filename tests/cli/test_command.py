@@ -12,8 +12,9 @@ import pytest
 
 from suffice.cli.command import Command, Option, TokenCount, normalise, options_of
 from suffice.cli.infer.infer import command as infer
-from suffice.cli.infer.options import InferOptions, with_new_names
+from suffice.cli.infer.options import InferOptions, options_from
 from suffice.cli.main import main
+from suffice.engines.base import Sampling
 from suffice.errors import UsageError
 from suffice.settings import setting
 
@@ -93,6 +94,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
         (["infer", "--model", "./no-such-folder", "--prompt", "x"], "no-such-folder"),
         (["infer", "--upstream", "http://127.0.0.1:9", "--prompt", "x"], "127.0.0.1:9"),
         (["infer", "--columns", "a", "--dataset", __file__, "--output", "y"], "NAME=OURS"),
+        (["infer", "--engine", "steam", "--prompt", "x"], "there are: local, openai"),
         (["budget", "--tier", "medium", "x"], "medium"),
         (["nonsense"], "nonsense"),
     ],
@@ -151,6 +153,15 @@ def test_where_files_may_say_it_too_a_flag_left_out_is_none_and_its_default_is_s
     assert page.index("Dish:") < page.index("Heat:")
 
 
+def test_every_parameter_of_sampling_is_a_flag_of_infer() -> None:
+    flags = [part for each in Sampling.fields() for part in (f"--{each.name.replace('_', '-')}", "1")]
+    every = Sampling(**{each.name: 1 for each in Sampling.fields()})
+    assert options_from(infer.make_context("infer", flags).params).sampling == every
+    assert options_from(infer.make_context("infer", []).params).sampling == Sampling()
+    with pytest.raises(click.UsageError, match="0<x<=1"):
+        infer.make_context("infer", ["--top-p", "1.5"])
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -162,7 +173,7 @@ def test_where_files_may_say_it_too_a_flag_left_out_is_none_and_its_default_is_s
 )
 def test_old_flags_of_reservations_work_with_a_notice(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
     def options(flags: str) -> InferOptions:
-        return InferOptions(**with_new_names(infer.make_context("infer", flags.split()).params))
+        return options_from(infer.make_context("infer", flags.split()).params)
 
     told = options(old)
     assert capsys.readouterr().err == f"notice: {old.replace('_', '-')} is deprecated: use {new}\n"

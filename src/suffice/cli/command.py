@@ -14,7 +14,7 @@ import click
 from suffice.errors import UsageError
 from suffice.settings import flag_of
 
-__all__ = ["Command", "Option", "TokenCount", "normalise", "options_of"]
+__all__ = ["Command", "Option", "TokenCount", "normalise", "number_type", "options_of"]
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -96,13 +96,18 @@ def _type(each: Field[Any]) -> click.ParamType:
     name = str(each.type).partition(" ")[0]
     if name == "Path":
         return click.Path(path_type=Path, dir_okay=False)
-    number: Any = {"int": click.IntRange, "float": click.FloatRange}.get(name)
-    if number is None:
+    kind_of = {"int": int, "float": float}.get(name)
+    if kind_of is None:
         return click.STRING
-    if not {"minimum", "maximum", "above"} & about.keys():
-        return click.INT if number is click.IntRange else click.FLOAT
-    low = about.get("minimum", about.get("above"))
-    return number(min=low, max=about.get("maximum"), min_open="above" in about)
+    return number_type(kind_of, about.get("minimum", about.get("above")), about.get("maximum"), above="above" in about)
+
+
+def number_type(kind: type, low: float | None, high: float | None, *, above: bool = False) -> click.ParamType:
+    """The click type of a number in a range; with `above`, `low` is not in it."""
+    if low is None and high is None:
+        return click.INT if kind is int else click.FLOAT
+    made: Any = click.IntRange if kind is int else click.FloatRange
+    return made(min=low, max=high, min_open=above)
 
 
 class Command(click.Command):

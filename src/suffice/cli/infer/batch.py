@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from suffice.batch import BatchSummary, run_batch
@@ -25,7 +25,7 @@ __all__ = ["infer_dataset"]
 def infer_dataset(options: InferOptions) -> int:
     """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed."""
     assert options.output is not None  # InferOptions.check
-    columns, seed = parse_columns(options.columns), options.seed or 0
+    columns, seed = parse_columns(options.columns), options.sampling.seed or 0
     datasets = [read_dataset(spec, seed=seed, columns=columns) for spec in options.dataset]
     counts = [count_rows(spec) for spec in options.dataset]
     totals = [count for count in counts if count is not None]
@@ -36,6 +36,7 @@ def infer_dataset(options: InferOptions) -> int:
     settings = {
         each.name: getattr(options, each.name) for each in fields(options) if each.metadata.get("answers", True)
     }
+    settings |= asdict(settings.pop("sampling"))
     settings["max_new_tokens"] = str(options.max_new_tokens)  # as result files have always kept it
     with ResultWriter(
         options.output, dataset=fingerprint, settings=settings, resume=options.resume, overwrite=options.overwrite

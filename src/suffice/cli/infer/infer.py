@@ -9,7 +9,7 @@ from typing import Any
 
 from suffice.cli.command import Command
 from suffice.cli.infer.open import engine_of, session_of
-from suffice.cli.infer.options import InferOptions, infer_options, with_new_names
+from suffice.cli.infer.options import InferOptions, infer_options, options_from
 from suffice.errors import UsageError
 
 __all__ = ["command"]
@@ -30,7 +30,7 @@ def _run(**flags: Any) -> int:
     With nothing to answer, this is a chat. Every answer says how many tokens it took, why it ended, and what its budget
     was.
     """
-    options = InferOptions(**with_new_names(flags)).with_preset()
+    options = options_from(flags).with_preset()
     options.check()
     if options.dataset:
         from suffice.cli.infer.batch import infer_dataset

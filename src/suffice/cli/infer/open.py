@@ -18,16 +18,19 @@ def engine_of(options: InferOptions) -> Engine:
     """The engine that the flags name, not yet entered.
 
     Raises:
-        UsageError: the packages that it needs are not installed.
+        UsageError: there is no such kind, or the packages that it needs are not installed.
     """
     from suffice.engines import open_engine
 
-    if options.upstream:
+    if options.upstream and options.engine is None:
         return open_engine(options.model, upstream=options.upstream, tokenizer=options.tokenizer)
-    if options.model is None and not options.adapters:
+    if options.model is None and not options.adapters and options.engine in (None, "local"):
         print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
     return open_engine(
         options.model,
+        engine=options.engine,
+        upstream=options.upstream,
+        tokenizer=options.tokenizer,
         adapters=options.adapters,
         hub=options.hub,
         dtype=options.dtype,

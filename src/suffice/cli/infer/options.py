@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suffice.cli.command import Option, TokenCount, options_of
+from suffice.cli.command import Option, TokenCount, number_type, options_of
+from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
 from suffice.settings import setting
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from suffice.prompt import Message
     from suffice.session import Request
 
-__all__ = ["InferOptions", "infer_options", "with_new_names"]
+__all__ = ["InferOptions", "infer_options", "options_from"]
 
 _MODEL, _WHAT, _LENGTH = "Model", "What to answer (nothing: chat)", "Length"
 _SAMPLING, _OUTPUT = "Sampling", "Output"
@@ -53,6 +54,13 @@ class InferOptions:
         "The server's tokenizer (a folder or hub id), to count prompts and continue answers exactly.",
         metavar="MODEL",
         answers=False,
+    )
+    engine: str | None = setting(
+        None,
+        _MODEL,
+        "Kind of engine: local, openai, or one that an installed package adds. "
+        "[default: openai with --upstream, else local]",
+        metavar="KIND",
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
@@ -124,23 +132,8 @@ class InferOptions:
         (), _LENGTH, "End the answer at any of these strings, which are removed from it."
     )
     keep_stop_words: bool = setting(False, _LENGTH, "Leave the stop word in the answer.")
-    temperature: float | None = setting(
-        None, _SAMPLING, "0 always takes the likeliest token. [default: the model's own]", minimum=0
-    )
-    top_p: float | None = setting(
-        None,
-        _SAMPLING,
-        "Keep the likeliest tokens up to this probability. [default: the model's own]",
-        above=0,
-        maximum=1,
-    )
-    top_k: int | None = setting(
-        None, _SAMPLING, "Keep this many of the likeliest tokens; 0 keeps all. [default: the model's own]", minimum=0
-    )
-    repetition_penalty: float | None = setting(
-        None, _SAMPLING, "Above 1 makes used tokens less likely. [default: the model's own]", above=0
-    )
-    seed: int | None = setting(None, _SAMPLING, "Makes sampling repeatable, and chooses the rows of FILE#N.")
+    sampling: Sampling = setting(Sampling(), flag=None)
+    """Its flags are made of what `Sampling` says of each parameter."""
     stream: bool = setting(True, _OUTPUT, "Show the answer as it is written.", answers=False)
     json: bool = setting(
         False, _OUTPUT, "Print one JSON object per answer instead of text.", switch=True, answers=False
@@ -201,17 +194,14 @@ class InferOptions:
         presets = load_settings().presets
         if self.preset not in presets:
             raise UsageError(f"--preset is {self.preset!r}; there are: {', '.join(presets)}")
-        preset = presets[self.preset]
-        return replace(
-            self,
-            tier=self.tier or preset.tier,
-            temperature=preset.temperature if self.temperature is None else self.temperature,
-            top_p=preset.top_p if self.top_p is None else self.top_p,
-        )
+        preset, sampling = presets[self.preset], self.sampling
+        temperature = preset.temperature if sampling.temperature is None else sampling.temperature
+        top_p = preset.top_p if sampling.top_p is None else sampling.top_p
+        sampling = replace(sampling, temperature=temperature, top_p=top_p)
+        return replace(self, tier=self.tier or preset.tier, sampling=sampling)
 
     def request(self, messages: tuple[Message, ...]) -> Request:
         """The request for one conversation; `--system` counts where it has no system prompt of its own."""
-        from suffice.engines.base import Sampling
         from suffice.prompt import Prompt
         from suffice.session import Request
 
@@ -222,7 +212,7 @@ class InferOptions:
             max_new_tokens=self.max_new_tokens,
             max_length=self.max_length,
             tier=self.tier,
-            sampling=Sampling(**{name: getattr(self, name) for name in Sampling.__dataclass_fields__}),
+            sampling=self.sampling,
             stop_words=self.stop_words,
             keep_stop_words=self.keep_stop_words,
             reservation=self.reservation,
@@ -232,21 +222,43 @@ class InferOptions:
 
 
 def infer_options() -> list[click.Parameter]:
-    """The flags, and those that have other names now."""
+    """The flags in the order of the help page, and those that have other names now."""
+    own = options_of(InferOptions)
+    place = next(place for place, option in enumerate(own) if isinstance(option, Option) and option.group == _OUTPUT)
     old: dict[str, Any] = {"group": _LENGTH, "hidden": True}
     return [
-        *options_of(InferOptions),
+        *own[:place],
+        *map(_sampling_option, Sampling.fields()),
+        *own[place:],
         Option(["--on-length"], type=click.Choice(["continue", "ask", "stop"]), **old, help="--ask-on-length"),
         Option(["--first-reservation"], type=TokenCount("auto"), **old, help="--reservation"),
     ]
 
 
-def with_new_names(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags with old names replaced, with a notice for each.
+def _sampling_option(each: SamplingField) -> Option:
+    kind = number_type(each.type, each.low, each.high, above=each.open_low)
+    default = "" if each.low is None else " [default: the model's own]"
+    text = each.help + (" Chooses the rows of FILE#N, too." if each.name == "seed" else default)
+    return Option(
+        [f"--{each.name.replace('_', '-')}"],
+        type=kind,
+        metavar="N" if each.type is int else "NUMBER",
+        group=_SAMPLING,
+        help=text,
+    )
+
+
+def options_from(flags: dict[str, Any]) -> InferOptions:
+    """What click has read, with a notice for each flag that has another name now.
 
     Raises:
         UsageError: old flags that contradict each other.
     """
+    sampling = Sampling(**{each.name: flags.pop(each.name) for each in Sampling.fields()})
+    return InferOptions(**_with_new_names(flags), sampling=sampling)
+
+
+def _with_new_names(flags: dict[str, Any]) -> dict[str, Any]:
     on_length, first = flags.pop("on_length"), flags.pop("first_reservation")
     if on_length == "stop" and first not in (None, "auto"):
         raise UsageError(
