@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ DOCUMENTS = sorted(
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+IMPORT = re.compile(r"^\s*from (suffice[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 FIRST_SCREEN = 25  # lines of a README that people see before they scroll
 
 
@@ -77,3 +79,19 @@ def test_the_first_python_of_a_readme_runs_as_it_stands(readme: Path, tmp_path: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_imports_is_there_under_its_present_name(document: Path) -> None:
+    for module, names in IMPORT.findall(document.read_text(encoding="utf-8")):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"from {module} import {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_document_names_are_there(document: Path) -> None:
+    folders = [ROOT / name for name in ("src", "tests", "benchmarks", "scripts")]
+    files = [path.as_posix() for folder in folders for path in folder.rglob("*.py")]
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", document.read_text(encoding="utf-8")):
+        assert any(file.endswith(f"/{name}") for file in files), f"there is no {name}"
