@@ -8,8 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from suffice import Budgeter, LoadedEngine
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
@@ -95,3 +98,24 @@ def test_files_that_a_document_names_are_there(document: Path) -> None:
     files = [path.as_posix() for folder in folders for path in folder.rglob("*.py")]
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", document.read_text(encoding="utf-8")):
         assert any(file.endswith(f"/{name}") for file in files), f"there is no {name}"
+
+
+def recipe(name: str) -> Any:
+    """The class that a recipe of CONTRIBUTING.md defines."""
+    for code in code_blocks(ROOT / "CONTRIBUTING.md", "python"):
+        if f"class {name}" in code:
+            scope: dict[str, Any] = {}
+            exec(code, scope)
+            return scope[name]
+    raise AssertionError(f"no recipe defines {name}")
+
+
+def test_the_engine_of_the_recipe_answers() -> None:
+    with LoadedEngine(recipe("ParrotEngine")()) as engine:
+        assert engine.generate("polly wants a cracker", max_new_tokens=3).text == "polly wants a "
+
+
+def test_the_length_signal_of_the_recipe_is_asked() -> None:
+    budgeter = Budgeter.load().with_estimator(recipe("InvoiceLengths")())
+    assert budgeter.decide("Write an invoice for tea.").expected_tokens == 300
+    assert budgeter.decide("Write a letter about tea.").expected_tokens != 300
