@@ -61,7 +61,7 @@ def _as_text(budget: Budget) -> str:
     lines = [
         f"max_new_tokens   {budget.max_new_tokens}   (limited by: {limit})",
         f"expected tokens  {budget.expected_tokens}   ({quantiles})",
-        f"reserved first   {budget.reservation}   (what is longer goes on unnoticed, up to the cap)",
+        f"reserved first   {budget.reservation}   (a longer answer continues, up to the cap)",
         f"prompt tokens    {budget.prompt_tokens}",
         *(f"  - {reason}" for reason in budget.reasons),
     ]
