@@ -29,7 +29,7 @@ NAMES = {
     "Suggestion TrainingForecast TrainingSetup forecast_training free_memory human_bytes is_memory_error "
     "kv_bytes_per_token lora_parameter_count parameter_count parse_bytes return_freed_memory weight_bytes "
     "what_would_fit",
-    "schedule": "Admission Pool QueueFullError Slot Throughput Upstream",
+    "schedule": "Admission Pool QueueFullError Slot Throughput Trace Upstream",
     "serve": "ServeSettings load_serve_settings",
     "session": "Answer AnswerBuilder Event Progress Repetition Request Session Text Thinking ToolCallPiece "
     "side_by_side",

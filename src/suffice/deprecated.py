@@ -44,6 +44,7 @@ _DISSOLVED = {
     "suffice.schedule": {
         "Pool": "suffice.engines.pool:Pool",
         "Upstream": "suffice.engines.pool:Upstream",
+        "Trace": "suffice.engines.base:Attempt",
         "Admission": "suffice.serve.limits.admission:Admission",
         "QueueFullError": "suffice.serve.limits.admission:QueueFullError",
         "Slot": "suffice.serve.limits.admission:Slot",

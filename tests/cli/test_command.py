@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from suffice.cli.command import Command, Option, TokenCount, normalise, options_of
+from suffice.cli.command import Command, Option, TokenLimit, normalise, options_of
 from suffice.cli.infer.infer import command as infer
 from suffice.cli.infer.options import InferOptions, options_from
 from suffice.cli.main import main
@@ -124,7 +124,7 @@ class Kitchen:
     rings: int = setting(2, "Heat", "How many.", choices=(1, 2, 4))
     lid: bool = setting(True, "Heat", "Cover it.")
     no_salt: bool = setting(False, "Dish", "Leave salt out.")
-    limit: str = setting("auto", "Heat", "Tokens.", type=TokenCount("auto", "full"))
+    limit: str = setting("auto", "Heat", "Tokens.", type=TokenLimit("auto", "full"))
     recipe: str = setting("", flag=None)
 
 

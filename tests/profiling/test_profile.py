@@ -19,7 +19,7 @@ from suffice.cli.main import main
 from suffice.data import Turn
 from suffice.errors import DataError
 from suffice.profiling import LengthReader, LengthRecord, measure
-from suffice.profiling.bilingual import Text, heading, say
+from suffice.profiling.bilingual import Bilingual, heading, say
 from suffice.profiling.terminal import bar, display_width, table
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -325,4 +325,4 @@ def test_every_sentence_and_heading_is_in_both_languages_with_the_same_values() 
     assert say("tier", name="t", cap=1024, share="1 %", low="a", high="b", doubt=say("sure")).en.startswith(
         "The tier t (1,024)"
     )
-    assert heading("p99") == Text("p99", "p99")
+    assert heading("p99") == Bilingual("p99", "p99")

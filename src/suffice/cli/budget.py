@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suffice.cli.command import Command, Option, TokenCount
+from suffice.cli.command import Command, Option, TokenLimit
 
 if TYPE_CHECKING:
     from suffice.budget import Budget
@@ -75,7 +75,7 @@ def _options() -> list[click.Parameter]:
         click.Argument(["prompt"]),
         Option(
             ["--max-new-tokens"],
-            type=TokenCount("auto"),
+            type=TokenLimit("auto"),
             default="auto",
             show_default=True,
             metavar="auto|N",

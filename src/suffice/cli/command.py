@@ -14,7 +14,7 @@ import click
 from suffice.errors import UsageError
 from suffice.settings import flag_of
 
-__all__ = ["Command", "Option", "TokenCount", "normalise", "number_type", "options_of"]
+__all__ = ["Command", "Option", "TokenLimit", "normalise", "number_type", "options_of"]
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -34,7 +34,7 @@ class Option(click.Option):
         return extra | {"default": self._default.removesuffix("]")} if self._default else extra
 
 
-class TokenCount(click.ParamType):
+class TokenLimit(click.ParamType):
     """A number of tokens from 1, or one of some words such as `auto`."""
 
     name = "tokens"

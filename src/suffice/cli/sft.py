@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -25,8 +26,7 @@ suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --max_minutes 10
 suffice sft --resume                                                         continues the newest run
 torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     trains on two GPUs
 """
-_CHANGEABLE = {"max_minutes", "save_total_limit", "stop_check_prompts", "fit"}
-"""Settings that may change when a run is resumed: they leave its steps as they are."""
+_CHANGEABLE = {each.name for each in fields(Recipe) if each.metadata.get("changeable")}
 _INTERRUPTED = 130  # as after Ctrl-C in a shell, so that what was to follow does not
 _ENDED = "{:.0%} of the validation answers end by themselves"
 

@@ -7,10 +7,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-__all__ = ["Text", "heading", "human_size", "percent", "say"]
+__all__ = ["Bilingual", "heading", "human_size", "percent", "say"]
 
 
-class Text(NamedTuple):
+class Bilingual(NamedTuple):
     """The same in both languages."""
 
     en: str
@@ -22,20 +22,22 @@ def _wording() -> dict[str, dict[str, str]]:
     return tomllib.loads(files("suffice.profiling").joinpath("report.toml").read_text("utf-8"))
 
 
-def say(about: str, **values: Any) -> Text:
+def say(about: str, **values: Any) -> Bilingual:
     """A sentence of report.toml with its values, which may be in both languages themselves."""
 
     def in_language(language: str) -> str:
-        own = {name: getattr(value, language) if isinstance(value, Text) else value for name, value in values.items()}
+        own = {
+            name: getattr(value, language) if isinstance(value, Bilingual) else value for name, value in values.items()
+        }
         own = {name: f"{value:,}" if isinstance(value, int) else value for name, value in own.items()}
         return _wording()[about][language].format(**own)
 
-    return Text(in_language("en"), in_language("zh"))
+    return Bilingual(in_language("en"), in_language("zh"))
 
 
-def heading(english: str) -> Text:
+def heading(english: str) -> Bilingual:
     """A heading; one that is not in report.toml, such as `p99`, is the same in Chinese."""
-    return Text(english, _wording()["headings"].get(english, english))
+    return Bilingual(english, _wording()["headings"].get(english, english))
 
 
 def percent(share: float) -> str:

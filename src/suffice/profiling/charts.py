@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suffice.profiling.accumulators import GroupLengths
-from suffice.profiling.bilingual import Text, heading, say
+from suffice.profiling.bilingual import Bilingual, heading, say
 from suffice.profiling.histogram import Histogram
 from suffice.profiling.report import Report
 
@@ -22,8 +22,8 @@ _QUANTILES = (0.5, 0.9, 0.99)
 class Chart:
     """One picture: bars, curves or spans, and lines at lengths that matter."""
 
-    title: Text
-    caption: Text
+    title: Bilingual
+    caption: Bilingual
     low: int
     high: int
     """The ends of the axis, in tokens."""
@@ -31,7 +31,7 @@ class Chart:
     """First length, last length, rows."""
     rows: int = 0
     """Of which the bars are shares."""
-    curves: Mapping[Text, Sequence[tuple[float, float]]] | None = None
+    curves: Mapping[Bilingual, Sequence[tuple[float, float]]] | None = None
     """By name: tokens, and the share of rows that are at most so long."""
     spans: Mapping[str, tuple[int, int, int]] | None = None
     """By name: p50, p90 and p99."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 
-from suffice.profiling.bilingual import Text, heading, say
+from suffice.profiling.bilingual import Bilingual, heading, say
 from suffice.profiling.charts import Chart, group_chart, length_charts
 from suffice.profiling.report import Report
 from suffice.profiling.sentences import advice_sentences, finish_sentences
@@ -68,11 +68,11 @@ def _html(text: Cell) -> str:
     return f'<span lang="en">{escape(text.en)}</span><span lang="zh">{escape(text.zh)}</span>'
 
 
-def _section(title: Text, content: str) -> str:
+def _section(title: Bilingual, content: str) -> str:
     return f"<section><h2>{_html(title)}</h2>{content}</section>"
 
 
-def _caption(text: Text) -> str:
+def _caption(text: Bilingual) -> str:
     return f"<p class=caption>{_html(text)}</p>"
 
 

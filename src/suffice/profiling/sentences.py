@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from suffice.profiling.advice import TOLERANCE, Advice, CapAdvice, RowLimit, Savings
-from suffice.profiling.bilingual import Text, human_size, percent, say
+from suffice.profiling.bilingual import Bilingual, human_size, percent, say
 from suffice.profiling.report import Report
 
 __all__ = ["advice_sentences", "finish_sentences"]
 
 
-def finish_sentences(report: Report) -> Iterator[Text]:
+def finish_sentences(report: Report) -> Iterator[Bilingual]:
     """How the answers ended, where that is known, and what looks as if a limit had cut it."""
     everything = report.profile.all
     if known := everything.known_finishes:
@@ -26,7 +26,7 @@ def finish_sentences(report: Report) -> Iterator[Text]:
         yield say("spike", rows=rows, share=percent(rows / everything.answer.rows), longest=longest)
 
 
-def advice_sentences(report: Report) -> Iterator[Text]:
+def advice_sentences(report: Report) -> Iterator[Bilingual]:
     """What to set, how sure that is, and what it saves; the answer to "which max_new_tokens?" first."""
     advice = report.advice
     if advice is None:
@@ -43,7 +43,7 @@ def advice_sentences(report: Report) -> Iterator[Text]:
         yield _training(report)
 
 
-def _cap(cap: CapAdvice, longest: int) -> Text:
+def _cap(cap: CapAdvice, longest: int) -> Bilingual:
     """The cap; or why there is none: too few rows, too many of the long ones cut, more cut than any cap may cut."""
     if cap.observed is None:
         ended = say("ended", ended=cap.ended) if cap.ended is not None else ""
@@ -61,7 +61,7 @@ def _cap(cap: CapAdvice, longest: int) -> Text:
     )
 
 
-def _tier(advice: Advice) -> Text:
+def _tier(advice: Advice) -> Bilingual:
     tier = advice.tier or advice.tiers[-1]
     low, high = (percent(end) for end in tier.interval)
     return say(
@@ -75,7 +75,7 @@ def _tier(advice: Advice) -> Text:
     )
 
 
-def _savings(savings: Savings, report: Report) -> Text:
+def _savings(savings: Savings, report: Report) -> Bilingual:
     if savings.after > savings.before:
         answers = report.profile.all.answer
         over = answers.over(savings.before)
@@ -96,7 +96,7 @@ def _savings(savings: Savings, report: Report) -> Text:
     )
 
 
-def _training(report: Report) -> Text:
+def _training(report: Report) -> Bilingual:
     """The `max_length` that keeps nearly every row, and the one that keeps all."""
     whole = next(limit for limit in report.row_limits if not limit.over)
     nearly = next(limit for limit in report.row_limits if limit.share <= TOLERANCE)

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suffice.profiling.accumulators import GroupLengths
-from suffice.profiling.bilingual import Text, heading, human_size, percent, say
+from suffice.profiling.bilingual import Bilingual, heading, human_size, percent, say
 from suffice.profiling.histogram import Histogram
 from suffice.profiling.report import LIMITS, QUANTILES, Report, interval
 from suffice.profiling.words import SplittingWord
 
 __all__ = ["Cell", "Table", "group_table", "length_table", "row_limit_table", "tier_table", "word_tables"]
 
-Cell = str | Text
+Cell = str | Bilingual
 _GROUP_QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -23,7 +23,7 @@ class Table:
 
     head: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
-    notes: Sequence[Text] = ()
+    notes: Sequence[Bilingual] = ()
 
     def without(self, place: int) -> Table:
         """The same without one column."""
@@ -46,12 +46,12 @@ def length_table(report: Report) -> Table:
     return Table(head=_head(*names), rows=rows, notes=notes)
 
 
-def _confidence(answers: Histogram) -> Text:
+def _confidence(answers: Histogram) -> Bilingual:
     ends = []
     for p in QUANTILES:
         low, high = ("?" if end is None else f"{end:,}" for end in interval(answers, p))
         ends.append(say("from-to", name=_name(p), low=low, high=high))
-    listed = Text("; ".join(end.en for end in ends), "；".join(end.zh for end in ends))
+    listed = Bilingual("; ".join(end.en for end in ends), "；".join(end.zh for end in ends))
     return say("confidence", ends=listed)
 
 
@@ -78,7 +78,7 @@ def group_table(column: str, groups: Mapping[str, GroupLengths], report: Report,
     return table if any(row[-3] for row in rows) else table.without(len(names) - 2)  # no finish reasons, no column
 
 
-def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Sequence[Text]) -> Table:
+def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Sequence[Bilingual]) -> Table:
     prompts = {name: group.prompt for name, group in groups.items() if group.prompt.rows}
     return Table(
         head=[column, *_head("prompts", *map(_name, QUANTILES), "max")],
@@ -87,7 +87,7 @@ def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Seque
     )
 
 
-def word_tables(report: Report) -> Iterator[tuple[Text, Table]]:
+def word_tables(report: Report) -> Iterator[tuple[Bilingual, Table]]:
     """Words of prompts whose answers are longer, and of those whose answers are shorter, with a title each."""
     head = _head("word", "times as long", "typical tokens", "without it", "prompts")
     titles = _head("longer answers", "shorter answers")
@@ -126,7 +126,7 @@ def row_limit_table(report: Report) -> Table:
     return table if about is not None else table.without(len(names))
 
 
-def _head(*names: str) -> list[Text]:
+def _head(*names: str) -> list[Bilingual]:
     return list(map(heading, names))
 
 

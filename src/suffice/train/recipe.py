@@ -17,7 +17,10 @@ _MEMORY, _OUTPUT = "Memory", "Evaluation and output"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One fine-tuning run. The defaults are the recipe that fits a 7B model on one 24 GB card."""
+    """One fine-tuning run. The defaults are the recipe that fits a 7B model on one 24 GB card.
+
+    A flag of `suffice sft` is a field here. A `changeable` one may change when a run is resumed: its steps stay.
+    """
 
     model: str | None = setting(
         None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
@@ -69,7 +72,11 @@ class Recipe:
     num_train_epochs: float = setting(1.0, _STEPS, "How often every row is seen.", minimum=0.001)
     max_steps: int | None = setting(None, _STEPS, "Stop after this many steps, whatever the epochs.", minimum=1)
     max_minutes: float | None = setting(
-        None, _STEPS, "Finish this long after the command's start; the learning rate falls accordingly.", minimum=0.01
+        None,
+        _STEPS,
+        "Finish this long after the command's start; the learning rate falls accordingly.",
+        minimum=0.01,
+        changeable=True,
     )
     per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
     gradient_accumulation_steps: int = setting(
@@ -101,6 +108,7 @@ class Recipe:
         _MEMORY,
         "When memory will not suffice: warn says what would fit, auto changes batch, checkpointing and quantization.",
         choices=("warn", "auto"),
+        changeable=True,
     )
     output_dir: str = setting("output", _OUTPUT, "Runs go to OUTPUT_DIR/vN-<time>.")
     logging_steps: int = setting(5, _OUTPUT, "Steps between lines of logging.jsonl.", minimum=1)
@@ -111,9 +119,12 @@ class Recipe:
         _OUTPUT,
         "Validation prompts to answer at each evaluation, to see whether answers still end.",
         minimum=0,
+        changeable=True,
     )
     save_steps: int = setting(50, _OUTPUT, "Steps between checkpoints; the last step is saved too.", minimum=1)
-    save_total_limit: int = setting(2, _OUTPUT, "Checkpoints to keep, including the best one.", minimum=1)
+    save_total_limit: int = setting(
+        2, _OUTPUT, "Checkpoints to keep, including the best one.", minimum=1, changeable=True
+    )
 
     def check(self) -> None:
         """Refuse values out of range.

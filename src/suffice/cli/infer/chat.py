@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from suffice.cli.command import TokenCount
+from suffice.cli.command import TokenLimit
 from suffice.cli.infer.answer_view import show_answer
 from suffice.cli.infer.open import engine_of, session_of
 from suffice.cli.infer.screen import dim
@@ -135,7 +135,7 @@ def _remember(talk: _Conversation, answer: Answer) -> None:
 def _budget(runner: asyncio.Runner, session: Session, talk: _Conversation, value: str) -> None:
     """`/budget`: show it, or set the cap."""
     if value:
-        talk.options = replace(talk.options, max_new_tokens=TokenCount("auto").convert(value, None, None))
+        talk.options = replace(talk.options, max_new_tokens=TokenLimit("auto").convert(value, None, None))
         print(dim(f"(max_new_tokens: {value})"), file=sys.stderr)
         return
     users = [i for i, message in enumerate(talk.messages) if message["role"] == "user"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suffice.cli.command import Option, TokenCount, number_type, options_of
+from suffice.cli.command import Option, TokenLimit, number_type, options_of
 from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
 from suffice.settings import setting
@@ -78,7 +78,7 @@ class InferOptions:
         "auto",
         _LENGTH,
         "The most tokens that an answer may have, or auto: decided for each prompt, and explained.",
-        type=TokenCount("auto"),
+        type=TokenLimit("auto"),
         metavar="auto|N",
     )
     max_length: int | None = setting(
@@ -108,7 +108,7 @@ class InferOptions:
         _LENGTH,
         "Tokens to set aside at first; an answer that needs more is continued, unnoticed, up to its cap. auto: what "
         "9 of 10 such answers take, where the engine charges for it; full: the whole cap at once.",
-        type=TokenCount("auto", "full"),
+        type=TokenLimit("auto", "full"),
         metavar="auto|N|full",
         answers=False,
     )
@@ -231,7 +231,7 @@ def infer_options() -> list[click.Parameter]:
         *map(_sampling_option, Sampling.fields()),
         *own[place:],
         Option(["--on-length"], type=click.Choice(["continue", "ask", "stop"]), **old, help="--ask-on-length"),
-        Option(["--first-reservation"], type=TokenCount("auto"), **old, help="--reservation"),
+        Option(["--first-reservation"], type=TokenLimit("auto"), **old, help="--reservation"),
     ]
 
 
