@@ -11,6 +11,7 @@ import pytest
 from serving import serving
 from suffice.engines.openai.engine import RemoteEngine
 from suffice.serve.log.store import Store
+from suffice.serve.log.texts import TextLog
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
 from suffice.testing.scripted_engine import ScriptedEngine
@@ -72,3 +73,15 @@ def test_old_texts_are_forgotten(database: str) -> None:
         pass
     assert len(list(store.texts())) == 2
     assert store.forget_texts(before=time.time()) == 2
+
+
+def test_a_text_that_cannot_be_stored_keeps_no_other_from_it(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    row = dict.fromkeys(("key_id", "prompt", "thinking", "prompt_ids", "tool_calls"))
+    row |= {"time": 1e12, "model": "m", "answer": "a"}
+    log = TextLog(store := Store(database), days=1)
+    said = {"half": "\ud800", "whole": "hi"}
+    log.add([{**row, "request_id": name, "messages": [{"content": text}]} for name, text in said.items()])
+    log.close()
+    assert [each["request_id"] for each in store.texts()] == ["whole"]
+    assert "the database refused one of the texts of answers" in caplog.text
+    assert "1 texts of answers were lost" in caplog.text
