@@ -20,6 +20,14 @@ Tool = Mapping[str, Any]
 
 _HEAD = 1200  # characters at the beginning, and at the end, of a long prompt where people say what they want
 _TAIL = 800
+# What instructions without quotes and pasted material do not have, which is told faster than patterns tell it.
+_QUOTE_MARKS = '“「『《"`>'
+_MATERIAL_VERBS = (
+    *("translat", "summari", "paraphrase", "rewrite", "rephrase", "proofread", "correct", "edit", "polish", "fix"),
+    *("shorten", "repeat", "say", "classify", "extract"),
+    *("翻译", "译成", "译为", "总结", "概括", "摘要", "改写", "润色", "校对", "修改", "纠正", "缩写", "改正"),
+    *("重复", "分类", "提取"),
+)
 
 
 class Message(TypedDict):
@@ -161,12 +169,15 @@ def instructions(text: str) -> str:
     """
     if len(text) > _HEAD + _TAIL + 400:
         text = f"{text[:_HEAD]}\n\n{text[-_TAIL:]}"
-    patterns = _patterns()
-    bare = patterns["quote"].sub(" ␣ ", patterns["fence"].sub("\n", text))
+    patterns, bare = _patterns(), text
+    if "```" in text or "~~~" in text:
+        bare = patterns["fence"].sub("\n", bare)
+    if any(mark in bare for mark in _QUOTE_MARKS):
+        bare = patterns["quote"].sub(" ␣ ", bare)
     if len(bare.strip(" ␣\n")) < 8:
         bare = text  # the whole prompt is in quotes, so it is the wish itself
-    material = patterns["material"].search(bare)
-    if material is None:
+    lower = bare.lower()
+    if not any(verb in lower for verb in _MATERIAL_VERBS) or (material := patterns["material"].search(bare)) is None:
         return bare
     head, pasted = bare[: material.end()], bare[material.end() :].strip()
     body, separator, last = pasted.rpartition("\n\n")

@@ -141,7 +141,6 @@ _LATIN = "A-Za-z\u00c0-\u024f"
 def _kinds() -> tuple[re.Pattern[str], ...]:
     return (
         re.compile(rf"[{_LATIN}]+"),
-        re.compile(rf"(?<=[{_LATIN}]{{6}})[{_LATIN}]"),
         re.compile(rf"[{_CJK}]"),
         re.compile("[\u0370-\u1fff]"),
         re.compile(r"[^\w\s]|[\d_\n]"),
@@ -150,7 +149,13 @@ def _kinds() -> tuple[re.Pattern[str], ...]:
 
 def count_kinds(text: str) -> CharacterKinds:
     """Count words, CJK characters and the rest of `text`."""
-    return CharacterKinds(*(len(pattern.findall(text)) for pattern in _kinds()))
+    latin, cjk, script, other = _kinds()
+    words = latin.findall(text)
+    long_letters = sum([len(word) - 6 for word in words if len(word) > 6])
+    others = len(other.findall(text))
+    if text.isascii():
+        return CharacterKinds(len(words), long_letters, 0, 0, others)
+    return CharacterKinds(len(words), long_letters, len(cjk.findall(text)), len(script.findall(text)), others)
 
 
 def estimate_tokens(text: str, ratios: TextRatios | None = None) -> int:

@@ -15,9 +15,11 @@ def answer_language(text: str) -> str:
     """
     patterns = _patterns()
     sample = text if len(text) <= 2000 else text[:1000] + text[-1000:]
-    named = patterns["named"].search(sample)
+    named = patterns["named"].search(sample.lower())
     if named is not None:
         return next(code for code, name in named.groupdict().items() if name)
+    if sample.isascii():
+        return "en"
     han = len(patterns["chinese"].findall(sample))
     if patterns["kana"].search(sample):
         return "ja"
@@ -37,7 +39,6 @@ def _patterns() -> dict[str, re.Pattern[str]]:
             r"(?P<ja>japanese)|(?P<other>hindi|bengali|tamil|telugu|kannada|marathi|gujarati|punjabi|urdu|nepali|arabic|"
             r"persian|farsi|thai|korean|russian|greek|hebrew|ukrainian|bulgarian|malayalam|burmese|khmer|amharic|swahili|"
             r"vietnamese|finnish))\b|(?P<en>用英[文语]|英语作文|英文(?:写|回答|介绍|作文|摘要))",
-            re.I,
         ),
         "letters": re.compile(r"[A-Za-z]{2,}"),
     }

@@ -165,9 +165,9 @@ class KeywordClass:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_folded", tuple(word.casefold() for word in self.words))
 
-    def find(self, text: str) -> str | None:
-        """The first of the words in `text`; alphabetic ones only as whole words."""
-        folded = text.casefold()
+    def find(self, text: str, folded: str | None = None) -> str | None:
+        """The first of the words in `text`; alphabetic ones only as whole words. `folded` is `text.casefold()`."""
+        folded = text.casefold() if folded is None else folded
         for word in self._folded:
             if word in folded:
                 break
@@ -201,8 +201,9 @@ class Keywords:
     def _find(self, query: LengthQuery) -> tuple[KeywordClass, str] | None:
         """The class of the first keyword, and that in a sentence."""
         text = query.prompt.instructions
+        folded = text.casefold()
         for keywords in self._longest_first:
-            if (word := keywords.find(text)) is not None:
+            if (word := keywords.find(text, folded)) is not None:
                 return keywords, f"keyword '{word}' says {keywords.name}"
         return None
 

@@ -56,6 +56,8 @@ def _rules() -> dict[str, re.Pattern[str]]:
 
 def chinese_constraints(text: str) -> Iterator[LengthConstraint]:
     """Every length constraint in Chinese instructions."""
+    if text.isascii():
+        return
     rules = _rules()
     if not rules["number"].search(text):
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
-from suffice.budget.length_constraints.numbers import ENGLISH_NUMBER, parse_number
+from suffice.budget.length_constraints.numbers import ENGLISH_NUMBER, NUMBER_WORDS, parse_number
 from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
 
 __all__ = ["english_constraints"]
@@ -27,10 +27,17 @@ _UNITS: dict[str, Unit] = {
     "step": "item",
     "item": "item",
 }
+_UNIT_WORDS = frozenset([*_UNITS, *(f"{unit}s" for unit in _UNITS)])
+_ONE_WORDS = frozenset(["sentence", "paragraph", "word", "line", "page"])
+_ITEM_NUMBERS = frozenset(
+    ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "fifteen", "twenty"]
+)
 _ITEM_VERBS = (
     "list|name|give(?: me| us)?|suggest|recommend|provide|generate|come up with|share|tell me|show me|brainstorm|"
     "propose|write|create|offer|mention|identify|enumerate|describe|explain|discuss|what are"
 )
+_ITEM_VERB_WORDS = frozenset(["top", *(re.split(r"[ (]", verb)[0] for verb in _ITEM_VERBS.split("|"))])
+_DIGIT, _WORD = re.compile(r"\d"), re.compile("[a-z]+")
 
 
 @cache
@@ -49,7 +56,6 @@ def _rules() -> dict[str, re.Pattern[str]]:
             rf"{{0,3}}(?P<n>{number})\s+(?:[\w'-]+\s+){{0,3}}?(?P<noun>[a-z]+s|people)\b",
         ),
         "top": re.compile(rf"\btop[\s-]?(?P<n>{number})(?P<noun>)\b"),
-        "number": re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty)\b"),
         "not_item": re.compile(
             r"(?:words?|sentences?|characters?|letters?|paragraphs?|pages?|lines?|times|years?|days?|hours?|minutes?|"
             r"seconds?|weeks?|months?|dollars|euros|percent|degrees|miles|meters|grams|pounds|is|was|has|this|plus)$",
@@ -111,20 +117,22 @@ def english_constraints(text: str) -> Iterator[LengthConstraint]:
     """Every length constraint in English instructions."""
     rules = _rules()
     text = text.lower()  # several times cheaper than patterns that ignore case
-    if any(unit in text for unit in _UNITS):
-        for match in rules["amount"].finditer(text):
-            constraint = _constraint(text, match)
-            if constraint is not None:
-                yield constraint
-        for match in rules["one"].finditer(text):
+    words = set(_WORD.findall(text))  # a pattern is only tried where the words that it needs are there
+    has_digit = _DIGIT.search(text) is not None
+    if not words.isdisjoint(_UNIT_WORDS):
+        if has_digit or not words.isdisjoint(NUMBER_WORDS):
+            for match in rules["amount"].finditer(text):
+                constraint = _constraint(text, match)
+                if constraint is not None:
+                    yield constraint
+        for match in rules["one"].finditer(text) if not words.isdisjoint(_ONE_WORDS) else ():
             yield LengthConstraint(_UNITS[match["unit"] or match["unit2"]], 1, "about", match.group())
-    if rules["number"].search(text):
+    if (has_digit or not words.isdisjoint(_ITEM_NUMBERS)) and not words.isdisjoint(_ITEM_VERB_WORDS):
         for match in (*rules["item"].finditer(text), *rules["top"].finditer(text)):
             amount, noun = parse_number(match["n"]), match["noun"]
             if amount and 2 <= amount <= 500 and not rules["not_item"].match(noun):
-                yield LengthConstraint(
-                    "piece" if rules["piece"].match(noun) else "item", amount, "about", match.group()
-                )
+                unit: Unit = "piece" if rules["piece"].match(noun) else "item"
+                yield LengthConstraint(unit, amount, "about", match.group())
 
 
 def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:

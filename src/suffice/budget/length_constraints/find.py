@@ -22,14 +22,21 @@ def find_constraints(text: str) -> list[LengthConstraint]:
     found = [*english_constraints(text), *chinese_constraints(text)]
     if not found:
         return []
-    rules, text = _rules(), text.lower()
-    if rules["code"].search(text):
+    text = text.lower()
+    if _says("code", text):
         # A limit in a programming task ("truncate to at most 100 characters") is about data.
         found = [constraint for constraint in found if _survives_code(constraint)]
-    if rules["more"].search(text) or len(rules["parts"].findall(text)) > 1:
+    if _says("more", text) or _says("parts", text, times=2):
         # The limit is for the final answer, or for one of several, while the rest is as long as it needs to be.
         found = [constraint for constraint in found if constraint.bound == "at least"]
     return found
+
+
+def _says(rule: str, text: str, times: int = 1) -> bool:
+    """Whether a rule's pattern is in `text` so often. One of its marks is, if it is; most texts have none, and that is
+    found out faster."""
+    pattern, marks = _rules()[rule]
+    return any(mark in text for mark in marks) and len(pattern.findall(text)) >= times
 
 
 def _survives_code(constraint: LengthConstraint) -> bool:
@@ -40,17 +47,41 @@ def _survives_code(constraint: LengthConstraint) -> bool:
 
 
 @cache
-def _rules() -> dict[str, re.Pattern[str]]:
+def _rules() -> dict[str, tuple[re.Pattern[str], tuple[str, ...]]]:
+    """Patterns, each with strings of which a match has at least one."""
     return {
-        "more": re.compile(
-            r"step[- ]by[- ]step|chain of thought|your (?:reasoning|work|thinking)\b|reasoning process|first reason|"
-            r"think (?:first|carefully|aloud)|一步一步|逐步|思考过程|推理过程|解题过程|【解析】",
+        "more": (
+            re.compile(
+                r"step[- ]by[- ]step|chain of thought|your (?:reasoning|work|thinking)\b|reasoning process|"
+                r"first reason|think (?:first|carefully|aloud)|一步一步|逐步|思考过程|推理过程|解题过程|【解析】",
+            ),
+            ("by", "chain", "your ", "reason", "think ", "步", "过程", "解析"),
         ),
-        "parts": re.compile(
-            r"(?:^|[\n。；;.?？])[ \t]*[（(][1-9一二三四五][）)]|^[ \t]*(?:question|task|part) \d", re.M
+        "parts": (
+            re.compile(r"(?:^|[\n。；;.?？])[ \t]*[（(][1-9一二三四五][）)]|^[ \t]*(?:question|task|part) \d", re.M),
+            ("(", "（", "question ", "task ", "part "),
         ),
-        "code": re.compile(
-            r"\b(?:functions?|python|javascript|typescript|java|c\+\+|c#|sql|regex|regexp|html|css|bash|script|algorithm|"
-            r"program|class|api|code)\b|代码|函数|程序|脚本|正则|编程",
+        "code": (
+            re.compile(
+                r"\b(?:functions?|python|javascript|typescript|java|c\+\+|c#|sql|regex|regexp|html|css|bash|script|"
+                r"algorithm|program|class|api|code)\b|代码|函数|程序|脚本|正则|编程",
+            ),
+            (
+                *(
+                    "function",
+                    "python",
+                    "script",
+                    "java",
+                    "c++",
+                    "c#",
+                    "sql",
+                    "regex",
+                    "html",
+                    "css",
+                    "bash",
+                    "algorithm",
+                ),
+                *("program", "class", "api", "code", "代码", "函数", "程序", "脚本", "正则", "编程"),
+            ),
         ),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHINESE_NUMBER", "ENGLISH_NUMBER", "parse_number"]
+__all__ = ["CHINESE_NUMBER", "ENGLISH_NUMBER", "NUMBER_WORDS", "parse_number"]
 
 _SMALL = {"zero": 0, "a": 1, "an": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 _SMALL |= {"seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14}
@@ -13,6 +13,8 @@ _CHINESE_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, "k": 1000, "K": 1000, "万": 10_000, "w": 10_000, "W": 10_000}
 
 _DIGITS = r"\d{1,3}(?:[,，]\d{3})+|\d{1,7}(?:\.\d{1,2})?"
+NUMBER_WORDS = frozenset([*_SMALL, *_TENS, *_SCALES]) - {"a", "an", "zero"}
+"""The words of English numbers, but for articles."""
 _WORD = "|".join([*_TENS, *sorted(set(_SMALL) - {"a", "an", "zero"}, key=len, reverse=True)])
 ENGLISH_NUMBER = (
     rf"(?:(?:{_DIGITS})k?|(?:{_WORD}|a(?=[ -](?:hundred|thousand)))(?:[ -](?:{_WORD}|hundred|thousand)){{0,3}})"
