@@ -22,6 +22,7 @@ GROUND = {
     "prompt",
     "settings",
     "token_ratios",
+    "numerals",
     "models",
 }
 BELOW_ENGINES = GROUND | {"watch", "memory", "checkpoints"}

@@ -7,11 +7,14 @@ from gpt-4o, gpt-4-turbo and gpt-4 on ruozhiba and MT-Bench-zh. `docs/budget.md`
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
+
+from suffice.prompt import Prompt
 
 __all__ = [
     "CHINESE_REFERENCE",
@@ -20,6 +23,7 @@ __all__ = [
     "LanguageRatios",
     "TextRatios",
     "count_kinds",
+    "estimate_prompt_tokens",
     "estimate_tokens",
 ]
 
@@ -38,6 +42,7 @@ CHINESE_REFERENCE = (
 _ENGLISH_REFERENCE_TOKENS = 91  # both counted with the Qwen2 tokenizer
 _CHINESE_REFERENCE_TOKENS = 88
 
+_TEMPLATE_TOKENS = 5  # what a chat template adds per message, in ChatML: <|im_start|>role\n ... <|im_end|>\n
 _SAMPLED = 32_000  # characters from which on a text is sampled, so that a megabyte costs no more than this
 _WINDOWS = 16
 
@@ -180,3 +185,15 @@ def estimate_tokens(text: str, ratios: TextRatios | None = None) -> int:
             + kinds.other * ratios.other
         ),
     )
+
+
+def estimate_prompt_tokens(prompt: Prompt, ratios: TextRatios | None = None) -> int:
+    """About how many tokens a prompt has, chat template and tools included, where no tokenizer is at hand.
+
+    Images count nothing.
+    """
+    if prompt.ids:
+        return len(prompt.ids)
+    tools = estimate_tokens(json.dumps([*prompt.tools], ensure_ascii=False), ratios) if prompt.tools else 0
+    template = _TEMPLATE_TOKENS * (len(prompt.messages) + 1) if prompt.is_chat else 0
+    return estimate_tokens(prompt.text, ratios) + tools + template

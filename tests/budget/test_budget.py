@@ -24,6 +24,7 @@ from suffice.budget import (
 from suffice.budget.length_constraints.find import find_constraints
 from suffice.budget.length_constraints.numbers import parse_number
 from suffice.errors import PromptTooLongError, UsageError
+from suffice.numerals import chinese_number
 from suffice.prompt import instructions
 from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 
@@ -67,6 +68,27 @@ def constraints(prompt: str) -> list[tuple[str, float, str]]:
 )
 def test_numbers_as_people_write_them(text: str, value: float | None) -> None:
     assert parse_number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("numerals", "exact", "spoken"),
+    [
+        ("一千五", 1005, 1500),
+        ("一百五", 105, 150),
+        ("一百零五", 105, 105),
+        ("三万五", 30_005, 35_000),
+        ("二十五", 25, 25),
+        ("十", 10, 10),
+        ("万", 10_000, 0),
+        ("一万二千", 12_000, 12_000),
+        ("两百k", None, None),
+    ],
+)
+def test_loops_and_budgets_read_the_same_numerals_each_in_its_way(
+    numerals: str, exact: int | None, spoken: int | None
+) -> None:
+    assert chinese_number(numerals) == exact
+    assert chinese_number(numerals, elided=True) == spoken
 
 
 @pytest.mark.parametrize(

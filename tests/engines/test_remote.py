@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from suffice.budget import Budgeter
 from suffice.engines.base import Chunk, Engine, Finish, GenerationRequest, Health, Message, Sampling, TokenCount, Usage
 from suffice.engines.openai.engine import RemoteEngine
-from suffice.engines.openai.requests import addresses, error_message, estimate_tokens
+from suffice.engines.openai.requests import addresses, error_message
 from suffice.engines.openai.sse import EventParser
 from suffice.errors import EngineError, ModelError, UsageError
 from suffice.prompt import Prompt
 from suffice.testing.fake_openai import FakeOpenAI, Reply
+from suffice.token_ratios import estimate_prompt_tokens
 
 HI: tuple[Message, ...] = ({"role": "user", "content": "hi there"},)
 
@@ -148,7 +150,7 @@ def test_an_answer_that_the_server_gave_up_is_an_error() -> None:
 
 def test_usage_is_counted_where_the_server_does_not_say() -> None:
     usage = answer(Reply(pieces=("a", "b"), reasoning=("x", "y", "z"), usage=None))[-1].usage
-    assert usage == Usage(estimate_tokens(Prompt(HI)), 5, exact=False, thinking_tokens=3)
+    assert usage == Usage(estimate_prompt_tokens(Prompt(HI)), 5, exact=False, thinking_tokens=3)
 
 
 def test_reasoning_is_not_text() -> None:
@@ -312,7 +314,7 @@ def test_a_server_without_stream_options_is_asked_again_and_remembered() -> None
         for _ in range(2):
             chunks = await collect(engine)
             assert text_of(chunks) == "hi there"
-            assert chunks[-1].usage == Usage(estimate_tokens(Prompt(HI)), 2, exact=False)
+            assert chunks[-1].usage == Usage(estimate_prompt_tokens(Prompt(HI)), 2, exact=False)
         assert ["stream_options" in request.body for request in server.generations] == [True, False, False]
 
     with_server(use, server={"unknown": ["stream_options"]})
@@ -408,7 +410,7 @@ def test_a_drop_after_the_finish_reason_costs_only_the_usage() -> None:
     chunks = answer(Reply(drop_after=4))
     assert text_of(chunks) == "Hello, world"
     assert chunks[-1].finish == Finish("stop", "end_token")
-    assert chunks[-1].usage == Usage(estimate_tokens(Prompt(HI)), 3, exact=False)
+    assert chunks[-1].usage == Usage(estimate_prompt_tokens(Prompt(HI)), 3, exact=False)
 
 
 def test_slow_headers_time_out() -> None:
@@ -535,17 +537,27 @@ def test_tokens_are_counted_by_the_server() -> None:
 def test_a_missing_tokenizer_is_asked_for_once(tokenize: Any) -> None:
     async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
         for _ in range(2):
-            assert await engine.count_tokens(Prompt(HI)) == TokenCount(estimate_tokens(Prompt(HI)), exact=False)
+            assert await engine.count_tokens(Prompt(HI)) == TokenCount(estimate_prompt_tokens(Prompt(HI)), exact=False)
         assert [request.path for request in server.requests].count("/tokenize") == 1
 
     with_server(use, server={"tokenize": tokenize})
 
 
-def test_estimate() -> None:
-    assert estimate_tokens(Prompt(raw="a" * 400)) == 100
-    assert estimate_tokens(Prompt(raw="字" * 100)) == 70
+def test_what_is_counted_without_a_tokenizer_is_what_a_budget_counts() -> None:
+    tool = {"type": "function", "function": {"name": "weather", "description": "Tells the weather of a place."}}
     parts = [{"type": "text", "text": "a" * 40}, {"type": "image_url", "image_url": {"url": "data:..."}}]
-    assert estimate_tokens(Prompt(({"role": "user", "content": parts}, {"role": "assistant", "content": None}))) == 18
+    turns = ({"role": "user", "content": parts}, {"role": "assistant", "content": None})
+    prompts = [Prompt(raw="a" * 400), Prompt(raw="字" * 100), Prompt(turns), Prompt(turns, tools=(tool,))]
+
+    async def use(server: FakeOpenAI, engine: RemoteEngine) -> None:
+        counts = [await engine.count_tokens(prompt) for prompt in prompts]
+        assert [count.exact for count in counts] == [False] * 4
+        assert [count.tokens for count in counts] == [
+            Budgeter.load().decide(prompt).prompt_tokens for prompt in prompts
+        ]
+        assert 20 < counts[2].tokens < counts[3].tokens < 80
+
+    with_server(use, server={"tokenize": None})
 
 
 def test_health() -> None:

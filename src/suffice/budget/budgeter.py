@@ -21,11 +21,10 @@ from suffice.budget.types import Budget, EngineInfo, LimitedBy, Limits, RequestI
 from suffice.deprecated import warn_deprecated
 from suffice.errors import PromptTooLongError, UsageError
 from suffice.prompt import Prompt
-from suffice.token_ratios import TextRatios, estimate_tokens
+from suffice.token_ratios import TextRatios, estimate_prompt_tokens
 
 __all__ = ["Budgeter"]
 
-_TEMPLATE_TOKENS = 5  # what a chat template adds per message, in ChatML: <|im_start|>role\n ... <|im_end|>\n
 _GUESSES = (Keywords, UsualLength)  # before which a length model is asked: it knows better
 _QWEN2 = TextRatios()
 _NO_LIMITS, _NOBODY, _NO_ENGINE = Limits(), RequestInfo(), EngineInfo()
@@ -156,8 +155,7 @@ class Budgeter:
         ratios = engine.ratios or _QWEN2
         if engine.prompt_tokens is not None:
             return LengthQuery(prompt, info, engine, ratios, engine.prompt_tokens), []
-        template = _TEMPLATE_TOKENS * (len(prompt.messages) + 1) if prompt.is_chat else 0
-        estimated = estimate_tokens(prompt.text, ratios) + template
+        estimated = estimate_prompt_tokens(prompt, ratios)
         said = f"prompt length estimated: about {estimated} tokens"
         return LengthQuery(prompt, info, engine, ratios, estimated), [said]
 

@@ -6,11 +6,11 @@ Evaluated only when a loop is about to be reported.
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from suffice.numerals import chinese_number
 from suffice.prompt import Prompt
 from suffice.watch.repetition_score import RepetitionScore
 from suffice.watch.units import TextUnits
@@ -96,21 +96,7 @@ def _number(match: re.Match[str]) -> int:
     if named := match.group("named"):
         return _NAMED[named.lower()]
     digits = (match.group("number") or match.group("chinese")).replace(",", "")
-    return int(digits[:9]) if digits.isdecimal() else chinese_number(digits)
-
-
-def chinese_number(numerals: str) -> int:
-    """The value of Chinese numerals below 10^8, such as 三百二十 or 一万."""
-    total = section = digit = 0
-    for numeral in numerals:
-        value = int(unicodedata.numeric(numeral, 2))  # 两 has no value there
-        if value == 10_000:
-            total, section, digit = (total + section + digit or 1) * value, 0, 0
-        elif value >= 10:
-            section, digit = section + (digit or 1) * value, 0
-        else:
-            digit = value
-    return total + section + digit
+    return int(digits[:9]) if digits.isdecimal() else chinese_number(digits) or 0
 
 
 def _shown(text: str) -> int:

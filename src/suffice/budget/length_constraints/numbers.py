@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from suffice.numerals import chinese_number
+
 __all__ = ["CHINESE_NUMBER", "ENGLISH_NUMBER", "NUMBER_WORDS", "parse_number"]
 
 _SMALL = {"zero": 0, "a": 1, "an": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
@@ -9,8 +11,7 @@ _SMALL |= {"seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve":
 _SMALL |= {"fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19}
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"hundred": 100, "thousand": 1000}
-_CHINESE_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "俩": 2, "仨": 3}
-_CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, "k": 1000, "K": 1000, "万": 10_000, "w": 10_000, "W": 10_000}
+_SUFFIXES = {"十": 10, "百": 100, "千": 1000, "k": 1000, "万": 10_000, "w": 10_000}  # after digits: 2k, 1.5万
 
 _DIGITS = r"\d{1,3}(?:[,，]\d{3})+|\d{1,7}(?:\.\d{1,2})?"
 NUMBER_WORDS = frozenset([*_SMALL, *_TENS, *_SCALES]) - {"a", "an", "zero"}
@@ -25,16 +26,17 @@ CHINESE_NUMBER = rf"(?:(?:{_DIGITS})[百千万kKwW]?|[一二两俩三仨四五�
 
 
 def parse_number(text: str) -> float | None:
-    """The value of `text`, or None when it is no number that the patterns of this module can match."""
+    """The value of `text`, or None where it is not a number that the patterns of this module match."""
     text = text.strip().lower().replace(",", "").replace("，", "")
     scale = 1
-    while text and text[0].isdigit() and text[-1] in _CHINESE_SCALES:
-        scale *= _CHINESE_SCALES[text[-1]]
+    while text and text[0].isdigit() and text[-1] in _SUFFIXES:
+        scale *= _SUFFIXES[text[-1]]
         text = text[:-1]
     try:
         return float(text) * scale
     except ValueError:
-        return _chinese(text) if text and text[0] in "一二两俩三仨四五六七八九十百千万零〇" else _english(text)
+        chinese = chinese_number(text, elided=True) if text else None
+        return _english(text) if chinese is None else float(chinese)
 
 
 def _english(text: str) -> float | None:
@@ -49,22 +51,3 @@ def _english(text: str) -> float | None:
         else:
             return None
     return float(total + current)
-
-
-def _chinese(text: str) -> float | None:
-    total = section = digit = 0
-    last_scale = 1
-    for character in text:
-        if character in _CHINESE_DIGITS:
-            digit = _CHINESE_DIGITS[character]
-            last_scale = 1 if digit == 0 else last_scale
-        elif character == "万":
-            total, section, digit = (total + section + digit) * 10_000, 0, 0
-            last_scale = 10_000
-        elif character in _CHINESE_SCALES:
-            last_scale = _CHINESE_SCALES[character]
-            section, digit = section + max(digit, 1) * last_scale, 0
-        else:
-            return None
-    # 一千五 is 1500 and 三万五 is 35000, but 二十五 is 25: a last digit after 百 or more counts one scale below.
-    return float(total + section + digit * (last_scale // 10 if last_scale >= 100 else 1))

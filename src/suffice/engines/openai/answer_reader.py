@@ -8,10 +8,11 @@ from typing import Any, TypeGuard
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
 from suffice.engines.openai.logprobs import token_logprobs
-from suffice.engines.openai.requests import error_message, estimate_tokens, one_line
+from suffice.engines.openai.requests import error_message, one_line
 from suffice.engines.tool_calls import ToolCalls
 from suffice.errors import EngineError
 from suffice.json_codec import load
+from suffice.token_ratios import estimate_prompt_tokens
 
 __all__ = ["AnswerReader"]
 
@@ -175,9 +176,8 @@ class AnswerReader:
         return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
 
     def _counted(self) -> Usage:
-        return Usage(
-            estimate_tokens(self._request.prompt), self._tokens, exact=False, thinking_tokens=self._reasoning_tokens
-        )
+        prompt_tokens = estimate_prompt_tokens(self._request.prompt)
+        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:
         return EngineError(text, where=self._host)

@@ -15,10 +15,11 @@ from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, Gene
 from suffice.engines.openai.answer_reader import AnswerReader
 from suffice.engines.openai.client import NETWORK_ERRORS, OpenAIClient, drain, read_body
 from suffice.engines.openai.continuation import CHARGES_CAP, Continuation
-from suffice.engines.openai.requests import Dialect, error_message, estimate_tokens, is_chat, json_object
+from suffice.engines.openai.requests import Dialect, error_message, is_chat, json_object
 from suffice.engines.openai.sse import EventParser
 from suffice.errors import EngineError, ModelError
 from suffice.prompt import Prompt
+from suffice.token_ratios import estimate_prompt_tokens
 
 __all__ = ["RemoteEngine"]
 
@@ -165,7 +166,7 @@ class RemoteEngine:
             if isinstance(count, int):
                 return TokenCount(count)
             self._can_tokenize = status not in (200, 404, 405, 501)  # 200 without a count: another route of that name
-        return TokenCount(estimate_tokens(prompt), exact=False)
+        return TokenCount(estimate_prompt_tokens(prompt), exact=False)
 
     async def health(self) -> Health:
         """Whether the server answers: on /health where there is one, else on /v1/models. Never raises."""

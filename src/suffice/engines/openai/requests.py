@@ -13,25 +13,19 @@ from urllib.parse import urlsplit
 from suffice.engines.base import GenerationRequest, Sampling
 from suffice.errors import UsageError
 from suffice.json_codec import load
-from suffice.prompt import Message, Prompt, content_text
+from suffice.prompt import Message, content_text
 
 __all__ = [
     "Dialect",
     "addresses",
     "api_key",
     "error_message",
-    "estimate_tokens",
     "is_chat",
     "json_object",
     "one_line",
 ]
 
 _KEY_VARIABLES = ("SUFFICE_API_KEY", "OPENAI_API_KEY")
-
-_CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-_TOKENS_PER_CJK = 0.7  # rounded up from what current vocabularies need, so that the estimate errs on the long side
-_CHARACTERS_PER_TOKEN = 4  # OpenAI's rule of thumb for English
-_TOKENS_PER_MESSAGE = 4  # role and turn markers of ChatML-like templates
 
 _MAX_MESSAGE = 500  # characters of a server's error that are shown
 
@@ -144,18 +138,6 @@ def api_key(given: str | None) -> str:
     if not (key.isascii() and key.isprintable()):
         raise UsageError("the API key holds characters that no header can carry: check how it was copied")
     return key
-
-
-def estimate_tokens(prompt: Prompt) -> int:
-    """About how many tokens a prompt has, by its characters: for where no tokenizer is known. Images count nothing."""
-    if prompt.ids:
-        return len(prompt.ids)
-    texts = [content_text(message.get("content")) for message in prompt.messages] + [prompt.raw or ""]
-    if prompt.tools:
-        texts.append(json.dumps(list(prompt.tools), ensure_ascii=False))
-    cjk = sum(len(_CJK.findall(text)) for text in texts)
-    other = sum(map(len, texts)) - cjk
-    return round(cjk * _TOKENS_PER_CJK + other / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(prompt.messages)
 
 
 def error_message(body: str) -> str:
