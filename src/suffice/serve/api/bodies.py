@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from suffice.engines.base import Sampling, SamplingField
 from suffice.prompt import Prompt
 from suffice.serve.api.messages import MESSAGES
 from suffice.serve.api.tools import CHOICE, PARALLEL, TOOLS
-from suffice.serve.api_request import SEEDS
 from suffice.serve.http.errors import Problem
 from suffice.serve.http.fields import Field, RequestBody, anything, flag, integer, number, refused, text, tokens, wrong
 
@@ -65,6 +65,13 @@ def _read_user_text(name: str, given: Any) -> str:
     return given
 
 
+def _sampling_field(each: SamplingField) -> Field:
+    low, high = each.api_range
+    if each.type is int:
+        return integer(each.name, int(low), int(high))
+    return number(each.name, low, high, above=each.open_low)
+
+
 _TOP = integer("logprobs", 0, _TOP_LOGPROBS)
 
 
@@ -86,11 +93,7 @@ _SHARED = (
     tokens("max_new_tokens"),
     integer("max_length", 1, 2**31, description="Most tokens of prompt and answer together."),
     flag("strict", description="Refuse what would be clamped.", default=False),
-    number("temperature", 0, 2),
-    number("top_p", 0, 1, above=True),
-    integer("top_k", 0, 2**31),
-    number("repetition_penalty", 0, 10, above=True),
-    integer("seed", *SEEDS),
+    *map(_sampling_field, Sampling.fields()),
     Field(
         "stop",
         _read_stop,
