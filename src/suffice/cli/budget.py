@@ -38,7 +38,7 @@ def _run(
 ) -> int:
     """Show how long the answer to PROMPT would be allowed to be, what is expected, and why.
 
-    PROMPT may be - for standard input.
+    Give - as PROMPT to read standard input.
     """
     from suffice.budget import Budgeter, EngineInfo, Limits
 
@@ -80,14 +80,14 @@ def _options() -> list[click.Parameter]:
             show_default=True,
             metavar="auto|N",
             **limits,
-            help="A number, or auto.",
+            help="A number of tokens, or auto.",
         ),
-        Option(["--max-length"], type=positive, **limits, help="The most tokens of prompt and answer together."),
+        Option(["--max-length"], type=positive, **limits, help="The most tokens that prompt and answer may have together."),
         Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
         Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),
         Option(["--rules"], type=click.Path(path_type=Path), help="A TOML file with your own keywords and tiers."),
         Option(
-            ["--length-model"], type=click.Path(path_type=Path), help="What `suffice fit` wrote. [default: packaged]"
+            ["--length-model"], type=click.Path(path_type=Path), help="A folder that `suffice fit` wrote. [default: packaged]"
         ),
         Option(["--json", "as_json"], is_flag=True, help="Print the decision as one JSON object."),
     ]

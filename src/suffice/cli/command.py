@@ -27,6 +27,8 @@ class Option(click.Option):
         text, _, self._default = settings.get("help", "").partition("[default: ")
         super().__init__(*declarations, **{**settings, "help": text.strip()})
         self.group = group
+        if self.metavar is None and isinstance(self.type, click.types.IntParamType | click.types.FloatParamType):
+            self.metavar = "N" if isinstance(self.type, click.types.IntParamType) else "NUMBER"
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """What stands in brackets: the default, in words where the help text gives it, and the range."""
@@ -71,9 +73,7 @@ def _option(each: Field[Any], defaults: bool) -> Option:
     default = None if each.default in (MISSING, (), "") else each.default
     text = about["help"]
     names = [flag, *about.get("aliases", ()), each.name]
-    number = {"int": "N", "float": "NUMBER"}.get(str(each.type).partition(" ")[0])
-    metavar = about.get("metavar") or (None if "choices" in about else number)
-    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": metavar}
+    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": about.get("metavar")}
     settings |= {"default": default if defaults else None, "required": about.get("required", False)}
     if isinstance(default, bool):
         if about.get("switch") or each.name.startswith("no_"):
@@ -134,13 +134,14 @@ class Command(click.Command):
                     formatter.write(f"  {line.strip()}\n")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The flags, group by group, in the order in which the groups first appear."""
+        """The flags by group, in the order in which the groups first appear; flags without a group come last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(param, click.Option):  # arguments are in the line of usage
                 groups.setdefault(getattr(param, "group", "Other"), []).append(record)
-        for name, records in groups.items():
+        others = groups.pop("Other", [])
+        for name, records in (*groups.items(), ("Other" if groups else "Options", others)):
             with formatter.section(name):
                 formatter.write_dl(records)
 

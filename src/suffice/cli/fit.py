@@ -26,11 +26,11 @@ suffice infer --length_model length/                use it; so does SUFFICE_LENG
 
 
 def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bool, plot: Path | None) -> int:
-    """Learn from DATASET how long answers are: by their prompts, and by who asks.
+    """Learn from DATASET how long answers get, from their prompts and from who asks.
 
-    Rows need an answer or its number of tokens. The URL of a server's database means its log, which has no prompts. The
-    figures come from answers that were held out, beside the best constants. A model in --output that is better on these
-    answers is not replaced.
+    A row needs an answer, or its number of tokens. For a server's log, give the URL of its database; the log has no
+    prompts. The figures shown are measured on held-out answers, next to those of the best constant. A model in --output
+    that does better on these answers is not replaced.
     """
     try:
         from suffice.budget.length_model import LengthModel
@@ -46,7 +46,7 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
     if plot is not None:
         _plot(figures.coverage, plot)
     if figures.ratio >= 1 and not force:
-        print("not saved: it is no better than a constant on these answers; --force saves it", file=sys.stderr)
+        print("not saved: on these answers it does no better than a constant; --force saves it", file=sys.stderr)
         return 1
     before = _ratio_there(output)
     if before is not None and before < figures.ratio and not force:
@@ -152,8 +152,8 @@ command = Command(
             show_default=True,
             help="The most answers to learn from: the last ones.",
         ),
-        Option(["--seed"], type=int, default=0, show_default=True, help="Of the rows that FILE#N takes."),
-        Option(["--force"], is_flag=True, help="Save it whatever the figures say."),
+        Option(["--seed"], type=int, default=0, show_default=True, help="Seed that chooses the rows of FILE#N."),
+        Option(["--force"], is_flag=True, help="Save the model even if a constant does as well."),
         Option(["--plot"], type=click.Path(path_type=Path, dir_okay=False), help="Write the calibration as PNG."),
     ],
     help=_run.__doc__,

@@ -239,13 +239,7 @@ def _sampling_option(each: SamplingField) -> Option:
     kind = number_type(each.type, each.low, each.high, above=each.open_low)
     default = "" if each.low is None else " [default: the model's own]"
     text = each.help + (" Chooses the rows of FILE#N, too." if each.name == "seed" else default)
-    return Option(
-        [f"--{each.name.replace('_', '-')}"],
-        type=kind,
-        metavar="N" if each.type is int else "NUMBER",
-        group=_SAMPLING,
-        help=text,
-    )
+    return Option([f"--{each.name.replace('_', '-')}"], type=kind, group=_SAMPLING, help=text)
 
 
 def options_from(flags: dict[str, Any]) -> InferOptions:
