@@ -82,12 +82,16 @@ def _options() -> list[click.Parameter]:
             **limits,
             help="A number of tokens, or auto.",
         ),
-        Option(["--max-length"], type=positive, **limits, help="The most tokens that prompt and answer may have together."),
+        Option(
+            ["--max-length"], type=positive, **limits, help="The most tokens that prompt and answer may have together."
+        ),
         Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
         Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),
         Option(["--rules"], type=click.Path(path_type=Path), help="A TOML file with your own keywords and tiers."),
         Option(
-            ["--length-model"], type=click.Path(path_type=Path), help="A folder that `suffice fit` wrote. [default: packaged]"
+            ["--length-model"],
+            type=click.Path(path_type=Path),
+            help="A folder that `suffice fit` wrote. [default: packaged]",
         ),
         Option(["--json", "as_json"], is_flag=True, help="Print the decision as one JSON object."),
     ]
