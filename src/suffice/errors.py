@@ -109,19 +109,31 @@ class StorageAwayError(SufficeError):
 
 
 class StoreError(SufficeError):
-    """The database did not do what it was asked; the message is the first line of what it says."""
+    """The database did not do what it was asked; `reason` is the first line of what it says."""
+
+    what = "the database failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{self.what} ({reason})")
+        self.reason = reason
 
 
 class StoreAwayError(StoreError):
     """The database cannot be reached, or is too busy: the same call may succeed later."""
 
+    what = "the database is away"
+
 
 class StoreBrokenError(StoreError):
     """The database refuses (a column or a table is missing, a permission) until an operator has mended it."""
 
+    what = "the database refuses, until it is mended"
+
 
 class RejectedRowError(StoreError):
     """The database does not take this row: a value is too long for its column, for instance."""
+
+    what = "the database rejects a row"
 
 
 class CannotContinueError(SufficeError):

@@ -140,6 +140,20 @@ def test_wrong_commands_say_what_to_do(
         assert not elsewhere.parent.exists()
 
 
+def test_a_table_that_is_missing_is_said_in_a_line(
+    cli: Cli, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("keys", "create", "anna")
+    with sqlite3.connect(tmp_path / "serve.db") as connection:
+        connection.execute("DROP TABLE keys")
+        connection.execute("DROP TABLE requests")
+    for arguments in (("keys", "list"), ("keys", "revoke", "anna"), ("usage",)):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--database", database])
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: the database refuses, until it is mended (no such table: ")
+
+
 def test_a_database_may_be_named_as_sqlite_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(url: str, *arguments: str) -> int:
         with pytest.raises(SystemExit) as exit_:

@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_said_once_while_rows_are_written(
         time.sleep(2.2)
     writer.close()
     [said] = [each.getMessage() for each in caplog.records]
-    assert said.startswith("the keys cannot be read, and stay as they were: the database says ")
+    assert said.startswith("the keys cannot be read, and stay as they were: the database refuses, until it is mended (")
     assert len(list(store.requests(0, ["request_id"]))) == 3
 
 
@@ -219,7 +219,7 @@ def test_what_the_database_says_is_told_apart(own: tuple[Store, Callable[[str], 
     change("DROP TABLE prompts")
     with pytest.raises(StoreBrokenError, match="prompts"):
         store.forget_texts(1.0)
-    with pytest.raises(StoreBrokenError):
+    with pytest.raises(StoreBrokenError, match=r"^the database refuses, until it is mended \(.*prompts"):
         list(store.texts())
 
 

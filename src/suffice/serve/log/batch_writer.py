@@ -117,10 +117,11 @@ class BatchWriter(Generic[_Row]):
             try:
                 self._write(self._batch, again)
             except (StoreAwayError, StoreBrokenError) as error:
-                self._report(error)
-                return isinstance(error, StoreAwayError)  # and the batch stays
+                away = isinstance(error, StoreAwayError)
+                self._report(error.reason, away=away)
+                return away  # and the batch stays
             except Exception as error:  # a mistake of ours in one row ends no thread
-                self._put_back(first_line(error))
+                self._put_back(error.reason if isinstance(error, StoreError) else first_line(error))
             else:
                 self._away.worked()
                 self._refused.worked()
@@ -128,7 +129,7 @@ class BatchWriter(Generic[_Row]):
                 self._written(self._batch)
             self._batch, self._tried = [], False
             if len(self._aside) >= _SET_ASIDE:
-                self._report(self._aside[-1][1])
+                self._report(self._aside[-1][1], away=False)
                 self._rows.extend(row for row, _ in self._aside)  # behind the others, one of which may fit
                 self._aside.clear()
                 return False
@@ -153,8 +154,8 @@ class BatchWriter(Generic[_Row]):
         self.dropped += len(self._aside)
         self._aside.clear()
 
-    def _report(self, why: StoreError | str) -> None:
-        if isinstance(why, StoreAwayError):
+    def _report(self, why: str, *, away: bool) -> None:
+        if away:
             self._away.failed(f"the database is away ({why}); {self._what} are kept until it is back")
         else:
             said = f"the database does not take {self._what} ({why}); they are kept until it is mended: {_MEND}"

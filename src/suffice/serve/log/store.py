@@ -307,7 +307,8 @@ def sqlite_file(url: str) -> Path | None:
 
 def cannot_be_opened(error: Exception) -> UsageError:
     """What is wrong with the database, in a line."""
-    return UsageError(f"the database cannot be opened: {first_line(getattr(error, 'orig', None) or error)}")
+    reason = error.reason if isinstance(error, StoreError) else first_line(getattr(error, "orig", None) or error)
+    return UsageError(f"the database cannot be opened: {reason}")
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:

@@ -83,7 +83,7 @@ class TextLog:
         try:
             self._store.forget_texts(before=time.time() - self._days * 86400)
         except StoreError as error:
-            self._outage.failed(f"texts older than {self._days:g} days cannot be deleted ({error})")
+            self._outage.failed(f"texts older than {self._days:g} days cannot be deleted: {error}")
         else:
             self._outage.worked()
             self._forgot = time.monotonic()

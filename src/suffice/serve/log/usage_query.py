@@ -102,7 +102,7 @@ class RecentUsage:
         except (StoreAwayError, TimeoutError):
             found = Problem(503, "the database is away or too slow: try again later", code="database_away")
         except StoreError as error:
-            self._outage.failed(f"usage cannot be read: the database says {str(error)!r}", cause="refused")
+            self._outage.failed(f"usage cannot be read: {error}", cause="refused")
             found = Problem(500, "usage cannot be read: the operator's log says why", code="database_error")
         if len(self._known) >= _REMEMBERED:
             self._known.clear()

@@ -122,9 +122,9 @@ class RequestLogWriter:
         try:
             work()
         except StoreAwayError as error:
-            self._reads.failed(f"the database cannot be read ({error}); keys stay as they are until it can")
+            self._reads.failed(f"the database cannot be read ({error.reason}); keys stay as they are until it can")
             return False
         except StoreError as error:
-            self._reads.failed(f"{failure}: the database says {str(error)!r}", cause=failure)
+            self._reads.failed(f"{failure}: {error}", cause=failure)
             return False
         return True
