@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ class Settings:
     presets: Mapping[str, Preset]
     keywords: tuple[KeywordClass, ...]
     first_estimators: tuple[LengthEstimator, ...] = ()
-    """Asked before the standard ones."""
+    """Asked before the standard ones: what `estimators.first` names."""
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -67,7 +68,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(document: dict[str, Any], source: str) -> Settings:
     reader = _Reader(source)
-    reader.only(document, "", "settings", "tiers", "presets", "keywords")
+    reader.only(document, "", "settings", "tiers", "presets", "keywords", "estimators")
     reader.gone(document)
     settings = reader.table(document, "settings", "default_max_new_tokens")
     tiers = {}
@@ -97,6 +98,7 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
         tiers=tiers,
         presets=presets,
         keywords=tuple(keywords),
+        first_estimators=reader.estimators(document),
     )
 
 
@@ -139,6 +141,25 @@ class _Reader:
         if not isinstance(value, kind):
             raise UsageError(f"{self.source}: {where}.{key} must be a {kind.__name__}, not {value!r}")
         return value
+
+    def estimators(self, document: Mapping[str, Any]) -> tuple[LengthEstimator, ...]:
+        """An object of each class that `estimators.first` names."""
+        table = self.table(document, "estimators", "first")
+        return tuple(map(self._estimator, self.typed(table, "estimators", "first", list, [])))
+
+    def _estimator(self, name: object) -> LengthEstimator:
+        module, _, attribute = str(name).partition(":")
+        try:
+            made: LengthEstimator = getattr(import_module(module), attribute)()
+            if not callable(made.estimate):
+                raise TypeError("its estimate is not a method")
+        except Exception as error:  # whatever another's module raises
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(
+                f"{self.source}: estimators.first has {name!r}, which cannot be used ({reason}): name a class with a "
+                "method estimate as MODULE:CLASS"
+            ) from None
+        return made
 
     def preset(self, name: str, entry: Mapping[str, Any], tiers: Mapping[str, Tier]) -> Preset:
         where = f"presets.{name}"
