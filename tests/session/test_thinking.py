@@ -172,7 +172,7 @@ def test_thinking_comes_on_top_as_far_as_the_context_has_room(
 ) -> None:
     budget = Budget(100, 50, ((0.5, 50),), "caller", (), prompt_tokens=10)
     planned = ThinkingSplit.plan(Request(prompt="a", max_thinking_tokens=thinking), budget, context)
-    assert (planned.total, planned.thinking, planned.answer) == caps
+    assert (100 + planned.on_top, planned.thinking, 100) == caps
 
 
 def test_a_negative_budget_is_refused() -> None:

@@ -24,7 +24,7 @@ class ChunkReader:
     Args:
         request: what was asked for.
         budget: what was decided.
-        caps: how much of it may be thinking, and how much answer.
+        split: how much of it may be thinking.
         decode: the engine's text of one token, where it has one.
         calls_in_text: tool calls are to be looked for in the text.
     """
@@ -33,14 +33,14 @@ class ChunkReader:
         self,
         request: Request,
         budget: Budget,
-        caps: ThinkingSplit,
+        split: ThinkingSplit,
         decode: Callable[[int], str] | None,
         *,
         calls_in_text: bool = False,
     ) -> None:
         self.finish: Finish | None = None
         """Why the answer is over, once it is."""
-        self._request, self._budget, self._caps, self._decode = request, budget, caps, decode
+        self._request, self._budget, self._split, self._decode = request, budget, split, decode
         self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
         self._splitter = ThinkingSplitter()
         self._loops = self._new_watch()
@@ -79,7 +79,7 @@ class ChunkReader:
             if loop is not None and not (chunk.finish is not None and chunk.finish.reason == "stop"):
                 yield from self._looped(loop)
         if self.finish is None:
-            self.finish = chunk.finish or self._caps.reached(self._answer_tokens)
+            self.finish = chunk.finish or self._answer_is_full()
         if self._meter is not None and self.finish is None:
             tokens = self._thinking_tokens + self._answer_tokens + self._undecided
             yield from self._meter.read("" if self.thinking else chunk.text, tokens, self.thinking)
@@ -92,7 +92,7 @@ class ChunkReader:
     @property
     def thinking_is_over(self) -> bool:
         """Whether the block of thinking shall be closed now: its budget is spent, or it loops."""
-        spent = self._loop is not None or self._thinking_tokens >= self._caps.thinking
+        spent = self._loop is not None or self._thinking_tokens >= self._split.thinking
         return self.thinking and spent and not self._note and self.finish is None
 
     def close_thinking(self, refusal: str) -> Iterator[Event]:
@@ -153,6 +153,11 @@ class ChunkReader:
             return Text(text)
         begin = self._splitter.answer_start or 0
         return Text(text, self._likely.between(begin, begin + self._shown))
+
+    def _answer_is_full(self) -> Finish | None:
+        """Where thinking comes on top, the engine would continue behind the answer's budget with another answer."""
+        full = self._split.on_top > 0 and self._answer_tokens >= self._budget.max_new_tokens
+        return Finish("length") if full else None
 
     def _count(self, chunk: Chunk) -> None:
         self._undecided += chunk.tokens

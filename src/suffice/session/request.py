@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, TypeVar
 
+from suffice.budget import Limits
 from suffice.deprecated import warn_deprecated
 from suffice.engines.base import Attempt, Sampling
 from suffice.errors import UsageError
@@ -60,17 +61,12 @@ def _reservation_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @_accept_old_fields
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a caller wants. All fields but `prompt` are given by name."""
+class Request(Limits):
+    """What a caller wants: its limits, and all else. All fields but `prompt` are given by name."""
 
     prompt: Prompt
     """A conversation, raw text or tokens. A conversation that ends with the assistant's message is continued."""
     _: KW_ONLY
-    max_new_tokens: int | Literal["auto"] = "auto"
-    """The most tokens that the answer may have; `auto` lets the budget decide."""
-    max_length: int | None = None
-    """The most tokens that prompt and answer may have together."""
-    tier: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     stop_words: tuple[str, ...] = ()
     keep_stop_words: bool = False

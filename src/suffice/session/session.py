@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from suffice.budget import Budget, Budgeter, EngineInfo, Limits, RequestInfo, TextRatios
+from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo, TextRatios
 from suffice.engines.base import Capabilities, Chunk, Engine, Finish, GenerationRequest, TokenCount
 from suffice.errors import CannotContinueError, EngineError, PromptTooLongError
 from suffice.prompt import Prompt
@@ -56,11 +56,7 @@ class Session:
             count = TokenCount(0, exact=False)
         return self.budgeter.decide(
             request.prompt,
-            Limits(
-                max_new_tokens=request.max_new_tokens,
-                max_length=request.max_length,
-                tier=tier or request.tier,
-            ),
+            replace(request, tier=tier) if tier else request,
             RequestInfo(
                 client=request.client,
                 route=request.route,
@@ -155,7 +151,7 @@ class Session:
         split = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
         in_text = bool(request.prompt.tools) and capabilities.calls_in_text
         reader = ChunkReader(request, budget, split, self.engine.decode_token, calls_in_text=in_text)
-        first = _first_segment(request, budget, split.total, capabilities)
+        first = _first_segment(request, budget, budget.max_new_tokens + split.on_top, capabilities)
         return reader, Segments(self.engine, first, budget.prompt_tokens or 0)
 
 

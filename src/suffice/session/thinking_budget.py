@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from suffice.budget import Budget
-from suffice.engines.base import Finish
 from suffice.immutable import immutable
 from suffice.session.request import Request
 
@@ -14,13 +13,12 @@ _ANSWER_SHARE = 4  # without a budget of its own, thinking leaves the answer at 
 
 @immutable
 class ThinkingSplit:
-    """The caps of one answer, in tokens."""
+    """The thinking of one answer, in tokens."""
 
-    total: int
-    """What the engine may generate."""
     thinking: int
     """Thinking that is longer is closed, so that the answer is written."""
-    answer: int
+    on_top: int = 0
+    """What may be generated beyond the budget, because thinking has one of its own."""
 
     @classmethod
     def plan(cls, request: Request, budget: Budget, context: int | None) -> ThinkingSplit:
@@ -35,14 +33,8 @@ class ThinkingSplit:
         """
         answer = budget.max_new_tokens
         if request.max_thinking_tokens is None:
-            return cls(answer, answer - max(1, answer // _ANSWER_SHARE), answer)
+            return cls(answer - max(1, answer // _ANSWER_SHARE))
         total = answer + request.max_thinking_tokens
-        for limit in (request.max_length, context):
-            if limit is not None:
-                total = max(1, min(total, limit - (budget.prompt_tokens or 0)))
-        thinking = min(request.max_thinking_tokens, total - min(answer, (total + 1) // 2))
-        return cls(total, thinking, answer)
-
-    def reached(self, answer_tokens: int) -> Finish | None:
-        """The finish of an answer that has all the tokens it may have, where the engine would go on."""
-        return Finish("length") if answer_tokens >= self.answer < self.total else None
+        rooms = [limit - (budget.prompt_tokens or 0) for limit in (request.max_length, context) if limit is not None]
+        total = max(1, min([total, *rooms]))
+        return cls(min(request.max_thinking_tokens, total - min(answer, (total + 1) // 2)), total - answer)

@@ -1,9 +1,20 @@
 """A small OpenAI-compatible server on loopback, whose every answer can be scripted down to the bytes and the pauses.
 
-    async with FakeOpenAI() as server:
-        server.script(Reply(pieces=("你", "好"), piece_delay=0.01), Reply.refusal(503, "overloaded"))
-        ...  # talk to server.url
-        server.requests[0].body["max_tokens"]
+    import asyncio
+    from suffice import Request, Session
+    from suffice.engines import open_engine
+    from suffice.testing import FakeOpenAI, Reply
+
+    async def main():
+        async with FakeOpenAI() as server:
+            server.script(Reply(pieces=("你", "好"), piece_delay=0.01), Reply.refusal(503, "overloaded"))
+            async with open_engine(upstream=server.url) as engine:
+                session = Session(engine)
+                first, second = [await session.answer(Request("hello", max_new_tokens=9)) for _ in range(2)]
+            assert (first.text, second.finish.reason) == ("你好", "error")
+            assert server.generations[0].body["max_tokens"] == 9
+
+    asyncio.run(main())
 
 Unscripted, it repeats the last message word by word, cut at the request's cap with a true `finish_reason`; where there
 are tools it calls the first one with what the user said.

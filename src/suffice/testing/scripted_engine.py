@@ -18,9 +18,30 @@ from suffice.engines.base import (
 from suffice.errors import EngineError
 from suffice.prompt import Prompt, content_text
 
+__all__ = ["ScriptedEngine"]
+
 
 class ScriptedEngine:
-    """One token is one character. Answers with `answer`, cut at the cap; its prompts are as long as their text."""
+    """Answers every request with the same text. One token is one character; a prompt has as many as its text.
+
+    What it was asked is in `asked`, the ids of requests that were not read to their end in `cancelled`:
+
+        import asyncio
+        from suffice import Request, Session
+        from suffice.testing import ScriptedEngine
+
+        engine = ScriptedEngine("hello")
+        answer = asyncio.run(Session(engine).answer(Request("say it", max_new_tokens=2)))
+        assert (answer.text, answer.finish.reason, answer.finish.by) == ("he", "length", "caller")
+        assert engine.asked[0].max_new_tokens == 2
+
+    Args:
+        answer: the text, cut at the cap of a request.
+        context: tokens that a prompt and its answer may have together.
+        default_max_new_tokens: as a model's `generation_config.json` has it.
+        fail_after: characters after which it fails with an `EngineError`.
+        slow: take ten milliseconds for each character.
+    """
 
     def __init__(
         self,
@@ -39,7 +60,9 @@ class ScriptedEngine:
         self.asked: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.running = 0
+        """Requests that are being answered now."""
         self.most_running = 0
+        """The most that were being answered at once."""
 
     model_name = "scripted"
     decode_token = staticmethod(chr)

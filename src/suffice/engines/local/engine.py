@@ -129,11 +129,11 @@ class LocalEngine:
         manager = await self._running_manager()
         prompt = list(prompting.prompt_ids(request.prompt))
         after = list(request.prefix.token_ids) if request.prefix is not None else []
-        limit, limited_by = self._room(request, len(prompt) + len(after))
+        limit, at_limit = self._room(request, len(prompt) + len(after))
         sampling = prompting.sampling(request.sampling)
         end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
         decoder = IncrementalDecoder(prompting.decode, after)
-        stream = AnswerStream(request, decoder, len(prompt), end_tokens, limited_by)
+        stream = AnswerStream(request, decoder, len(prompt), end_tokens, at_limit)
         thinking = not after and prompting.opens_thinking(prompt)
         key = str(next(self._numbers))
         if request.logprobs is not None:
@@ -208,23 +208,26 @@ class LocalEngine:
             raise EngineError("the engine is not started: use `async with engine:`")
         return self._prompting
 
-    def _room(self, request: GenerationRequest, prompt_tokens: int) -> tuple[int, tuple[str, int]]:
-        """The most tokens the answer may have, and the limit that says so (name, value)."""
+    def _room(self, request: GenerationRequest, prompt_tokens: int) -> tuple[int, Finish]:
+        """The most tokens the answer may have, and its finish when it has them.
+
+        Whose limit `max_new_tokens` is, is not known here, and the budget has seen to the context; what is found here
+        alone is the room in the KV cache, and what somebody asks for who has no budget.
+        """
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
-        capacity = self.capabilities()
-        longest = capacity.kv_tokens if self._manager is None else self._manager.longest_request
-        limits = [(request.max_new_tokens, ("caller", request.max_new_tokens))]
+        limit, at_limit = request.max_new_tokens, Finish("length")
         for total, name, words in (
-            (capacity.context_tokens, "context", "the model's context"),
-            (longest, "memory", "the room in the KV cache"),
+            (self._ready().context_tokens, "context", "the model's context"),
+            (None if self._manager is None else self._manager.longest_request, "memory", "the room in the KV cache"),
         ):
             if total is None:
                 continue
             if prompt_tokens >= total:
                 raise PromptTooLongError(prompt_tokens, total, words + self._arithmetic(name))
-            limits.append((total - prompt_tokens, (name, total)))
-        return min(limits, key=lambda limit: limit[0])
+            if total - prompt_tokens < limit:
+                limit, at_limit = total - prompt_tokens, Finish("length", name, str(total))
+        return limit, at_limit
 
     def _arithmetic(self, limit: str) -> str:
         """Where the KV cache is the limit: what it holds."""

@@ -21,7 +21,7 @@ class AnswerStream:
         decoder: turns tokens into text.
         prompt_tokens: length of the prompt.
         end_tokens: tokens that end the answer, and what to say when one does.
-        limited_by: name and value of the limit that ends it otherwise.
+        at_limit: the finish of an answer that no end token ends.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class AnswerStream:
         decoder: IncrementalDecoder,
         prompt_tokens: int,
         end_tokens: dict[int, Finish],
-        limited_by: tuple[str, int],
+        at_limit: Finish,
     ) -> None:
         self.request = request
         self.running = True  # the manager is still working on it
         self.likely: LogprobRecorder | None = None  # how likely the tokens are, where that is wanted
-        self._decoder, self._end_tokens, self._limited_by = decoder, end_tokens, limited_by
+        self._decoder, self._end_tokens, self._at_limit = decoder, end_tokens, at_limit
         self._prompt_tokens = prompt_tokens
         self._received = 0
         self._waiting: list[int] = []
@@ -56,8 +56,7 @@ class AnswerStream:
         self._received = len(tokens)
         if output.is_finished():
             self.running = False
-            name, value = self._limited_by
-            self._finish = self._end_tokens.get(tokens[-1]) or Finish("length", name, str(value))
+            self._finish = self._end_tokens.get(tokens[-1]) or self._at_limit
         self._news.set()
 
     def end(self, finish: Finish) -> None:
