@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from suffice import Budgeter, LoadedEngine
-from suffice.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
@@ -127,13 +126,3 @@ def test_the_length_signal_of_the_recipe_is_asked(tmp_path: Path, monkeypatch: p
         assert budgeter.decide("Write an invoice for tea.").expected_tokens == 300
         assert budgeter.decide("Write a letter about tea.").expected_tokens != 300
     assert named.decide("Write an invoice of 900 words.").expected_tokens == 300, "it is asked first"
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("no_such_module:X", "no_such_module"), ("json", "estimators.first"), ("json:JSONEncoder", "estimate")],
-)
-def test_an_estimator_that_cannot_be_used_is_one_line(name: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "budget.toml").write_text(f'[estimators]\nfirst = ["{name}"]\n')
-    with pytest.raises(UsageError, match=f"{name}.*{reason}|{reason}.*{name}"):
-        Budgeter.load(tmp_path / "budget.toml")
