@@ -431,6 +431,105 @@ def test_another_estimator_fits_in(budgeter: Budgeter) -> None:
     assert learned.decide("Hello") == budgeter.decide("Hello")
 
 
+_OWN = """
+from suffice.budget import Expectation
+
+class Invoices:
+    def estimate(self, query):
+        return Expectation.around(33, 0.2, "an invoice") if "invoice" in query.prompt.user else None
+
+class Picky:
+    def __init__(self, name):
+        self.name = name
+
+ready = Invoices()
+nothing = 3
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_lengths.py").write_text(_OWN)
+    (tmp_path / "broken_lengths.py").write_text("raise RuntimeError('no database\\nat all')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("own_lengths", "broken_lengths"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "own_lengths"
+
+
+@pytest.mark.parametrize("attribute", ["Invoices", "ready"])
+def test_the_budget_file_names_estimators_of_ones_own(own_module: str, attribute: str, tmp_path: Path) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text(f'[estimators]\nfirst = ["{own_module}:{attribute}"]\n')
+    budgeter = Budgeter.load(path)
+    budget = budgeter.decide("Check this invoice in 500 words")
+    assert "an invoice" in budget.reasons
+    assert budget.expected_tokens == 33
+    assert budgeter.decide("Hello") == Budgeter.load().decide("Hello")
+
+
+@pytest.mark.parametrize(
+    ("named", "complaint"),
+    [
+        ('"own_lengths"', "names 'own_lengths': write module:attribute"),
+        ('"no_such_module:Thing"', "cannot be loaded .ModuleNotFoundError: No module named 'no_such_module'"),
+        ('"own_lengths:Missing"', "cannot be loaded .AttributeError: .* has no attribute 'Missing'"),
+        ('"own_lengths:Picky"', "cannot be loaded .TypeError: .*'name'"),
+        ('"broken_lengths:Any"', r"cannot be loaded .RuntimeError: no database\)"),
+        ('"own_lengths:nothing"', "has no method estimate"),
+        ("3", "must be a list of texts"),
+    ],
+)
+def test_an_estimator_that_cannot_be_used_is_explained_in_one_line(
+    own_module: str, named: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text(f"[estimators]\nfirst = [{named}]\n")
+    with pytest.raises(UsageError, match=complaint) as caught:
+        Budgeter.load(path)
+    assert str(caught.value).startswith(f"{path}: estimators.first")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_estimator_of_an_earlier_release_still_works(budgeter: Budgeter) -> None:
+    seen: list[Any] = []
+
+    class Old:
+        def estimate(self, question: Any) -> Any:
+            seen.append((question.text, question.system, question.instructions, question.conversation, question.more))
+            seen.append((question.model, question.client, question.route, question.model_default))
+            seen.append((question.prompt_tokens, question.ratios.word, question.system_instructions))
+            return suffice.budget.LengthEstimate.around(40, 0.5, "as before", room=9000)
+
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi there"}]
+    budget = budgeter.with_estimator(Old()).decide(
+        turns, prompt_tokens=9, model="m", client="c", route="r", model_default=700, more={"tools": [{"a": 1}]}
+    )
+    assert (budget.expected_tokens, budget.max_new_tokens, budget.limited_by) == (40, 9000, "auto")
+    assert seen[0][:4] == ("Hi there", "Be kind.", "Hi there", tuple(turns))
+    assert seen[0][4]["tools"] == ({"a": 1},)
+    assert seen[1:] == [("m", "c", "r", 700), (9, TextRatios().word, "Be kind.")]
+    with pytest.raises(TypeError, match="no keyword 'max_tokens'"):
+        budgeter.decide("Hello", max_tokens=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "instead"),
+    [
+        ({"context": 4096}, r"EngineInfo\(context_tokens=...\)"),
+        ({"client": "anna"}, r"RequestInfo\(client=...\)"),
+        ({"more": {}}, r"Prompt\(tools=...\) and RequestInfo"),
+    ],
+)
+def test_a_keyword_of_an_earlier_release_names_the_new_one(
+    budgeter: Budgeter, keywords: dict[str, Any], instead: str
+) -> None:
+    with pytest.warns(DeprecationWarning, match=instead) as caught:
+        budgeter.decide("Hello", **keywords)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_ratios_of_a_finer_tokenizer_need_more_tokens(budgeter: Budgeter) -> None:
     by_character = TextRatios.measured(len)
     assert estimate_tokens(ENGLISH_REFERENCE, by_character) > 3 * estimate_tokens(ENGLISH_REFERENCE)

@@ -17,6 +17,7 @@ import pytest
 
 from suffice.budget import Budgeter, EngineInfo, LengthModel, Limits, RequestInfo
 from suffice.budget.learned_length import LearnedLength
+from suffice.budget.length_key import LengthKey
 from suffice.budget.length_model import prompt_model
 from suffice.budget.length_model.distribution import EDGES, bin_of, grid_quantiles
 from suffice.budget.length_model.evaluate import evaluate
@@ -236,6 +237,29 @@ def test_what_cannot_be_loaded_is_one_line(trained: LengthModel, tmp_path: Path)
         with pytest.raises(DataError, match="damaged") as caught:
             LengthModel.load(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_the_release_before_says_the_same() -> None:
+    """Saved, and these figures printed, by the release whose length model was `suffice.budget.model`."""
+    model = LengthModel.load(Path(__file__).with_name("data") / "length_model_of_first_release.npz")
+    assert model.card == {"rows": 100}
+    essay = {"prompt": "Write a detailed essay about glass and its history", "client": "anna", "route": "/v1"}
+    for record, quantiles in (
+        ({"prompt": "What is glass? Answer with a name only", "model": "some/Model-7B"}, (73, 157, 204, 304)),
+        (essay, (1021, 1564, 1823, 2314)),
+        ({"client": "anna"}, (26, 1615, 1729, 2058)),
+    ):
+        assert [tokens for _, tokens in model.predict(record).quantiles()] == pytest.approx(quantiles, abs=1)
+    assert "60 earlier answers to such requests (answers are 1.91 times" in model.predict(essay).source
+
+
+def test_a_request_of_the_release_before_can_be_learned_from() -> None:
+    said = {"groups": ["65766572796f6e65", "0a1b2c3d4e5f6071"], "outlook": [4.0, 0.5], "predicted": True}
+    key = LengthKey.from_json(said)
+    assert key.to_json() == said
+    model = LengthModel()
+    model.learn(key, 300)
+    assert 291 <= model.predict({}).quantile(0.5) <= 309  # a bin of the grid is 3 % wide
 
 
 def test_a_file_of_another_release(trained: LengthModel, tmp_path: Path) -> None:

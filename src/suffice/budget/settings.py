@@ -1,4 +1,4 @@
-"""The settings file: keyword table, tiers and defaults, in TOML."""
+"""The budget file, in TOML: defaults, tiers, presets, the keyword table, and estimators of one's own."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from suffice.budget.estimators import KeywordClass
 from suffice.budget.expectation import LengthEstimator
 from suffice.budget.types import Preset, Tier
-from suffice.errors import UsageError
-from suffice.settings import read_toml
+from suffice.errors import UsageError, first_line
+from suffice.settings import read_toml, typed
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settings"]
 
 ENVIRONMENT_VARIABLE = "SUFFICE_BUDGET_FILE"
-_T = TypeVar("_T")
 _PACKAGED = Path(__file__).with_name("defaults.toml")
 _TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -35,7 +34,7 @@ class Settings:
     presets: Mapping[str, Preset]
     keywords: tuple[KeywordClass, ...]
     first_estimators: tuple[LengthEstimator, ...] = ()
-    """Asked before the standard ones: what `estimators.first` names."""
+    """Asked before the standard ones."""
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -71,34 +70,23 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     reader.only(document, "", "settings", "tiers", "presets", "keywords", "estimators")
     reader.gone(document)
     settings = reader.table(document, "settings", "default_max_new_tokens")
-    tiers = {}
-    for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority"):
-        if name == "auto" or not _TIER_NAME.fullmatch(name):
-            raise UsageError(
-                f"{source}: {name!r} cannot name a tier, because paths and headers carry it: take letters, digits, "
-                "'.', '_' and '-', and not auto"
-            )
-        needs_key = reader.typed(entry, f"tiers.{name}", "needs_key", bool, False)
-        priority = reader.typed(entry, f"tiers.{name}", "priority", int, 0)
-        tiers[name] = Tier(name, reader.tokens(entry, f"tiers.{name}", "max_new_tokens"), needs_key, priority)
+    tiers = {
+        name: reader.tier(name, entry)
+        for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority")
+    }
     presets = {
         name: reader.preset(name, entry, tiers)
         for name, entry in reader.tables(document, "presets", "tier", "temperature", "top_p")
     }
-    keywords = []
-    for name, entry in reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words"):
-        where = f"keywords.{name}"
-        words = reader.typed(entry, where, "words", list, [])
-        if not all(isinstance(word, str) and word.strip() for word in words):
-            raise UsageError(f"{source}: {where}.words must be a list of words, not {words!r}")
-        expected, cap = (reader.tokens(entry, where, key) for key in ("expected_tokens", "max_new_tokens"))
-        keywords.append(KeywordClass(name, expected, cap, tuple(words)))
     return Settings(
         default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
         tiers=tiers,
         presets=presets,
-        keywords=tuple(keywords),
-        first_estimators=reader.estimators(document),
+        keywords=tuple(
+            reader.keywords(name, entry)
+            for name, entry in reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words")
+        ),
+        first_estimators=reader.estimators(reader.table(document, "estimators", "first")),
     )
 
 
@@ -119,7 +107,7 @@ class _Reader:
         settings = document.get("settings")
         if isinstance(settings, dict) and "reasoning_tokens" in settings:
             raise UsageError(
-                f"{self.source}: settings.reasoning_tokens is gone, because wishes and keywords no longer end "
+                f"{self.source}: settings.reasoning_tokens is gone, because what a prompt asks for no longer ends "
                 "answers: delete it; default_max_new_tokens is the cap of thinking and answer together"
             )
 
@@ -136,30 +124,28 @@ class _Reader:
             raise UsageError(f"{self.source}: {where} must be a table, not {parent!r}")
         return [(name, self.table(parent, f"{where}.{name}", *known)) for name in parent]
 
-    def typed(self, table: Mapping[str, Any], where: str, key: str, kind: type[_T], default: _T) -> _T:
-        value = table.get(key, default)
-        if not isinstance(value, kind):
-            raise UsageError(f"{self.source}: {where}.{key} must be a {kind.__name__}, not {value!r}")
-        return value
-
-    def estimators(self, document: Mapping[str, Any]) -> tuple[LengthEstimator, ...]:
-        """An object of each class that `estimators.first` names."""
-        table = self.table(document, "estimators", "first")
-        return tuple(map(self._estimator, self.typed(table, "estimators", "first", list, [])))
-
-    def _estimator(self, name: object) -> LengthEstimator:
-        module, _, attribute = str(name).partition(":")
-        try:
-            made: LengthEstimator = getattr(import_module(module), attribute)()
-            if not callable(made.estimate):
-                raise TypeError("its estimate is not a method")
-        except Exception as error:  # whatever another's module raises
-            reason = f"{type(error).__name__}: {error}"
+    def tier(self, name: str, entry: Mapping[str, Any]) -> Tier:
+        where = f"tiers.{name}"
+        if name == "auto" or not _TIER_NAME.fullmatch(name):
             raise UsageError(
-                f"{self.source}: estimators.first has {name!r}, which cannot be used ({reason}): name a class with a "
-                "method estimate as MODULE:CLASS"
-            ) from None
-        return made
+                f"{self.source}: {name!r} cannot name a tier, because paths and headers carry it: take letters, "
+                "digits, '.', '_' and '-', and not auto"
+            )
+        needs_key = typed(f"{self.source}: {where}.needs_key", bool, entry.get("needs_key", False))
+        priority = typed(f"{self.source}: {where}.priority", int, entry.get("priority", 0))
+        return Tier(name, self.tokens(entry, where, "max_new_tokens"), needs_key, priority)
+
+    def keywords(self, name: str, entry: Mapping[str, Any]) -> KeywordClass:
+        where = f"keywords.{name}"
+        words = typed(f"{self.source}: {where}.words", tuple, entry.get("words", []))
+        if not all(word.strip() for word in words):
+            raise UsageError(f"{self.source}: {where}.words must be a list of words, not {list(words)!r}")
+        expected, room = (self.tokens(entry, where, key) for key in ("expected_tokens", "max_new_tokens"))
+        return KeywordClass(name, expected, room, words)
+
+    def estimators(self, entry: Mapping[str, Any]) -> tuple[LengthEstimator, ...]:
+        where = f"{self.source}: estimators.first"
+        return tuple(_estimator(name, where) for name in typed(where, tuple, entry.get("first", [])))
 
     def preset(self, name: str, entry: Mapping[str, Any], tiers: Mapping[str, Tier]) -> Preset:
         where = f"presets.{name}"
@@ -183,3 +169,24 @@ class _Reader:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{self.source}: {where}.{key} must be a number of tokens >= 1, not {value!r}")
         return value
+
+
+def _estimator(name: str, where: str) -> LengthEstimator:
+    """The estimator at `module:attribute`; a class is called without arguments.
+
+    This runs code that the budget file names, so a budget file is never taken from a request or a download.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise UsageError(f"{where} names {name!r}: write module:attribute, such as my_company.lengths:InvoiceLengths")
+    try:
+        found = getattr(import_module(module), attribute)
+        estimator: LengthEstimator = found() if isinstance(found, type) else found
+    except Exception as error:  # it is the user's own module, and may fail in any way
+        raise UsageError(
+            f"{where}: {name!r} cannot be loaded ({type(error).__name__}: {first_line(error)}): is it installed, or on "
+            "PYTHONPATH?"
+        ) from None
+    if not callable(getattr(estimator, "estimate", None)):
+        raise UsageError(f"{where}: {name!r} has no method estimate(query), which an estimator needs")
+    return estimator
