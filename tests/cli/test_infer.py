@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from suffice.cli.main import main
+from suffice.engines import ENGINES
 from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 INFER = [sys.executable, "-m", "suffice.cli.main", "infer"]
@@ -168,6 +169,7 @@ def test_the_chat_remembers_and_continues(server: FakeOpenAI) -> None:
     chat = f"""import sys
 sys.stdin.isatty = lambda: True
 from suffice.cli.main import main
+from suffice.engines import ENGINES
 main(["infer", "--upstream", {server.url!r}, "--max-new-tokens", "2"])
 """
     typed = "one two three\ny\nn\n/budget\n/system be brief\n/budget 50\nline one \\\nline two\n/nonsense\n/exit\n"
@@ -226,3 +228,11 @@ def test_thinking_is_not_in_the_text(server: FakeOpenAI, capsys: pytest.CaptureF
     assert run("--upstream", server.url, "--prompt", "6*7?", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["text"], answer["thinking"]) == ("42", "hm")
+
+
+def test_an_engine_of_another_kind_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(ENGINES, "scripted", "suffice.testing.scripted_engine:ScriptedEngine")
+    assert run("--engine", "scripted", "--prompt", "hi") == 0
+    assert capsys.readouterr().out == "hello\n"
+    assert run("--engine", "scripted", "--prompt", "hi", "--dtype", "float16") == 2
+    assert "the engine scripted does not have: dtype" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_export_says_what_is_missing(tmp_path: Path) -> None:
         call(export, "--adapters", str(bundled_model()), "--merge", "--output", str(tmp_path))
 
 
-def test_ctrl_c_saves_and_resume_goes_on_with_the_same_settings(rows: str, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_resume_continues_with_the_same_settings(rows: str, tmp_path: Path) -> None:
     """In a process of its own, because signals go to the main thread."""
     runs = tmp_path / "output"
     arguments = ["--dataset", rows, "--output_dir", str(runs), "--gradient_accumulation_steps", "1"]
@@ -134,7 +134,7 @@ def losses(runs: Path) -> dict[int, float]:
     return found
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(rows: str, tmp_path: Path) -> None:
+def test_a_killed_run_continues_as_if_nothing_had_happened(rows: str, tmp_path: Path) -> None:
     arguments = ["--dataset", rows, "--gradient_accumulation_steps", "1", "--logging_steps", "1", "--save_steps", "4"]
     arguments += ["--num_train_epochs", "2", "--stop_check_prompts", "0", "--split_dataset_ratio", "0"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
