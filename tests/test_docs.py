@@ -101,6 +101,16 @@ def test_files_that_a_document_names_are_there(document: Path) -> None:
         assert any(file.endswith(f"/{name}") for file in files), f"there is no {name}"
 
 
+def test_the_page_of_the_structure_has_every_room_and_no_other() -> None:
+    page = (ROOT / "docs/structure.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^ +([\w./]+?)/? {2,}\S", page.partition("## The life")[0], re.MULTILINE))
+    package = ROOT / "src/suffice"
+    rooms = {each.name for each in package.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+    inner = {each.name for room in ("serve", "engines") for each in (package / room).iterdir() if each.is_dir()}
+    inner |= {"length_constraints", "length_model"}
+    assert named == (rooms | inner) - {"__pycache__"}
+
+
 def recipe(name: str) -> Any:
     """The class that a recipe of CONTRIBUTING.md defines."""
     for code in code_blocks(ROOT / "CONTRIBUTING.md", "python"):
