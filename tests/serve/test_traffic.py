@@ -196,7 +196,7 @@ def test_a_damaged_state_is_said_and_replaced(tmp_path: Path, caplog: pytest.Log
         assert server.chat("hi").status == 200
         until(lambda: answers(server) == 1)
     [warning] = [each for each in caplog.records if each.levelname == "WARNING"]
-    assert "length_model.npz is no length model, or damaged" in warning.getMessage()
+    assert "length_model.npz is not a length model, or is damaged" in warning.getMessage()
     assert counted(LengthModel.load(folder)) == 1
 
 

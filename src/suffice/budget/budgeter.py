@@ -27,7 +27,7 @@ __all__ = ["Budgeter"]
 
 _GUESSES = (Keywords, UsualLength)  # before which a length model is asked: it knows better
 _QWEN2 = TextRatios()
-_NO_LIMITS, _NOBODY, _NO_ENGINE = Limits(), RequestInfo(), EngineInfo()
+_NO_LIMITS, _NO_INFO, _NO_ENGINE = Limits(), RequestInfo(), EngineInfo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Budgeter:
         self,
         prompt: Prompt | str | Sequence[Mapping[str, Any]],
         limits: Limits = _NO_LIMITS,
-        info: RequestInfo = _NOBODY,
+        info: RequestInfo = _NO_INFO,
         engine: EngineInfo = _NO_ENGINE,
         **keywords: Unpack[DecideKeywords],
     ) -> Budget:

@@ -151,7 +151,7 @@ class LengthProfile:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no length profile ({type(error).__name__}: {error}): "
+                f"{path} is not a length profile ({type(error).__name__}: {error}): "
                 "delete it to do without, or train again"
             ) from None
 

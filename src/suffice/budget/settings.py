@@ -41,7 +41,7 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read `path`, else the file that SUFFICE_BUDGET_FILE names, on top of the packaged defaults.
 
     Raises:
-        UsageError: the file cannot be read, is no TOML, has an unknown key, or a value of the wrong type.
+        UsageError: the file cannot be read, is not TOML, has an unknown key, or a value of the wrong type.
     """
     if path is None and os.environ.get(ENVIRONMENT_VARIABLE):
         path = Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser()

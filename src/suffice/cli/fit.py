@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_MIN_ROWS = 50
 _EXAMPLES = """
 suffice fit answers.jsonl --output length/          from a dataset, a result file or a log
 suffice fit a.jsonl b.jsonl.gz#2000 --output length/
@@ -134,8 +135,6 @@ def _plot(coverage: tuple[float, ...], path: Path) -> None:
     pyplot.close(figure)
     print(f"plot: {path}")
 
-
-_MIN_ROWS = 50
 
 command = Command(
     "fit",

@@ -131,8 +131,8 @@ def _file(path: Path) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    said = " ".join(str(error).split())[:120]
-    return DataError(f"{_file(path)} is no length model, or damaged ({type(error).__name__}: {said}): train it again")
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return DataError(f"{_file(path)} is not a length model, or is damaged ({said}): train it again")
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -156,7 +156,7 @@ def _meta(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def packed(groups: Groups) -> dict[str, NDArray[Any]]:
-    """A copy of all groups, for a file: quick to make, so that nobody waits for the file."""
+    """A copy of all groups, for a file: quick to make, so that no request waits for the file."""
     items = groups.items()
     return {
         "group_keys": np.frombuffer(b"".join(key for key, _ in items), np.uint8).reshape(len(items), 8),

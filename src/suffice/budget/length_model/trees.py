@@ -18,6 +18,7 @@ __all__ = ["Forest", "Growth", "Trees"]
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
+_NARROWER, _WIDER = 2.5, 1.5  # a scale is kept between 1/12 and 4.5 times that of all rows (e^-2.5, e^1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,6 @@ class Forest:
             for (_, log_scale), (_, first) in zip(total, self.start.tolist(), strict=True)
         ]
         return sum(location for location, _ in total) / self._folds, sum(scales) / self._folds
-
-
-_NARROWER, _WIDER = 2.5, 1.5  # a scale is kept between 1/12 and 4.5 times that of all rows (e^-2.5, e^1.5)
 
 
 def _bounded(log_scale: _Floats, start: float) -> _Floats:
