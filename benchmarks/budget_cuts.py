@@ -252,7 +252,7 @@ def main() -> None:
     try:
         wanted = re.compile(options.models, re.I)
     except re.error as error:
-        parser.error(f"--models {options.models!r} is no regular expression: {error}")
+        parser.error(f"--models {options.models!r} is not a regular expression: {error}")
     found = [answer for answer in answers(options.data, options.multi) if wanted.search(answer.model)]
     decided = list(decide(answer for answer in found if answer.ended))
     if not decided:

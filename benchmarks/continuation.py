@@ -1,7 +1,7 @@
 """Is an answer that was continued the answer that would have been given at once? Byte by byte, at temperature 0.
 
 Every prompt is answered twice by the same engine: with the whole cap reserved, and with a first reservation of 16
-tokens that is extended while the answer runs (on the local engine), or after which the answer is gone on with in
+tokens that is extended while the answer runs (on the local engine), or after which the answer is continued in
 another request (on a server). Text, finish and token counts must be the same.
 
 Run:  python benchmarks/continuation.py [--upstream URL] [--answers 1000] [--reservation 16] [--concurrency 1]

@@ -1,4 +1,4 @@
-"""How early are real loops told, how often is a normal answer touched, and what does it cost per token?
+"""How early real loops are found, how often a normal answer is stopped, and what it costs per token.
 
     python benchmarks/runaway.py DATA [--models REGEX] [--frontier]
 

@@ -1,4 +1,4 @@
-"""What a model says of itself after a fine-tune on the bundled `self_cognition` rows, in words that were not in them.
+"""What a model says about itself after a fine-tune on the bundled `self_cognition` rows, asked in other words.
 
     names and author, held-out wordings   target: at least 95 % (40 prompts, Chinese and English)
     answers that end by themselves        target: at least 98 %

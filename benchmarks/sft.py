@@ -164,8 +164,8 @@ def final_loss(output: Path, others: Path) -> float:
     with torch.inference_mode():
         for row in rows:
             batch = collate([row], padding=0)
-            learnt = int((batch["labels"][:, 1:] != IGNORED).sum())
-            total, tokens = total + learnt * model(**batch).loss.item(), tokens + learnt
+            learned = int((batch["labels"][:, 1:] != IGNORED).sum())
+            total, tokens = total + learned * model(**batch).loss.item(), tokens + learned
     return total / tokens
 
 

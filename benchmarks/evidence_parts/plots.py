@@ -169,7 +169,7 @@ def runaways(found: Sequence[Cost], path: Path) -> None:
 
 
 def remaining(found: Sequence[Moment], path: Path) -> None:
-    """What is said to be left against what is left, and the error as an answer goes on."""
+    """What is said to be left against what is left, and the error as an answer grows."""
     with rc_context(_STYLE):
         figure, (left, right) = _figure(path, 2, (9, 3.8))
         truth, said = truth_and_said([one for one in found if one.part == 0])

@@ -1,4 +1,4 @@
-"""What a first reservation from a prediction saves on engines that charge for it, and how often an answer goes on."""
+"""What a first reservation from a prediction saves on engines that charge for it, and how often it is too small."""
 
 from __future__ import annotations
 

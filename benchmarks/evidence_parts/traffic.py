@@ -1,4 +1,4 @@
-"""What who asks is worth: production traces, requests in order, prompts unseen."""
+"""What knowing the caller is worth: production traces, requests in order, prompts unseen."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def starts() -> str:
                 "PostgreSQL that takes connections and says nothing",
                 f"postgresql://postgres@127.0.0.1:{silent}/postgres",
             ),
-            ("a file that is no SQLite database", f"sqlite:///{folder}/file"),
+            ("a file that is not an SQLite database", f"sqlite:///{folder}/file"),
             ("SQLite in a folder that cannot be made", "sqlite:////proc/none/serve.db"),
         ):
             lines.append(await _start(what, replica(folder, url, [one])))

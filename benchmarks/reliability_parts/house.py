@@ -41,14 +41,14 @@ _UPSTREAM = str(Path(__file__).with_name("upstream.py"))
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def read(url: str, seconds: float = 5.0) -> str:
-    """The text at a URL; '' when nobody answers well."""
+    """The text at a URL; '' without a good answer."""
     try:
         with urllib.request.urlopen(url, timeout=seconds) as response:
             return str(response.read().decode())

@@ -20,7 +20,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodin
 
 @cache
 def words(pieces: int) -> tuple[str, ...]:
-    """The pieces of an answer: no two alike, so that nobody takes it for a loop (Knuth's multiplicative hashing)."""
+    """The pieces of an answer: no two alike, so that it does not read as a loop (Knuth's multiplicative hashing)."""
     return tuple(f"{(number + 1) * 2654435761 % 2**32:08x} " for number in range(pieces))
 
 

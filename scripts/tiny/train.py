@@ -69,7 +69,7 @@ def train(folder: Path, tokenizer: PreTrainedTokenizerFast, recipe: TinyRecipe) 
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
-        print(f"going on from step {first} of {steps}", flush=True)
+        print(f"continuing from step {first} of {steps}", flush=True)
     started = saved_at = time.monotonic()
     loss_sum = torch.zeros((), device=device)
     for step, pieces in enumerate(_steps(tokenizer, recipe, first), first):

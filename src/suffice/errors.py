@@ -153,7 +153,7 @@ class EngineError(SufficeError):
         super().__init__(f"{where}: {message}" if where else message)
         self.message, self.status, self.where = message, status, where
         self.may_retry = False
-        """Whether the same request can be submitted again at once: somebody else is there who may answer it."""
+        """Whether the same request can be submitted again at once: another upstream may answer it."""
 
 
 def first_line(error: BaseException) -> str:

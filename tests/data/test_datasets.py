@@ -155,6 +155,26 @@ def test_tool_turns_keep_what_a_chat_template_needs() -> None:
     assert messages[2] == {"role": "tool", "content": "42", "tool_call_id": "1"}
 
 
+def test_the_answer_is_kept_whole() -> None:
+    call = [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]
+    user, thought = {"role": "user", "content": "a"}, {"reasoning_content": "Which tool?"}
+    called = {"role": "assistant", "content": None, "tool_calls": call, **thought, "weight": 1}
+    whole = {"role": "assistant", "content": "", "tool_calls": call, **thought}
+    for row in ({"messages": [user, called]}, {"prompt": [user], "completion": [called]}, {"q": "a", "r": [called]}):
+        parsed = read_row(row, {"q": "query", "r": "response"})
+        assert (parsed.answer, parsed.reference) == (whole, None)
+        assert [turn["content"] for turn in parsed.messages] == ["a"]
+    said = read_row({"messages": [user, {"role": "assistant", "content": "b", **thought}]})
+    assert (said.answer, said.reference) == ({"role": "assistant", "content": "b", **thought}, "b")
+    assert read_row({"query": "a", "answer": 4}).answer == {"role": "assistant", "content": "4"}
+    empty = {"role": "assistant", "content": ""}
+    assert read_row({"messages": [user, empty]}).answer is None
+    assert read_row({"messages": [user, empty], "answer": "b"}).reference == "b"
+    half = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "\ud83d"}}]}
+    with pytest.raises(RowProblem, match="half a character"):
+        read_row({"messages": [user, half]})
+
+
 def test_columns_are_renamed_and_win_over_known_names() -> None:
     row = {"ask": "mine", "query": "theirs", "gold": "g", "answer": "a"}
     prompt = read_row(row, {"ask": "query", "gold": "output"})

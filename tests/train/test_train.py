@@ -332,11 +332,17 @@ def test_a_run_leaves_checkpoints_that_can_be_used_and_continued(tmp_path: Path)
         run(plan, resumed=resumed)
 
 
-def test_time_that_is_over_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
+def test_time_that_is_over_ends_a_run_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, max_minutes=0.5, output_dir=str(tmp_path), split_dataset_ratio=0)
+    memory = plan.forecast.memory.total
+    assert not replace(plan.forecast, free=2 * memory).is_tight
+    plan = replace(plan, forecast=replace(plan.forecast, free=memory))
+    returned: list[bool] = []
+    monkeypatch.setattr("suffice.train.run.return_freed_memory", lambda: returned.append(True))
     outcome = run(plan, started=time.monotonic() - 30)
     assert outcome.step < outcome.steps
     assert "max_minutes" in outcome.reason
+    assert returned, "where memory is tight, freed memory goes back to the system"
     assert (outcome.checkpoint / "adapter_model.safetensors").is_file()
 
 

@@ -8,7 +8,7 @@ modules that transformers builds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from suffice.errors import UsageError
@@ -63,25 +63,29 @@ class ModelSize:
             grouped = sum(inputs * outputs for inputs, outputs, _ in dense.linears[:4])
             more = dense.layers * (weights - grouped)
             total, linear, active = total + more + dense.layers * norms, linear + more, active + more
-        widest = dense.intermediate
-        if family in _DENSE_PART:
-            experts = _Experts.from_config(config)
-            mlp = 3 * dense.hidden * dense.intermediate
-            layers, router = _sparse_layers(config, dense.layers), dense.hidden * experts.count + experts.gate
-            everyone = 3 * dense.hidden * (experts.count * experts.width + experts.shared_width)
-            chosen = 3 * dense.hidden * (experts.chosen * experts.width + experts.shared_width)
-            total += layers * (everyone + router - mlp)
-            linear += layers * (everyone - mlp)
-            active += layers * (chosen + router - mlp)
-            sparse = experts.chosen * experts.width + experts.shared_width
-            widest = sparse if layers == dense.layers else max(widest, sparse)
-        return cls(
+        size = cls(
             total=total,
             active=active,
             linear=linear,
             vocabulary=dense.vocabulary,
             hidden=dense.hidden,
-            widest=3 * widest,
+            widest=3 * dense.intermediate,
+        )
+        return size._with_experts(config, dense) if family in _DENSE_PART else size
+
+    def _with_experts(self, config: Mapping[str, Any], dense: Architecture) -> ModelSize:
+        """The size with experts in the place of one MLP, in those layers that have them."""
+        experts = _Experts.from_config(config)
+        mlp = 3 * dense.hidden * dense.intermediate
+        layers, router = _sparse_layers(config, dense.layers), dense.hidden * experts.count + experts.gate
+        everyone = 3 * dense.hidden * (experts.count * experts.width + experts.shared_width)
+        sparse = experts.chosen * experts.width + experts.shared_width
+        return replace(
+            self,
+            total=self.total + layers * (everyone + router - mlp),
+            linear=self.linear + layers * (everyone - mlp),
+            active=self.active + layers * (3 * dense.hidden * sparse + router - mlp),
+            widest=3 * (sparse if layers == dense.layers else max(dense.intermediate, sparse)),
         )
 
 

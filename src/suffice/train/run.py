@@ -31,7 +31,8 @@ from suffice.train.recipe import Recipe
 from suffice.train.rows import fingerprints, read_rows
 
 if TYPE_CHECKING:
-    from suffice.train.log import ProgressDisplay
+    from suffice.train.log import ProgressDisplay, RunLog
+    from suffice.train.time_limit import TimeLimit
     from suffice.train.trainer import SftTrainer
 
 __all__ = ["Outcome", "Resumed", "RunPlan", "make_plan", "resume", "train"]
@@ -137,7 +138,7 @@ def train(
     done = _steps_done(resumed, datasets, steps)
     end_check = EndCheck(plan.base, plan.prepared.validation_rows[: recipe.stop_check_prompts], plan.prepared.profile)
     display = showing(steps - done) if _is_main() else nullcontext(_NoDisplay())
-    if plan.device == "cpu":  # before the first large allocation; without it a run holds what its steps have freed
+    if plan.device == "cpu" and plan.forecast.is_tight:  # before the first large allocation; it costs a tenth of the time
         return_freed_memory()
     with display as show, time_limit:
         run = _run_folder(recipe, resumed)
@@ -150,7 +151,10 @@ def train(
             trainer.add_callback(time_limit)
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.checkpoint))
     _leave_process_group()
-    step = int(trainer.state.global_step)
+    return _outcome(run, int(trainer.state.global_step), steps, time_limit, log)
+
+
+def _outcome(run: Path, step: int, steps: int, time_limit: TimeLimit, log: RunLog) -> Outcome:
     return Outcome(
         run=run,
         checkpoint=run / f"checkpoint-{step}",

@@ -32,7 +32,7 @@ _LARGEST = 10**15  # values are kept below it
 _CONTEXT = 12
 
 # Searched on two halves of some 7,700 answers of Qwen2 and Qwen2.5 models apart; between the two: docs/runaways.md.
-_GAINS = (0.0, 0.0, 1.0)  # per unit that came true, by how often it had been said before: once is no loop yet
+_GAINS = (0.0, 0.0, 1.0)  # per unit that came true, by how often it had been said before: once is not a loop yet
 _GAIN = 2.0  # from the fourth time on
 _JUMP = 3.0  # cost of following another place
 _NEW = 60.0  # cost of a unit that was not seen before at all
