@@ -138,7 +138,7 @@ def train(
     done = _steps_done(resumed, datasets, steps)
     end_check = EndCheck(plan.base, plan.prepared.validation_rows[: recipe.stop_check_prompts], plan.prepared.profile)
     display = showing(steps - done) if _is_main() else nullcontext(_NoDisplay())
-    if plan.device == "cpu" and plan.forecast.is_tight:  # before the first large allocation; it costs a tenth of the time
+    if plan.device == "cpu" and plan.forecast.is_tight:  # before the first large allocation; costs time
         return_freed_memory()
     with display as show, time_limit:
         run = _run_folder(recipe, resumed)
