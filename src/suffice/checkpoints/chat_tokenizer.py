@@ -15,7 +15,7 @@ from suffice.prompt import Message, Prompt, content_text, is_text
 __all__ = ["ChatTokenizer", "load_tokenizer", "template_message"]
 
 
-_OPENING_TOKENS = 12  # more than "<think>" and a line end take where they are no tokens of their own
+_OPENING_TOKENS = 12  # more than "<think>" and a line end take where they are not single tokens
 
 
 class ChatTokenizer:
@@ -67,7 +67,7 @@ class ChatTokenizer:
         return self.decode(prompt_ids[-_OPENING_TOKENS:]).rstrip().endswith("<think>")
 
     def token_bytes(self, token: int) -> tuple[str, bytes]:
-        """One token's text and bytes, a special one's name; U+FFFD stands for what is no whole character."""
+        """One token's text and bytes, a special one's name; U+FFFD stands for an incomplete character."""
         text = self.decode((token,))
         if text and "\ufffd" not in text:
             return text, text.encode()

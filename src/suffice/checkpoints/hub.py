@@ -18,7 +18,7 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
     """The same model, as what loads it should look for it: in a folder, on the hub, or among what was fetched before.
 
     Args:
-        source: what `resolve_model` found, or this function: then nobody is asked again.
+        source: what `resolve_model` found, or this function: then the hub is not asked again.
         hub: `hf` or `modelscope`.
 
     Raises:
@@ -62,7 +62,7 @@ def _hub_answers(model_id: str) -> bool:
     try:
         HfApi().model_info(model_id, timeout=_PATIENCE)
     except HfHubHTTPError as error:
-        return error.response.status_code < _FAILED  # what it says below that is told by whoever loads
+        return error.response.status_code < _FAILED  # what it says below that is told when the model is loaded
     except Exception:  # no network, no such host, HF_HUB_OFFLINE
         return False
     return True

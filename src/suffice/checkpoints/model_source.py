@@ -51,7 +51,7 @@ class ModelSource:
     """True for the small model that comes with Suffice."""
     offline: bool | None = None
     """For an id, whether its hub cannot be reached, so that only what was fetched before can be had; None until
-    somebody has looked."""
+    it has been tried."""
 
     @property
     def only_here(self) -> bool:
@@ -102,7 +102,7 @@ def _adapter_folder(adapter: str | Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"no adapter folder {str(adapter)!r}: {_whats_there(folder)}")
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{str(adapter)!r} is no LoRA adapter (no adapter_config.json): {_whats_inside(folder)}")
+        raise ModelError(f"{str(adapter)!r} is not a LoRA adapter (no adapter_config.json): {_whats_inside(folder)}")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{str(adapter)!r} has no adapter_model.safetensors: other weight files are not loaded")
     return folder

@@ -49,7 +49,7 @@ ENGINES = {
 
 _EXTRAS = {"local": "suffice[local]", "openai": "suffice"}
 _FLAG_DEFAULTS = {"adapters": (), "hub": "hf", "dtype": "auto", "device": "auto", "trust_remote_code": False}
-"""Settings of a command line that nobody has set: an engine that does not have them is not asked for them."""
+"""Values of flags that were not given: an engine that does not have these settings does not get them."""
 
 
 def open_engine(

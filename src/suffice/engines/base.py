@@ -112,7 +112,7 @@ class AnswerPrefix:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One engine that was asked for an answer: one entry for each time that somebody tried."""
+    """One engine that was asked for an answer: one entry for each try."""
 
     upstream: str
     """The engine's name; '' where there was no engine to ask."""
@@ -149,7 +149,7 @@ class GenerationRequest:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """Headers for a server that takes part in the caller's trace."""
     attempts: list[Attempt] = field(default_factory=list, hash=False, compare=False)
-    """Who has been asked, the latest last; whoever picks an engine appends to it."""
+    """Which engines were asked, the latest last; the code that picks an engine appends to it."""
 
     @property
     def first_cap(self) -> int:
@@ -190,11 +190,11 @@ class TokenLogprob:
     """One token of an answer, and how likely the model thought it."""
 
     token: str
-    """Its text; U+FFFD for what is no whole character."""
+    """Its text; U+FFFD for an incomplete character."""
     logprob: float
     """The natural logarithm of its probability, before temperature and penalties where the engine can tell."""
     data: tuple[int, ...] | None = None
-    """Its bytes in UTF-8; None where nobody knows."""
+    """Its bytes in UTF-8; None where they are not known."""
     others: tuple[TokenLogprob, ...] = ()
     """The likeliest tokens in its place."""
 
@@ -226,7 +226,7 @@ class Chunk:
 
     @property
     def tokens(self) -> int:
-        """Tokens in it: by their ids, or one for each piece of text, thinking or tool calls where there are no ids."""
+        """Tokens in it: by their ids, or one for each piece of text, thinking or tool calls without ids."""
         return len(self.token_ids) or bool(self.text) + bool(self.reasoning) + bool(self.tool_calls)
 
 
@@ -249,7 +249,7 @@ class Capabilities:
     counts_tokens: bool = True
     """Whether `count_tokens` may be exact; where it cannot, it need not be asked."""
     forwards_unknown_fields: bool = False
-    """Whether fields that Suffice does not know (`GenerationRequest.extra`) reach somebody who may know them."""
+    """Whether fields that Suffice does not know (`GenerationRequest.extra`) go to a server that may know them."""
     usual_concurrency: int = 64
     """Requests at once that keep the engine busy, for callers who have many to ask."""
 

@@ -238,7 +238,7 @@ class Pool:
         return [each for each in self.upstreams if each.engine in failed]
 
     def _none_left(self, request: GenerationRequest, own: Sequence[Attempt]) -> EngineError:
-        """Why an answer cannot be generated: what failed last, or that there is no upstream for it."""
+        """Why an answer cannot be generated: what failed last, or that no upstream is left."""
         error = own[-1].error if own else None
         if error is None:
             error = EngineError("no upstream is healthy: try again later", status=503)

@@ -1,4 +1,4 @@
-"""What an engine's chunks mean to whoever reads the answer: thinking, text without stop words, loops, and its end."""
+"""What an engine's chunks mean to the reader of an answer: thinking, text without stop words, loops, and the end."""
 
 from __future__ import annotations
 
@@ -44,22 +44,25 @@ class ChunkReader:
         self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
         self._splitter = ThinkingSplitter()
         self._loops = self._new_watch()
-        self._seen = self._base = self._shown = 0  # characters: of the engine, before this watch, shown as answer
+        # Three counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
+        self._seen = 0  # of the engine's text so far, thinking included
+        self._base = 0  # of the engine's text when the current watch for loops began: its positions count from there
+        self._shown = 0  # given out as `Text`, from `answer_start` of the engine's text on
         self._thinking_tokens = self._answer_tokens = self._undecided = 0
         self._separate = False  # the server takes thinking out of the text itself
         self._loop: Loop | None = None
         self._note = ""
         self._meter = ProgressMeter(request, budget) if request.progress else None
         self._calls = CallSplitter() if calls_in_text else None
-        self._likely = LogprobAligner() if request.logprobs is not None else None
+        self._aligner = LogprobAligner() if request.logprobs is not None else None
 
     def read(self, chunk: Chunk) -> Iterator[Event]:
         """The events in a chunk; look at `finish` and `thinking_is_over` after."""
         if chunk.thinking:
             self._splitter.open()
         self._seen += len(chunk.text)
-        if self._likely is not None:
-            self._likely.push(chunk)
+        if self._aligner is not None:
+            self._aligner.push(chunk)
         if chunk.reasoning:
             self._separate = True
             yield Thinking(chunk.reasoning)
@@ -149,10 +152,10 @@ class ChunkReader:
 
     def _shown_text(self, text: str) -> Text:
         self._shown += len(text)
-        if self._likely is None:
+        if self._aligner is None:
             return Text(text)
         begin = self._splitter.answer_start or 0
-        return Text(text, self._likely.between(begin, begin + self._shown))
+        return Text(text, self._aligner.between(begin, begin + self._shown))
 
     def _answer_is_full(self) -> Finish | None:
         """Where thinking comes on top, the engine would continue behind the answer's budget with another answer."""
@@ -187,8 +190,8 @@ class ChunkReader:
         if stopped and not self.thinking:
             keep = max(0, self._base + loop.keep - (self._splitter.answer_start or 0))
             dropped = max(0, self._shown - keep)
-            if dropped and self._likely is not None:
-                entries = self._likely.after((self._splitter.answer_start or 0) + keep)
+            if dropped and self._aligner is not None:
+                entries = self._aligner.after((self._splitter.answer_start or 0) + keep)
             self.finish = self._by_repetition(loop)
         elif stopped:
             self._loop = loop

@@ -58,7 +58,7 @@ class Repetition:
     """The length of its first turn."""
     unit: Literal["tokens", "characters"]
     dropped: int
-    """Characters at the end of the `Text` so far that are no part of the answer: all turns but the first."""
+    """Characters at the end of the `Text` so far that are not part of the answer: all turns but the first."""
     stopped: bool = True
     """Whether the generation was stopped for it (`on_runaway="stop"`)."""
     thinking: bool = False

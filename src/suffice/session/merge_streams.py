@@ -10,7 +10,7 @@ from suffice.session.events import Event
 
 __all__ = ["merge_streams"]
 
-_AHEAD = 64  # events that may wait for whoever reads them
+_AHEAD = 64  # events that may wait for a reader
 
 
 async def merge_streams(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[tuple[int, Event], None]:

@@ -170,7 +170,7 @@ def _first_segment(
 
 
 async def _behind_thinking(segments: Segments, current: GenerationRequest) -> tuple[GenerationRequest | None, str]:
-    """The segment behind a block of thinking that is closed now; or why it cannot be, and the current one goes on."""
+    """The segment behind a block of thinking that is closed now; or why it cannot be, and the current one continues."""
     try:
         return await segments.after(current, CLOSING), ""
     except CannotContinueError as error:

@@ -29,7 +29,7 @@ class ThinkingSplit:
         when a quarter of it is left.
 
         Args:
-            context: tokens that prompt and answer may have on the engine; None where nobody knows.
+            context: tokens that prompt and answer may have on the engine; None where it is not known.
         """
         answer = budget.max_new_tokens
         if request.max_thinking_tokens is None:

@@ -115,12 +115,12 @@ class Manager(ContinuousBatchingManager):
 
     def watch(self, key: str, prompt_tokens: int, others: int, describe: Describe) -> LogprobRecorder:
         """Note how likely the tokens of a request are, which has yet to be submitted."""
-        likely = self.logit_processor.likely[key] = LogprobRecorder(prompt_tokens, others, describe)
-        return likely
+        recorder = self.logit_processor.recorders[key] = LogprobRecorder(prompt_tokens, others, describe)
+        return recorder
 
     def unwatch(self, key: str) -> None:
         """The request is over."""
-        self.logit_processor.likely.pop(key, None)
+        self.logit_processor.recorders.pop(key, None)
 
     def submit(
         self,
@@ -207,7 +207,7 @@ class Manager(ContinuousBatchingManager):
             self._recovery.step_failed(reason)
 
     def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
-        self._failed(error)  # first, so that whoever hears of it finds a new manager when asking again
+        self._failed(error)  # first, so that a caller who hears of it finds a new manager when asking again
         super()._handle_critical_error(error, batch_processor)
 
 

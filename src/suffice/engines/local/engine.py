@@ -31,7 +31,7 @@ __all__ = ["FIRST_UNKNOWN_TRANSFORMERS", "OLDEST_TRANSFORMERS", "LocalEngine"]
 OLDEST_TRANSFORMERS, FIRST_UNKNOWN_TRANSFORMERS = "5.20", "5.25"
 """The versions whose continuous batching is known here: from the first on, and before the second."""
 
-_LEAST_KV_TOKENS = 256  # a cache that is smaller answers nobody
+_LEAST_KV_TOKENS = 256  # a smaller cache is of no use
 
 
 class LocalEngine:
@@ -51,7 +51,7 @@ class LocalEngine:
         trust_remote_code: run Python code that comes with the model.
         kv_tokens: size of the KV cache in tokens; None takes it from the memory that is free.
         max_batch_tokens: most tokens in one step, which is also how much of a long prompt is read at once.
-        ignore_end_tokens: go on to `max_new_tokens` whatever the model says, for measurements.
+        ignore_end_tokens: generate `max_new_tokens` whatever the model says, for measurements.
 
     Raises:
         UsageError: a version of transformers is installed that is too old or too new.
@@ -78,7 +78,7 @@ class LocalEngine:
         )
         self._kv_tokens, self._max_batch_tokens = kv_tokens, max_batch_tokens
         self._ignore_end_tokens = ignore_end_tokens
-        self._prompting: ModelTokenizer | None = None  # set while the engine is entered
+        self._tokenizer: ModelTokenizer | None = None  # set while the engine is entered
         self._manager: Manager | None = None
         self._streams: dict[str, AnswerStream] = {}
         self._numbers = count()
@@ -102,7 +102,7 @@ class LocalEngine:
     async def __aenter__(self) -> LocalEngine:
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Lock()
-        self._prompting = ModelTokenizer(await asyncio.to_thread(self._load))
+        self._tokenizer = ModelTokenizer(await asyncio.to_thread(self._load))
         self._manager = await asyncio.to_thread(self._new_manager)
         gc.freeze()  # a million objects of torch and transformers, which transformers' own collections would walk
         return self
@@ -110,7 +110,7 @@ class LocalEngine:
     async def __aexit__(self, *error: object) -> None:
         for stream in self._streams.values():
             stream.end(Finish("cancelled", what="the engine was closed"))
-        manager, self._manager, self._prompting = self._manager, None, None
+        manager, self._manager, self._tokenizer = self._manager, None, None
         if manager is not None and manager.is_running():
             await asyncio.to_thread(manager.stop, hard_stop=True)
         gc.unfreeze()
@@ -123,21 +123,21 @@ class LocalEngine:
             UsageError: a request with this id is running, or it asks for something that makes no sense.
             EngineError: generation failed; what was yielded before stays valid.
         """
-        prompting = self._ready()
+        tokenizer = self._ready()
         if any(stream.request.id == request.id for stream in self._streams.values()):
             raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
         manager = await self._running_manager()
-        prompt = list(prompting.prompt_ids(request.prompt))
+        prompt = list(tokenizer.prompt_ids(request.prompt))
         after = list(request.prefix.token_ids) if request.prefix is not None else []
         limit, at_limit = self._room(request, len(prompt) + len(after))
-        sampling = prompting.sampling(request.sampling)
-        end_tokens = {} if self._ignore_end_tokens else prompting.end_tokens(request.stop_tokens)
-        decoder = IncrementalDecoder(prompting.decode, after)
+        sampling = tokenizer.sampling(request.sampling)
+        end_tokens = {} if self._ignore_end_tokens else tokenizer.end_tokens(request.stop_tokens)
+        decoder = IncrementalDecoder(tokenizer.decode, after)
         stream = AnswerStream(request, decoder, len(prompt), end_tokens, at_limit)
-        thinking = not after and prompting.opens_thinking(prompt)
+        thinking = not after and tokenizer.opens_thinking(prompt)
         key = str(next(self._numbers))
         if request.logprobs is not None:
-            stream.likely = manager.watch(key, len(prompt), request.logprobs, prompting.token_bytes)
+            stream.recorder = manager.watch(key, len(prompt), request.logprobs, tokenizer.token_bytes)
         self._streams[key] = stream
         try:
             accepted = manager.submit(
@@ -158,28 +158,28 @@ class LocalEngine:
                     return
         finally:
             self._streams.pop(key, None)
-            if stream.likely is not None:
+            if stream.recorder is not None:
                 manager.unwatch(key)
             if stream.running:
                 stream.running = False
                 manager.cancel_request(key)
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer can be gone on from: after its own tokens, and those of `then`."""
-        prompting = self._ready()
-        ids = written.token_ids or prompting.text_ids(written.text)
-        while ids and IncrementalDecoder.is_unfinished(prompting.decode(ids)):
+        """Where an answer can be continued: after its own tokens, and those of `then`."""
+        tokenizer = self._ready()
+        ids = written.token_ids or tokenizer.text_ids(written.text)
+        while ids and IncrementalDecoder.is_unfinished(tokenizer.decode(ids)):
             ids = ids[:-1]
-        return AnswerPrefix(written.text + then, (*ids, *prompting.text_ids(then)))
+        return AnswerPrefix(written.text + then, (*ids, *tokenizer.text_ids(then)))
 
     def capabilities(self) -> Capabilities:
         """What fits: the model's context, and the KV cache that was set aside."""
-        prompting = self._ready()
+        tokenizer = self._ready()
         kv_tokens = self._manager.kv_tokens if self._manager is not None else None
         return Capabilities(
-            context_tokens=prompting.context_tokens,
+            context_tokens=tokenizer.context_tokens,
             kv_tokens=kv_tokens,
-            default_max_new_tokens=prompting.default_max_new_tokens,
+            default_max_new_tokens=tokenizer.default_max_new_tokens,
             charges="reservation",
             calls_in_text=True,
         )
@@ -199,20 +199,20 @@ class LocalEngine:
 
     async def health(self) -> Health:
         """Not ok before loading, and after a failure until a request succeeds."""
-        if self._prompting is None:
+        if self._tokenizer is None:
             return Health(False, "the model is not loaded")
         return Health(self._failure is None, self._failure or "")
 
     def _ready(self) -> ModelTokenizer:
-        if self._prompting is None:
+        if self._tokenizer is None:
             raise EngineError("the engine is not started: use `async with engine:`")
-        return self._prompting
+        return self._tokenizer
 
     def _room(self, request: GenerationRequest, prompt_tokens: int) -> tuple[int, Finish]:
         """The most tokens the answer may have, and its finish when it has them.
 
-        Whose limit `max_new_tokens` is, is not known here, and the budget has seen to the context; what is found here
-        alone is the room in the KV cache, and what somebody asks for who has no budget.
+        Whose limit `max_new_tokens` is, is not known here. A budget has been clipped to the context already; the KV
+        cache is known here alone, and requests without a budget may ask for anything.
         """
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
@@ -237,7 +237,7 @@ class LocalEngine:
         return f" ({human_bytes(total)} at {per_token:,} bytes a token)"
 
     async def _running_manager(self) -> Manager:
-        """The manager, started when the first request comes, and made anew after a failure."""
+        """The manager, started when the first request comes, and made again after a failure."""
         async with self._starting:
             if self._manager is None:
                 self._manager = await asyncio.to_thread(self._new_manager)
@@ -289,7 +289,7 @@ class LocalEngine:
                 self._failure = None
 
     def _give_up(self, error: Exception) -> None:
-        """The generation thread has died: nobody waits for it any longer, and the next request gets a new one."""
+        """The generation thread has died: running answers fail, and the next request gets a new thread."""
         self._failure = f"{type(error).__name__}: {error}"
         manager, self._manager = self._manager, None
         for stream in self._streams.values():

@@ -1,4 +1,4 @@
-"""A running request whose reservation grows while it is answered, so that going on costs nothing at all."""
+"""A running request whose reservation grows while it is answered, so that continuing costs nothing at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["GrowingRequest"]
 class GrowingRequest(RequestState):
     """A request of transformers' manager that starts with a small limit and raises it, up to `max_new_tokens`.
 
-    Whoever asks it for its limit is the generation thread, just before the last token that the limit allows: nothing
-    is paused, sent or computed again. A request that loses its cache under memory pressure starts anew with all that
-    it has generated as its prompt, as transformers has it, and with a reservation of the same size.
+    The generation thread asks for the limit just before the last token that it allows, so nothing is paused, sent or
+    computed again. A request that loses its cache under memory pressure starts again with all that it has generated
+    as its prompt, as transformers has it, and with a reservation of the same size.
     """
 
     def __init__(self, *, reservation: int, **settings: Any) -> None:
@@ -44,16 +44,16 @@ class GrowingRequest(RequestState):
     def create_equivalent_initial_request(self) -> RequestState:
         """The request that takes this one's place when its cache has been given to others."""
         plain = super().create_equivalent_initial_request()
-        anew = GrowingRequest(
+        again = GrowingRequest(
             reservation=self._reservation,
             request_id=plain.request_id,
             initial_tokens=plain.initial_tokens,
             logprobs=plain.logprobs,
             **plain.get_request_config(),
         )
-        anew._true_initial_tokens = plain._true_initial_tokens
-        anew.grown = self.grown
-        return anew
+        again._true_initial_tokens = plain._true_initial_tokens
+        again.grown = self.grown
+        return again
 
     @property
     def _cap(self) -> int:

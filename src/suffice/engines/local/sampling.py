@@ -51,7 +51,7 @@ class BatchSampler:
     def __init__(self) -> None:
         self._states: list[Any] = []
         self._seen: dict[str, tuple[torch.Tensor, int]] = {}
-        self.likely: dict[str, LogprobRecorder] = {}
+        self.recorders: dict[str, LogprobRecorder] = {}
         """By request, where the log-probabilities of tokens are wanted. Those are the model's own: before penalties and
         temperature."""
 
@@ -69,7 +69,7 @@ class BatchSampler:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, args: torch.Tensor) -> torch.Tensor:
         """Penalise, draw, and mark what was drawn. Shape of `scores`: [requests, vocabulary]."""
         params = [state.logit_processor_kwargs["sampling"] for state in self._states]
-        watched = self._watched() if self.likely else []
+        watched = self._watched() if self.recorders else []
         before = scores[watched].log_softmax(-1) if watched else None
         penalised = [row for row, each in enumerate(params) if each.repetition_penalty != 1]
         self._penalise(scores, penalised, params)
@@ -82,15 +82,15 @@ class BatchSampler:
         return scores
 
     def _watched(self) -> list[int]:
-        return [row for row, state in enumerate(self._states) if state.request_id in self.likely]
+        return [row for row, state in enumerate(self._states) if state.request_id in self.recorders]
 
     def _note(self, logprobs: torch.Tensor, chosen: torch.Tensor, states: list[Any]) -> None:
         """Hand over the log-probabilities of what was chosen, and the likeliest others."""
         for row, token, state in zip(logprobs, chosen.tolist(), states, strict=True):
-            if (likely := self.likely.get(state.request_id)) is not None:
-                values, tokens = row.topk(min(likely.others, len(row)))
+            if (recorder := self.recorders.get(state.request_id)) is not None:
+                values, tokens = row.topk(min(recorder.others, len(row)))
                 top = dict(zip(tokens.tolist(), values.tolist(), strict=True))
-                likely.note(len(state.initial_tokens) + len(state.generated_tokens), float(row[token]), top)
+                recorder.note(len(state.initial_tokens) + len(state.generated_tokens), float(row[token]), top)
 
     def _penalise(self, scores: torch.Tensor, rows: list[int], params: list[SamplingParams]) -> None:
         """Divide positive and multiply negative logits of every token used so far (Keskar et al. 2019, CTRL)."""

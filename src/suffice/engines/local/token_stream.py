@@ -1,4 +1,4 @@
-"""One answer on its way from the generation thread to whoever reads it."""
+"""One answer on its way from the generation thread to its reader."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AnswerStream:
     ) -> None:
         self.request = request
         self.running = True  # the manager is still working on it
-        self.likely: LogprobRecorder | None = None  # how likely the tokens are, where that is wanted
+        self.recorder: LogprobRecorder | None = None  # how likely the tokens are, where that is wanted
         self._decoder, self._end_tokens, self._at_limit = decoder, end_tokens, at_limit
         self._prompt_tokens = prompt_tokens
         self._received = 0
@@ -87,7 +87,7 @@ class AnswerStream:
             self._news.clear()
         pieces = ["" if token in self._end_tokens else self._decoder.push(token) for token in tokens]
         text, lengths = "".join(pieces), tuple(map(len, pieces))
-        logprobs = () if self.likely is None else self.likely.of(tokens, self._read)
+        logprobs = () if self.recorder is None else self.recorder.of(tokens, self._read)
         self._read += len(tokens)
         if self._finish is None:
             return Chunk(text, tokens, lengths, logprobs=logprobs)

@@ -108,14 +108,14 @@ class AnswerReader:
         text = self._whole("text", _text(message.get("content") or choice.get("text")))
         calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
         self.pieces += bool(text) or bool(calls)
-        likely = choice.get("logprobs")
+        told = choice.get("logprobs")
         chunk = Chunk(
             text,
             _ids(choice, "token_ids"),
             reasoning=reasoning,
             prompt_ids=prompt_ids or _ids(choice, "prompt_token_ids"),
             tool_calls=calls,
-            logprobs=token_logprobs(likely) if likely and (text or not (reasoning or calls)) else (),
+            logprobs=token_logprobs(told) if told and (text or not (reasoning or calls)) else (),
         )
         tokens = chunk.tokens
         self._tokens += tokens

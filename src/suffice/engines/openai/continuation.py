@@ -1,4 +1,4 @@
-"""How an answer is gone on with on an OpenAI-compatible server, by what the server can do.
+"""How to continue an answer on an OpenAI-compatible server, depending on what the server supports.
 
 tokens     the server told the ids of all tokens (vLLM): they become the prompt of a completion
 message    the conversation with the answer so far at its end (vLLM, SGLang, llama.cpp)
@@ -18,8 +18,8 @@ from suffice.errors import CannotContinueError
 
 __all__ = ["CHARGES_CAP", "Continuation"]
 
-_GOES_ON_WITH_MESSAGES = frozenset({"vllm", "sglang", "llamacpp"})
-"""`owned_by` in /v1/models of servers that go on with the assistant's last message. Others answer it anew, most of them
+_CONTINUES_MESSAGES = frozenset({"vllm", "sglang", "llamacpp"})
+"""`owned_by` in /v1/models of servers that continue the assistant's last message. Others answer it again, most of them
 without saying so, and the answer would have two beginnings."""
 
 CHARGES_CAP = frozenset({"sglang"})
@@ -30,7 +30,7 @@ _TAIL_TOKENS = 8  # enough to see whether a character is unfinished: it has at m
 
 
 class Continuation:
-    """Finds the seam for one server.
+    """Finds the resume point for one server.
 
     Args:
         client: the connection.
@@ -67,14 +67,14 @@ class Continuation:
         text = written.text.rstrip(_UNFINISHED)
         if request.prompt.raw is not None:
             return AnswerPrefix(text + then)
-        if owner in _GOES_ON_WITH_MESSAGES:
+        if owner in _CONTINUES_MESSAGES:
             # Templates may strip white space at a message's end; what the model writes again is taken out afterwards.
             return AnswerPrefix(text + then if then else text.rstrip())
         if self._tokenizer is not None:
             prompt_ids = tuple(self._tokenizer.prompt_ids(request.prompt))
             return AnswerPrefix(text + then, self._tokenizer.text_ids(text + then), prompt_ids)
         raise CannotContinueError(
-            "the server is not known to go on with a message (vLLM, SGLang and llama.cpp are); "
+            "the server is not known to continue a message (vLLM, SGLang and llama.cpp are); "
             "--tokenizer with the model's name makes it possible on any server that has /v1/completions"
         )
 

@@ -41,12 +41,12 @@ class RemoteEngine:
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds of silence allowed, before the first byte and between two.
         proxy: URL of an HTTP proxy. The environment's proxies are not used.
-        tokenizer: folder or hub id of the model's tokenizer: prompts are then counted here, and answers can be gone on
-            with on servers that cannot go on with a message.
+        tokenizer: folder or hub id of the model's tokenizer: prompts are then counted here, and answers can be
+            continued on servers that cannot continue a message.
 
     Raises:
         UsageError: an argument cannot be used.
-        ModelError: there is no such tokenizer.
+        ModelError: the tokenizer cannot be found.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class RemoteEngine:
         self._model = model
         self._owner = ""
         self._tokenizer = load_tokenizer(tokenizer) if tokenizer else None
-        self._going_on = Continuation(self._client, self._tokenizer)
+        self._continuation = Continuation(self._client, self._tokenizer)
         self._context_tokens: int | None = None
         self._dialect = Dialect()
         self._can_tokenize = True
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, _Answer] = {}
 
     @property
     def model_name(self) -> str:
@@ -108,7 +108,7 @@ class RemoteEngine:
         """
         if request.id in self._running:
             raise EngineError(f"request id {request.id!r} is already running: give every request its own")
-        run = self._running[request.id] = _Run(AnswerReader(request, self._client.host))
+        run = self._running[request.id] = _Answer(AnswerReader(request, self._client.host))
         task = run.task = asyncio.create_task(self._generate(request, run))
         task.add_done_callback(run.end)
         try:
@@ -126,13 +126,13 @@ class RemoteEngine:
                 await asyncio.wait([task])
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer that was ended can be gone on from; see `openai_going_on`.
+        """Where an answer that has ended can be continued; see `engines.openai.continuation`.
 
         Raises:
             CannotContinueError: this server cannot do it.
             EngineError: the server cannot be reached.
         """
-        return await self._going_on.resume_point(request, written, then, self._owner, self._model or "")
+        return await self._continuation.resume_point(request, written, then, self._owner, self._model or "")
 
     def capabilities(self) -> Capabilities:
         """The context length where the server tells it; servers do not tell their KV cache."""
@@ -204,10 +204,10 @@ class RemoteEngine:
                 self._owner = str(entry.get("owned_by") or "").lower()
         self._dialect = replace(self._dialect, token_ids=self._owner == "vllm")
 
-    async def _generate(self, request: GenerationRequest, run: _Run) -> None:
+    async def _generate(self, request: GenerationRequest, run: _Answer) -> None:
         """Reads one answer from the server into `run`, apart from the caller's pace.
 
-        A task of its own, because aiohttp drops what it has buffered when a connection breaks: somebody must be
+        A task of its own, because aiohttp drops what it has buffered when a connection breaks: a reader must be
         waiting at the socket for every piece, or a caller who takes a moment over one would lose those behind it.
         """
         try:
@@ -238,7 +238,7 @@ class RemoteEngine:
                 raise self._client.refusal(response.status, text, response)
             dialect = adapted
 
-    async def _read(self, response: ClientResponse, run: _Run) -> None:
+    async def _read(self, response: ClientResponse, run: _Answer) -> None:
         """Passes the pieces of an answer on until its end.
 
         Raises:
@@ -279,7 +279,7 @@ class RemoteEngine:
 
 
 @dataclass(slots=True)
-class _Run:
+class _Answer:
     """One answer on its way from the task that reads the server to the iterator that the caller holds."""
 
     reader: AnswerReader

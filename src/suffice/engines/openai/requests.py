@@ -44,7 +44,7 @@ class Dialect:
     def body(self, request: GenerationRequest, model: str | None) -> dict[str, Any]:
         """The request as JSON. What the caller left open is left open.
 
-        A conversation that ends with the assistant is gone on with: vLLM and SGLang need to be told, llama.cpp does so
+        A conversation that ends with the assistant is continued: vLLM and SGLang need to be told, llama.cpp does so
         by itself, and a server that cannot says so.
         """
         body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
@@ -107,7 +107,7 @@ def addresses(base_url: str) -> tuple[str, str]:
     """The server's root (for /health, /tokenize) and its API (for /models, /chat/completions), from what people write.
 
     Raises:
-        UsageError: it is no HTTP address, or holds more than an address.
+        UsageError: it is not an HTTP address, or holds more than an address.
     """
     try:
         parts = urlsplit(base_url.strip())
