@@ -57,6 +57,19 @@ def test_what_cannot_be_opened_is_said() -> None:
         open_engine(engine="parrot", adapters=["a"], dtype="fp16", device="auto")
 
 
+@pytest.mark.usefixtures("parrot")
+def test_the_server_opens_an_engine_of_any_kind() -> None:
+    pytest.importorskip("uvicorn")
+    from suffice.serve.app import engines_of
+    from suffice.serve.config import ServeSettings
+
+    [alone] = engines_of(ServeSettings(engine="parrot"))
+    several = engines_of(ServeSettings(engine="parrot", upstreams=("http://x", "http://y")))
+    assert [type(each) for each in (alone, *several)] == [Parrot] * 3
+    with pytest.raises(UsageError, match=r"^the engine openai needs an upstream, its server's URL$"):
+        engines_of(ServeSettings(engine="openai"))
+
+
 def test_an_upstream_is_openai_and_all_kinds_can_be_found() -> None:
     assert isinstance(open_engine(upstream="http://localhost:1"), RemoteEngine)
     assert set(ENGINES) == {"local", "openai"}

@@ -107,7 +107,18 @@ def test_the_command_writes_as_it_is_told(server: FakeOpenAI, tmp_path: Path) ->
 def test_every_setting_that_had_a_flag_has_it_and_each_is_described() -> None:
     flags = {option for each in command.params for option in each.opts}
     assert flags == {
-        *("--model", "--adapters", "--hub", "--dtype", "--device", "--upstream", "--host", "--port", "--no-auth"),
+        *(
+            "--model",
+            "--adapters",
+            "--hub",
+            "--dtype",
+            "--device",
+            "--engine",
+            "--upstream",
+            "--host",
+            "--port",
+            "--no-auth",
+        ),
         *("--database", "--length-state", "--quota-storage", "--budget-file", "--max-running", "--max-waiting"),
         *("--max-choices", "--queue-timeout", "--request-timeout", "--upstream-timeout", "--drain-timeout"),
         *("--log-level", "--log-format", "--config", "--check"),

@@ -48,7 +48,15 @@ ENGINES = {
 """Kinds of engines, and the class that each is. A package adds one as an entry point of the group `suffice.engines`."""
 
 _EXTRAS = {"local": "suffice[local]", "openai": "suffice"}
-_FLAG_DEFAULTS = {"adapters": (), "hub": "hf", "dtype": "auto", "device": "auto", "trust_remote_code": False}
+_FLAG_DEFAULTS = {
+    "adapters": (),
+    "hub": "hf",
+    "dtype": "auto",
+    "device": "auto",
+    "trust_remote_code": False,
+    "read_timeout": 300.0,
+    "api_key": "",
+}
 """Values of flags that were not given: an engine that does not have these settings does not get them."""
 
 
@@ -103,6 +111,9 @@ def _settings_of(make: Callable[..., Engine], kind: str, given: dict[str, Any]) 
     foreign = {name for name, value in given.items() if name not in parameters and value is not None}
     if unknown := sorted(name for name in foreign if given[name] != _FLAG_DEFAULTS.get(name, given)):
         raise UsageError(f"the engine {kind} does not have: {', '.join(unknown)}; leave that out")
+    if missing := [name for name, each in parameters.items() if each.default is each.empty and name not in given]:
+        needed = ", ".join("an upstream, its server's URL" if name == "base_url" else name for name in missing)
+        raise UsageError(f"the engine {kind} needs {needed}")
     return {name: value for name, value in given.items() if name in parameters}
 
 

@@ -50,10 +50,11 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
         key = os.environ.get("SUFFICE_API_KEY", "")
         timeout = settings.upstream_timeout
         return [
-            open_engine(settings.model, upstream=url, read_timeout=timeout, api_key=key) for url in settings.upstreams
+            open_engine(settings.model, upstream=url, engine=settings.engine, read_timeout=timeout, api_key=key)
+            for url in settings.upstreams
         ]
     local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
-    return [open_engine(settings.model, adapters=settings.adapters, **local)]
+    return [open_engine(settings.model, engine=settings.engine, adapters=settings.adapters, **local)]
 
 
 @asynccontextmanager

@@ -62,6 +62,13 @@ class ServeSettings:
         metavar="URL",
     )
     """URLs of OpenAI-compatible servers that serve the same model; none runs the local engine."""
+    engine: str | None = setting(
+        None,
+        _MODEL,
+        "Kind of engine: local, openai, or one that an installed package adds. "
+        "[default: openai with --upstream, else local]",
+        metavar="KIND",
+    )
     host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
     port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
     no_auth: bool = setting(False, _ADDRESS, "Serve without keys, on any address.")
