@@ -18,6 +18,7 @@ from suffice.session import Request
 __all__ = ["read_chat", "read_completion", "read_infer"]
 
 _Values = Mapping[str, Any]
+_SAMPLING = tuple(each.name for each in Sampling.fields())
 
 
 def read_chat(body: _Values, origin: RequestOrigin, *, forwards: bool) -> ApiRequest:
@@ -87,7 +88,7 @@ def _api_request(
         prompts[0],
         max_new_tokens=_cap(values),
         max_length=values.get("max_length"),
-        sampling=Sampling(**{each.name: values.get(each.name) for each in Sampling.fields()}),
+        sampling=Sampling(**{name: values[name] for name in _SAMPLING if name in values}),
         stop_words=values.get("stop", ()),
         keep_stop_words=values.get("keep_stop_words", False),
         logprobs=logprobs,
