@@ -20,7 +20,7 @@ from serving import serving
 from suffice.cli.serve import command
 from suffice.errors import UsageError
 from suffice.serve.config import ServeSettings, load_serve_settings
-from suffice.serve.observe.logging_setup import JsonFormatter, TextFormatter
+from suffice.serve.logging_setup import JsonFormatter, TextFormatter
 from suffice.settings import flag_of
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.scripted_engine import ScriptedEngine

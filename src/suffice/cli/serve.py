@@ -11,7 +11,7 @@ import click
 from suffice.cli.command import Command, Option, options_of
 from suffice.errors import UsageError
 from suffice.serve.config import ServeSettings, ignored_variables, settings_and_origins
-from suffice.serve.observe.logging_setup import set_up_logging
+from suffice.serve.logging_setup import set_up_logging
 
 __all__ = ["command"]
 

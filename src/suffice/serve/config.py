@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from suffice.errors import UsageError
-from suffice.serve.observe.logging_setup import FORMATS, LEVELS
+from suffice.serve.logging_setup import FORMATS, LEVELS
 from suffice.settings import check_values, load_settings, setting
 
 __all__ = [
