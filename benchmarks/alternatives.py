@@ -24,8 +24,8 @@ from typing import Annotated, Any, Literal
 import aiohttp
 
 from suffice.json_codec import dump
-from suffice.serve.api.bodies import CHAT
 from suffice.serve.api.messages import read_messages
+from suffice.serve.api.request_fields import CHAT
 from suffice.serve.http.body import parse_object, read_body
 from suffice.serve.http.middleware import ExchangeMiddleware, send_bytes
 from suffice.serve.http.router import Route, Router

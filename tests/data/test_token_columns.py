@@ -10,7 +10,7 @@ import pytest
 
 from suffice.cli.plan.lengths import is_profile, read_lengths
 from suffice.data import AnswerSummary, read_answers
-from suffice.data.finish_reasons import FINISH_REASONS, finish_reason_of
+from suffice.data.finish_words import FINISH_REASONS, finish_reason_of
 from suffice.data.token_columns import ANSWER_TOKENS, FINISH_REASON, PROMPT_TOKENS
 from suffice.profiling import LengthReader
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from suffice.data.dataset import read_raw
-from suffice.data.finish_reasons import finish_reason_of
+from suffice.data.finish_words import finish_reason_of
 from suffice.data.types import RowProblem
 
 __all__ = [

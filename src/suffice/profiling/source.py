@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from suffice.data.dataset import open_dataset
 from suffice.data.files import SUFFIXES, find_file
-from suffice.data.finish_reasons import finish_reason_of
+from suffice.data.finish_words import finish_reason_of
 from suffice.data.rows import check_columns, read_row
 from suffice.data.token_columns import at_path, flattened, is_runaway, token_count
 from suffice.data.types import RowProblem, Turn

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from suffice.budget.types import Tier
 from suffice.engines.pool import Pool
-from suffice.serve.api_request import ApiRequest, RequestOrigin
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.permissions import Caller, check_known, check_tier
 from suffice.serve.auth.tiers import AUTO, find_tier, load_budgeter
-from suffice.serve.choices import Choices
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.asgi import Scope
 from suffice.serve.http.errors import Problem, shutting_down
@@ -29,7 +27,9 @@ from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.access_log import AccessLog
 from suffice.serve.observe.metrics import Metrics
 from suffice.serve.observe.spans import Spans, trace_context
-from suffice.serve.request_state import RequestState
+from suffice.serve.request.api_request import ApiRequest, RequestOrigin
+from suffice.serve.request.choices import Choices
+from suffice.serve.request.state import RequestState
 from suffice.session import Session
 
 __all__ = ["ServedModel", "Service"]

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 from suffice.errors import EngineError, SufficeError
 from suffice.json_codec import dump
 from suffice.serve.api.responses import Format
-from suffice.serve.api_request import ApiRequest, RequestOrigin
 from suffice.serve.auth.tiers import decide_all, find_tier
-from suffice.serve.choices import Choices
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.body import parse_object, read_body
 from suffice.serve.http.errors import Problem, problem_of, shutting_down
 from suffice.serve.http.middleware import HttpExchange, send_bytes
 from suffice.serve.http.stream_writer import StreamWriter
-from suffice.serve.request_state import RequestState
+from suffice.serve.request.api_request import ApiRequest, RequestOrigin
+from suffice.serve.request.choices import Choices
+from suffice.serve.request.state import RequestState
 from suffice.serve.service import ServedModel, Service
 from suffice.session import Event, Text, Thinking, ToolCallPiece, merge_streams
 
@@ -32,7 +32,7 @@ _LAST_WORDS = 5.0  # seconds that the end of a stream which failed may take to a
 
 
 class Reader(Protocol):
-    """From the JSON of a body to what is asked; one of `api.requests`."""
+    """From the JSON of a body to what is asked; one of `api.request_reader`."""
 
     def __call__(self, body: dict[str, Any], origin: RequestOrigin, *, forwards: bool) -> ApiRequest: ...
 

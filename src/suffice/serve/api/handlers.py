@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suffice.json_codec import dump
-from suffice.serve.api.requests import read_chat, read_completion
+from suffice.serve.api.request_reader import read_chat, read_completion
 from suffice.serve.auth.tiers import decide, find_tier
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.body import parse_object, read_body

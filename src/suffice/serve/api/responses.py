@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from suffice.engines.base import TokenLogprob
 from suffice.engines.openai.logprobs import chat_logprobs, completion_logprobs
 from suffice.json_codec import dump
-from suffice.serve.choices import Choice, Choices
 from suffice.serve.http import sse
+from suffice.serve.request.choices import Choice, Choices
+from suffice.serve.request.finish_reason import ending_of, openai_finish_reason
 from suffice.session import Event, Text, Thinking, ToolCallPiece
 
 __all__ = ["ChatFormat", "CompletionFormat", "Format", "InferFormat", "suffice_object"]
@@ -46,15 +47,15 @@ class Format:
 
     def ending(self, choices: Choices, choice: Choice) -> bytes:
         """The event that ends one of several answers; `closing` ends a single one."""
-        ended = {**self._choice(choice, None), "finish_reason": choice.finish_reason, "suffice": choice.ending()}
-        return sse.event(self._chunk(choices, [ended]))
+        ended = {**self._choice(choice, None), "finish_reason": openai_finish_reason(choice)}
+        return sse.event(self._chunk(choices, [{**ended, "suffice": ending_of(choice)}]))
 
     def closing(self, choices: Choices) -> bytes:
         """The last events of a stream: why it ended, what it took, and that nothing follows."""
         last = counts = b""
         if len(choices.answers) == 1:
             [choice] = choices.answers
-            ended = {**self._choice(choice, None), "finish_reason": choice.finish_reason}
+            ended = {**self._choice(choice, None), "finish_reason": openai_finish_reason(choice)}
             last = sse.event({**self._chunk(choices, [ended]), "suffice": suffice_object(choices)})
         if choices.api.include_usage:
             counts = sse.event({**self._chunk(choices, []), "usage": _usage_object(choices)})
@@ -88,11 +89,11 @@ class Format:
 
     def _ended(self, choices: Choices, choice: Choice) -> _Json:
         """An answer as it stands in `whole`."""
-        ended = {**self._said(choice), "finish_reason": choice.finish_reason}
+        ended = {**self._said(choice), "finish_reason": openai_finish_reason(choice)}
         if choice.request.logprobs is not None and choice.logprobs:
             choice.offset = 0
             ended["logprobs"] = self._logprobs(tuple(choice.logprobs), choice)
-        return ended if len(choices.answers) == 1 else ended | {"suffice": choice.ending()}
+        return ended if len(choices.answers) == 1 else ended | {"suffice": ending_of(choice)}
 
     def _logprobs(self, tokens: tuple[TokenLogprob, ...], choice: Choice) -> _Json:
         return chat_logprobs(tokens)
@@ -175,7 +176,7 @@ class InferFormat(Format):
     def whole(self, choices: Choices) -> _Json:
         """The answer, on one level."""
         choice = choices.answers[0]
-        said = {"text": choice.text, "finish_reason": choice.finish_reason, "usage": _usage_object(choices)}
+        said = {"text": choice.text, "finish_reason": openai_finish_reason(choice), "usage": _usage_object(choices)}
         return {**self._head(choices, self.whole_object), **said, "suffice": suffice_object(choices)}
 
     def _chunk(self, choices: Choices, chosen: list[_Json]) -> _Json:
@@ -191,7 +192,7 @@ def suffice_object(choices: Choices) -> _Json:
     if len(choices.budgets) > 1:
         said["budgets"] = [each.to_dict() for each in choices.budgets]
     if len(choices.answers) == 1:
-        said |= choices.answers[0].ending()
+        said |= ending_of(choices.answers[0])
     if choices.api.ignored:
         said["ignored"] = list(choices.api.ignored)
     return said

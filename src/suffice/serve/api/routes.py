@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from suffice.json_codec import dump
 from suffice.serve.api import handlers
-from suffice.serve.api.bodies import CHAT, COMPLETION, INFER
 from suffice.serve.api.generate import Generate
 from suffice.serve.api.openapi import document
-from suffice.serve.api.requests import read_chat, read_completion, read_infer
+from suffice.serve.api.request_fields import CHAT, COMPLETION, INFER
+from suffice.serve.api.request_reader import read_chat, read_completion, read_infer
 from suffice.serve.api.responses import ChatFormat, CompletionFormat, InferFormat
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.middleware import send_bytes

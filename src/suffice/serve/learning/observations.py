@@ -14,7 +14,7 @@ from suffice.immutable import immutable
 
 if TYPE_CHECKING:
     from suffice.data import AnswerSummary
-    from suffice.serve.request_state import RequestState
+    from suffice.serve.request.state import RequestState
 
 __all__ = ["Observation", "observations_of", "read_log", "records_of"]
 

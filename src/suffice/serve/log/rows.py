@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TypedDict
 
-from suffice.serve.choices import Choices
-from suffice.serve.request_state import RequestState
+from suffice.serve.request.choices import Choices
+from suffice.serve.request.state import RequestState
 
 __all__ = ["RequestRow", "row_of"]
 

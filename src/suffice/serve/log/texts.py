@@ -12,7 +12,7 @@ from suffice.outage import Outage
 from suffice.prompt import Prompt
 from suffice.serve.log.batch_writer import BatchWriter
 from suffice.serve.log.store import Store
-from suffice.serve.request_state import RequestState
+from suffice.serve.request.state import RequestState
 
 __all__ = ["TextLog", "text_rows_of"]
 

@@ -15,7 +15,7 @@ from suffice.engines.pool import Pool
 from suffice.memory.meter import Metered
 from suffice.serve.limits.admission import Admission
 from suffice.serve.log.rows import RequestRow
-from suffice.serve.request_state import RequestState
+from suffice.serve.request.state import RequestState
 
 __all__ = ["Metrics"]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from suffice.errors import UsageError
 from suffice.outage import Outage
 from suffice.serve.config import ServeSettings
+from suffice.serve.request.finish_reason import openai_finish_reason
 from suffice.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from suffice.serve.log.rows import RequestRow
-    from suffice.serve.request_state import RequestState
+    from suffice.serve.request.state import RequestState
 
 __all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
 
@@ -202,7 +203,7 @@ def _of_request(state: RequestState) -> dict[str, Any]:
 def _of_answer(state: RequestState, row: RequestRow) -> dict[str, Any]:
     choices, generated = state.choices, state.generated
     first = row["first_token_seconds"]
-    reasons = [each.finish_reason for each in choices.answers] if choices and choices.finish else None
+    reasons = [openai_finish_reason(each) for each in choices.answers] if choices and choices.finish else None
     return {
         "http.response.status_code": row["status"],
         "gen_ai.request.model": row["model"],

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Self
 
 from suffice.budget import Budget
 from suffice.budget.types import Tier
 from suffice.engines.base import Finish, Usage
-from suffice.serve.api_request import ApiRequest
 from suffice.serve.limits.admission import Slot
+from suffice.serve.request.api_request import ApiRequest
 from suffice.session import AnswerBuilder, Event, Request, Restarted, Text, Thinking, ToolCallPiece
 
 __all__ = ["Choice", "Choices"]
 
-_OPENAI_REASONS = {"stop": "stop", "length": "length"}
-_CUT = "length"  # the nearest of OpenAI's words for any other end
 _FAILED = ("error", "cancelled")
 _LIKELY_MOST = 0.9  # the quantile of the predicted length that is charged to a key's limits up front
 
@@ -38,26 +36,6 @@ class Choice(AnswerBuilder):
     def end(self) -> tuple[str, str]:
         """Why it ended and what ended it; one without an end counts as cancelled."""
         return (self.finish.reason, self.finish.by) if self.finish is not None else ("cancelled", "")
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended, in the words that OpenAI's clients know. A call that a cap or a loop has cut is not a call."""
-        finish = self.finish or Finish("cancelled")
-        reason = _OPENAI_REASONS.get(finish.reason, _CUT)
-        if self.calls is None or reason == _CUT:
-            return reason
-        return _CUT if finish.by == "repetition" else "tool_calls"
-
-    def ending(self) -> dict[str, Any]:
-        """What ended it, beyond OpenAI's words."""
-        said: dict[str, Any] = {}
-        if self.finish is not None:
-            what = "" if self.failed else self.finish.what  # why it failed is told by an error, if the client may know
-            said = {"finish_detail": self.finish.by or self.finish.reason, "finish_what": what}
-            said["usage_exact"] = self.usage is not None and self.usage.exact
-        if self.repetition is not None:
-            said["repetition"] = asdict(self.repetition)
-        return said
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

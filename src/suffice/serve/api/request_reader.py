@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from suffice.engines.base import Sampling
 from suffice.prompt import Prompt
-from suffice.serve.api.bodies import CHAT, COMPLETION, HARMLESS, INFER
 from suffice.serve.api.messages import read_messages
+from suffice.serve.api.request_fields import CHAT, COMPLETION, HARMLESS, INFER
 from suffice.serve.api.tools import usable_tools
-from suffice.serve.api_request import ApiRequest, RequestOrigin
 from suffice.serve.http.errors import Problem
+from suffice.serve.request.api_request import ApiRequest, RequestOrigin
 from suffice.session import Request
 
 __all__ = ["read_chat", "read_completion", "read_infer"]

@@ -1,7 +1,4 @@
-"""One request on its way through the server: what was asked, and all that is held for it until it ends.
-
-A request is read (`ApiRequest`), accepted (`RequestState`), and once its length is decided it has `Choices`.
-"""
+"""A request that was accepted: what was asked, and all that is held for it until it ends."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from suffice.engines.base import Attempt
 from suffice.errors import EngineError
-from suffice.serve.api_request import ApiRequest
 from suffice.serve.auth.permissions import Caller
-from suffice.serve.choices import Choices
 from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import HttpExchange
 from suffice.serve.http.stream_writer import StreamWriter
 from suffice.serve.limits.quotas import Charge
+from suffice.serve.request.api_request import ApiRequest
+from suffice.serve.request.choices import Choices
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

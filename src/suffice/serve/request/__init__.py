@@ -1,0 +1,1 @@
+"""One request on its way through the server: read (`ApiRequest`), accepted (`RequestState`), answered (`Choices`)."""
