@@ -33,6 +33,8 @@ _ORGANISATIONS = (
 """Who publishes models whose id begins so; an id without an organisation gets theirs."""
 
 _HUBS = ("hf", "modelscope")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+"""Names of precisions that commands take for a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)

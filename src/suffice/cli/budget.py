@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suffice.cli.command import Command, Option, TokenLimit
+from suffice.cli.command import Command, TokenLimit, options_of
+from suffice.settings import setting
 
 if TYPE_CHECKING:
     from suffice.budget import Budget
@@ -22,37 +24,45 @@ suffice budget 'Write an 800-word essay about rivers' --tier standard
 suffice budget --json --max-length 4096 - < prompt.txt
 """
 
+_LIMITS = "Limits"
 _DEFAULTS = {"model": "the default", "auto": "the default, raised to what the prompt asks for"}
 """In words, because this command knows no model."""
 
 
-def _run(
-    prompt: str,
-    max_new_tokens: int | Literal["auto"],
-    max_length: int | None,
-    context: int | None,
-    tier: str | None,
-    rules: Path | None,
-    length_model: Path | None,
-    as_json: bool,
-) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetOptions:
+    """The flags of `suffice budget`."""
+
+    max_new_tokens: int | Literal["auto"] = setting(
+        "auto", _LIMITS, "A number of tokens, or auto.", type=TokenLimit("auto"), metavar="auto|N"
+    )
+    max_length: int | None = setting(
+        None, _LIMITS, "The most tokens that prompt and answer may have together.", minimum=1
+    )
+    context: int | None = setting(None, _LIMITS, "The context of the model that will answer, in tokens.", minimum=1)
+    tier: str | None = setting(None, _LIMITS, "A named cap: short, standard, long, unlimited.")
+    rules: Path | None = setting(None, text="A TOML file with your own keywords and tiers.")
+    length_model: Path | None = setting(
+        None, text="A folder that `suffice fit` wrote. [default: packaged]", type=click.Path(path_type=Path)
+    )
+    json: bool = setting(False, text="Print the decision as one JSON object.", switch=True)
+
+
+def _run(prompt: str, **flags: Any) -> int:
     """Show how long the answer to PROMPT would be allowed to be, what is expected, and why.
 
     Give - as PROMPT to read standard input.
     """
     from suffice.budget import Budgeter, EngineInfo, Limits
 
-    budget = Budgeter.load(rules, length_model).decide(
+    options = BudgetOptions(**flags)
+    budget = Budgeter.load(options.rules, options.length_model).decide(
         sys.stdin.read() if prompt == "-" else prompt,
-        Limits(max_new_tokens=max_new_tokens, max_length=max_length, tier=tier),
-        engine=EngineInfo(context_tokens=context),
+        Limits(max_new_tokens=options.max_new_tokens, max_length=options.max_length, tier=options.tier),
+        engine=EngineInfo(context_tokens=options.context),
     )
-    print(_as_json(budget) if as_json else _as_text(budget))
+    print(json.dumps(budget.to_dict(), ensure_ascii=False) if options.json else _as_text(budget))
     return 0
-
-
-def _as_json(budget: Budget) -> str:
-    return json.dumps(budget.to_dict(), ensure_ascii=False)
 
 
 def _as_text(budget: Budget) -> str:
@@ -68,33 +78,5 @@ def _as_text(budget: Budget) -> str:
     return "\n".join(lines)
 
 
-def _options() -> list[click.Parameter]:
-    limits: dict[str, Any] = {"group": "Limits"}
-    positive = click.IntRange(min=1)
-    return [
-        click.Argument(["prompt"]),
-        Option(
-            ["--max-new-tokens"],
-            type=TokenLimit("auto"),
-            default="auto",
-            show_default=True,
-            metavar="auto|N",
-            **limits,
-            help="A number of tokens, or auto.",
-        ),
-        Option(
-            ["--max-length"], type=positive, **limits, help="The most tokens that prompt and answer may have together."
-        ),
-        Option(["--context"], type=positive, **limits, help="The context of the model that will answer, in tokens."),
-        Option(["--tier"], **limits, help="A named cap: short, standard, long, unlimited."),
-        Option(["--rules"], type=click.Path(path_type=Path), help="A TOML file with your own keywords and tiers."),
-        Option(
-            ["--length-model"],
-            type=click.Path(path_type=Path),
-            help="A folder that `suffice fit` wrote. [default: packaged]",
-        ),
-        Option(["--json", "as_json"], is_flag=True, help="Print the decision as one JSON object."),
-    ]
-
-
-command = Command("budget", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)
+_PARAMETERS = [click.Argument(["prompt"]), *options_of(BudgetOptions)]
+command = Command("budget", callback=_run, params=_PARAMETERS, help=_run.__doc__, examples=_EXAMPLES)

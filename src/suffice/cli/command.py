@@ -31,7 +31,6 @@ class Option(click.Option):
             self.metavar = "N" if isinstance(self.type, click.types.IntParamType) else "NUMBER"
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """What stands in brackets: the default, in words where the help text gives it, and the range."""
         extra = super().get_help_extra(ctx)
         return extra | {"default": self._default.removesuffix("]")} if self._default else extra
 
@@ -73,8 +72,8 @@ def _option(each: Field[Any], defaults: bool) -> Option:
     default = None if each.default in (MISSING, (), "") else each.default
     text = about["help"]
     names = [flag, *about.get("aliases", ()), each.name]
-    settings: dict[str, Any] = {"group": about["group"] or "Other", "metavar": about.get("metavar")}
-    settings |= {"default": default if defaults else None, "required": about.get("required", False)}
+    settings: dict[str, Any] = {name: about[name] for name in ("metavar", "required") if name in about}
+    settings |= {"group": about["group"] or "Other", "default": default if defaults else None}
     if isinstance(default, bool):
         if about.get("switch") or each.name.startswith("no_"):
             return Option(names, is_flag=True, **settings, help=text)
@@ -89,17 +88,16 @@ def _option(each: Field[Any], defaults: bool) -> Option:
 def _type(each: Field[Any]) -> click.ParamType:
     about = each.metadata
     if "type" in about:
-        kind: click.ParamType = about["type"]
-        return kind
+        return about["type"]
     if "choices" in about:
         return click.Choice(about["choices"])
     name = str(each.type).partition(" ")[0]
     if name == "Path":
         return click.Path(path_type=Path, dir_okay=False)
-    kind_of = {"int": int, "float": float}.get(name)
-    if kind_of is None:
+    if name not in ("int", "float"):
         return click.STRING
-    return number_type(kind_of, about.get("minimum", about.get("above")), about.get("maximum"), above="above" in about)
+    low, kind = about.get("minimum", about.get("above")), int if name == "int" else float
+    return number_type(kind, low, about.get("maximum"), above="above" in about)
 
 
 def number_type(kind: type, low: float | None, high: float | None, *, above: bool = False) -> click.ParamType:
@@ -118,15 +116,12 @@ class Command(click.Command):
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Bring the arguments into the one form that click knows, then parse them."""
-        options = [param for param in self.params if isinstance(param, click.Option)]
-        normal, notices = normalise(args, options)
+        normal, notices = normalise(args, [param for param in self.params if isinstance(param, click.Option)])
         for notice in notices:
             print(f"notice: {notice}", file=sys.stderr)
         return super().parse_args(ctx, normal)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command's sentence, then its examples."""
         super().format_help_text(ctx, formatter)
         if self.examples:
             with formatter.section("Examples"):
@@ -134,7 +129,7 @@ class Command(click.Command):
                     formatter.write(f"  {line.strip()}\n")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The flags by group, in the order in which the groups first appear; flags without a group come last."""
+        """The groups in the order in which they first appear; flags without a group come last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -172,7 +167,8 @@ def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[lis
         if option is not None and option.is_flag and (equals or (rest and rest[0].lower() in _TRUE | _FALSE)):
             normal.append(_switch(option, name, (value if equals else rest.pop(0)).lower()))
         elif option is not None and option.multiple and not equals:
-            values, rest = _values(rest)
+            end = next((place for place, word in enumerate(rest) if word.startswith("--")), len(rest))
+            values, rest = rest[:end], rest[end:]
             stripped = [
                 item[:-1] if item.endswith(",") and item != "," and item != values[-1] else item for item in values
             ]
@@ -187,15 +183,8 @@ def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[lis
 def _switch(option: click.Option, name: str, value: str) -> str:
     if value not in _TRUE | _FALSE:
         raise click.UsageError(f"{name} takes true or false, not {value!r}")
-    wanted = (value in _TRUE) == (name in option.opts)
-    if wanted:
+    if (value in _TRUE) == (name in option.opts):
         return option.opts[0]
     if not option.secondary_opts:
         raise click.UsageError(f"{name} can only be switched on; leave it out to have it off")
     return option.secondary_opts[0]
-
-
-def _values(rest: list[str]) -> tuple[list[str], list[str]]:
-    """The words up to the next flag, and what follows."""
-    end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
-    return rest[:end], rest[end:]

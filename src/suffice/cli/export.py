@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
-import click
-
-from suffice.cli.command import Command, Option
+from suffice.checkpoints.model_source import DTYPES
+from suffice.cli.command import Command, options_of
 from suffice.errors import UsageError
+from suffice.settings import setting
 
 __all__ = ["command"]
 
@@ -18,9 +19,24 @@ vllm serve merged
 """
 
 
-def _run(**flags: Any) -> int:
+_WHAT, _OUTPUT = "What to export", "Output"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportOptions:
+    """The flags of `suffice export`."""
+
+    adapters: tuple[str, ...] = setting((), _WHAT, "LoRA folders, merged in this order.")
+    merge: bool = setting(False, _WHAT, "Merge them into the base model.", switch=True)
+    model: str | None = setting(None, _WHAT, "The base model. [default: the one that the adapter names]")
+    trust_remote_code: bool = setting(False, _WHAT, "Run Python code that comes with the model.")
+    output: str | None = setting(None, _OUTPUT, "Folder of the merged model.", metavar="FOLDER")
+    dtype: str = setting("auto", _OUTPUT, "Precision of the weights; auto is the base model's own.", choices=DTYPES)
+    overwrite: bool = setting(False, _OUTPUT, "Write into a folder that has files.", switch=True)
+
+
+def _run(*, merge: bool, adapters: tuple[str, ...], output: str | None, **others: Any) -> int:
     """Write a model and its adapter as one model, which transformers and vLLM load."""
-    merge, adapters, output = flags.pop("merge"), flags.pop("adapters"), flags.pop("output")
     if not adapters:
         raise UsageError("--adapters is missing: name the folder of a checkpoint")
     if not output:
@@ -29,34 +45,8 @@ def _run(**flags: Any) -> int:
         raise UsageError("--merge is missing: only a merged model can be exported; an adapter needs no export")
     from suffice.train.export import export_merged
 
-    folder = export_merged(adapters, output, **flags)
-    print(f"merged model: {folder}", file=sys.stderr)
+    print(f"merged model: {export_merged(adapters, output, **others)}", file=sys.stderr)
     return 0
 
 
-def _options() -> list[click.Parameter]:
-    what, where = {"group": "What to export"}, {"group": "Output"}
-    return [
-        Option(["--adapters"], multiple=True, **what, help="LoRA folders, merged in this order."),
-        Option(["--merge"], is_flag=True, **what, help="Merge them into the base model."),
-        Option(["--model"], **what, help="The base model. [default: the one that the adapter names]"),
-        Option(
-            ["--trust-remote-code/--no-trust-remote-code"],
-            default=False,
-            **what,
-            help="Run Python code that comes with the model. [default: no]",
-        ),
-        Option(["--output"], metavar="FOLDER", **where, help="Folder of the merged model."),
-        Option(
-            ["--dtype"],
-            type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-            default="auto",
-            show_default=True,
-            **where,
-            help="Precision of the weights; auto is the base model's own.",
-        ),
-        Option(["--overwrite"], is_flag=True, **where, help="Write into a folder that has files."),
-    ]
-
-
-command = Command("export", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)
+command = Command("export", callback=_run, params=options_of(ExportOptions), help=_run.__doc__, examples=_EXAMPLES)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from suffice.cli.command import Command, Option
+from suffice.cli.command import Command, options_of
 from suffice.errors import DataError, UsageError
+from suffice.settings import setting
 
 if TYPE_CHECKING:
     from suffice.data import AnswerSummary
@@ -26,7 +28,20 @@ suffice infer --length_model length/                use it; so does SUFFICE_LENG
 """
 
 
-def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bool, plot: Path | None) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitOptions:
+    """The flags of `suffice fit`."""
+
+    output: Path = setting(
+        None, text="Folder of the model.", required=True, type=click.Path(path_type=Path, file_okay=False)
+    )
+    rows: int = setting(20_000, text="The most answers to learn from: the last ones.", minimum=_MIN_ROWS)
+    seed: int = setting(0, text="Seed that chooses the rows of FILE#N.")
+    force: bool = setting(False, text="Save the model even if a constant does as well.", switch=True)
+    plot: Path | None = setting(None, text="Write the calibration as PNG.")
+
+
+def _run(dataset: tuple[str, ...], **flags: Any) -> int:
     """Learn from DATASET how long answers get, from their prompts and from who asks.
 
     A row needs an answer, or its number of tokens. For a server's log, give the URL of its database; the log has no
@@ -40,28 +55,21 @@ def _run(dataset: tuple[str, ...], output: Path, rows: int, seed: int, force: bo
         raise UsageError("suffice fit needs numpy: pip install 'suffice[fit]'") from None
     from suffice.cli.progress import ProgressBar
 
-    records, learned = _read(dataset, rows, seed)
+    options = FitOptions(**flags)
+    records, learned = _read(dataset, options.rows, options.seed)
     with ProgressBar("held-out figures", None, "steps") as progress:
         figures = evaluate(records, lambda done, total: progress.update(done, f"of {total}"))
     print(figures.describe())
-    if plot is not None:
-        _plot(figures.coverage, plot)
-    if figures.ratio >= 1 and not force:
-        print("not saved: on these answers it does no better than a constant; --force saves it", file=sys.stderr)
-        return 1
-    before = _ratio_there(output)
-    if before is not None and before < figures.ratio and not force:
-        print(
-            f"not saved: the model in {output} has the better ratio, {before:.3f} against {figures.ratio:.3f}; "
-            "--force replaces it",
-            file=sys.stderr,
-        )
+    if options.plot is not None:
+        _plot(figures.coverage, options.plot)
+    if not options.force and (reason := _reason_to_keep(figures.ratio, options.output)):
+        print(f"not saved: {reason}", file=sys.stderr)
         return 1
     with ProgressBar("training on all answers", None, "steps") as progress:
         model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
     names = [Path(_shown(spec)).name for spec in dataset]
     model.card = {"rows": len(records), "datasets": names, **figures.to_dict(), **learned}
-    print(f"saved: {model.save(output)}")
+    print(f"saved: {model.save(options.output)}")
     return 0
 
 
@@ -104,14 +112,19 @@ def _shown(spec: str) -> str:
     return re.sub(r"(://[^/@]*:)[^@]*@", r"\1***@", spec)
 
 
-def _ratio_there(output: Path) -> float | None:
-    """The held-out pinball ratio of the model that is in `output`, or None without one."""
+def _reason_to_keep(ratio: float, output: Path) -> str | None:
+    """Why a model with this held-out pinball ratio is not worth saving in `output`; None where it is."""
     from suffice.budget.length_model.state import FILE_NAME, read_card
 
+    if ratio >= 1:
+        return "on these answers it does no better than a constant; --force saves it"
     card = read_card(output / FILE_NAME)
     if card is None or "pinball" not in card:
         return None
-    return float(card["pinball"]) / max(float(card["pinball_constant"]), 1e-9)
+    before = float(card["pinball"]) / max(float(card["pinball_constant"]), 1e-9)
+    if before >= ratio:
+        return None
+    return f"the model in {output} has the better ratio, {before:.3f} against {ratio:.3f}; --force replaces it"
 
 
 def _plot(coverage: tuple[float, ...], path: Path) -> None:
@@ -136,25 +149,5 @@ def _plot(coverage: tuple[float, ...], path: Path) -> None:
     print(f"plot: {path}")
 
 
-command = Command(
-    "fit",
-    callback=_run,
-    params=[
-        click.Argument(["dataset"], nargs=-1, required=True),
-        Option(
-            ["--output"], type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the model."
-        ),
-        Option(
-            ["--rows"],
-            type=click.IntRange(min=_MIN_ROWS),
-            default=20_000,
-            show_default=True,
-            help="The most answers to learn from: the last ones.",
-        ),
-        Option(["--seed"], type=int, default=0, show_default=True, help="Seed that chooses the rows of FILE#N."),
-        Option(["--force"], is_flag=True, help="Save the model even if a constant does as well."),
-        Option(["--plot"], type=click.Path(path_type=Path, dir_okay=False), help="Write the calibration as PNG."),
-    ],
-    help=_run.__doc__,
-    examples=_EXAMPLES,
-)
+_PARAMETERS = [click.Argument(["dataset"], nargs=-1, required=True), *options_of(FitOptions)]
+command = Command("fit", callback=_run, params=_PARAMETERS, help=_run.__doc__, examples=_EXAMPLES)

@@ -24,8 +24,11 @@ _COMMANDS = {
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
-_EPILOG = """
-As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens).
+_EPILOG = "As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens)."
+_EXAMPLES = """\
+  suffice infer
+  suffice infer --prompt 'List five animals.'
+  suffice budget '写一篇800字的文章'
 """
 
 
@@ -38,15 +41,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"suffice.cli.{cmd_name}").command
-        return command
+        return importlib.import_module(f"suffice.cli.{cmd_name}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
         with formatter.section("Examples"):
-            formatter.write("  suffice infer\n  suffice infer --prompt 'List five animals.'\n")
-            formatter.write("  suffice budget '写一篇800字的文章'\n")
+            formatter.write(_EXAMPLES)
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -16,26 +16,21 @@ _PLAIN_SECONDS = 5.0  # between two plain lines
 
 
 class ProgressBar:
-    """Shows how far a piece of work is. Use it as a context manager."""
+    """Shows how far a piece of work of `total` units is (None: unknown). Use it as a context manager."""
 
     def __init__(self, what: str, total: int | None, unit: str = "rows") -> None:
-        """
-        Args:
-            what: what is being done.
-            total: number of units; None where it is unknown.
-            unit: what is counted.
-        """
         self._what, self._total, self._unit = what, total, unit
         self._done, self._note = 0, ""
         self._shown: tuple[int, str] | None = None
         self._started = self._shown_at = time.monotonic()
         self._bar = _new_bar() if sys.stderr.isatty() else None
-        self._task = self._bar.add_task(what, total=total, note="") if self._bar is not None else None
+        if self._bar is not None:
+            self._task = self._bar.add_task(what, total=total, note="")
 
     def update(self, done: int, note: str = "") -> None:
         """`done` units are done in all; `note` is shown beside them."""
         self._done, self._note = done, note
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             self._bar.update(self._task, completed=done, note=f"{self._rate():.1f} {self._unit}/s  {note}")
         elif time.monotonic() - self._shown_at >= _PLAIN_SECONDS:
             self._plain()

@@ -78,26 +78,21 @@ def _summary(outcome: Any) -> list[str]:
     values = [text.format(outcome.metrics[key]) for key, text in shown if key in outcome.metrics]
     lines = [f"{outcome.step} of {outcome.steps} steps: {', '.join(values)}"]
     if outcome.reason:
-        lines.append(
-            f"{outcome.reason}: saved after step {outcome.step}; continue with suffice sft --resume {outcome.run}"
-        )
+        lines.append(f"{outcome.reason}: saved after step {outcome.step}")
+        lines[-1] += f"; continue with suffice sft --resume {outcome.run}"
     if outcome.plot is not None:
         lines.append(f"plot: {outcome.plot}")
     return [*lines, f"adapter: {outcome.checkpoint}", f"try it: suffice infer --adapters {outcome.checkpoint}"]
 
 
 def _resumed_recipe(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
-    """The recipe of the run, with what was asked for now where that may change.
+    """The recipe of the run, with the flags that were given now and may change.
 
     Raises:
         UsageError: a flag that would change the steps of the run.
     """
-    context = click.get_current_context()
-    given = {
-        name: value
-        for name, value in flags.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+    source_of = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in flags.items() if source_of(name) is ParameterSource.COMMANDLINE}
     values = recipe.to_dict()
     for name, value in given.items():
         same = tuple(values[name]) == value if isinstance(value, tuple) else values[name] == value
@@ -111,7 +106,6 @@ def _resumed_recipe(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
 
 
 def _options() -> list[click.Parameter]:
-    """The flags: a recipe's fields, then what concerns the command alone."""
     return [
         *options_of(Recipe),
         Option(

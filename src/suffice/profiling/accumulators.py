@@ -40,7 +40,6 @@ class GroupLengths:
         self.records = 0
 
     def add(self, record: LengthRecord) -> None:
-        """Count a record."""
         prompt, answer, finish = record.prompt_tokens, record.answer_tokens, record.finish
         self.records += 1
         if prompt is not None:
@@ -84,7 +83,6 @@ class Lengths(GroupLengths):
         self.whole = Histogram()
 
     def add(self, record: LengthRecord) -> None:
-        """Count a record."""
         super().add(record)
         if record.prompt_tokens is not None and record.answer_tokens is not None and record.finish not in _UNMEASURED:
             self.whole.add(record.prompt_tokens + record.answer_tokens)
@@ -100,15 +98,13 @@ class Profile:
         self._groups: tuple[dict[str, GroupLengths], ...] = tuple({} for _ in columns)
 
     def add(self, record: LengthRecord) -> None:
-        """Count a record."""
         self.all.add(record)
         for table, value in zip(self._groups, record.groups, strict=False):
             if value is not None:
-                group = table.get(value)
-                if group is None:
+                if value not in table:
                     value = value if len(table) < _GROUPS else OTHERS
-                    group = table.setdefault(value, GroupLengths())
-                group.add(record)
+                    table.setdefault(value, GroupLengths())
+                table[value].add(record)
         if record.prompt and record.answer_tokens is not None and record.finish not in _UNMEASURED:
             self.words.add(record.prompt, record.answer_tokens)
 
@@ -127,7 +123,7 @@ def measure(
     """Measure every record, in one pass and bounded memory.
 
     Args:
-        records: from wherever they come.
+        records: of any source.
         columns: names of the values in `LengthRecord.groups`, in their order.
         on_progress: called now and then with the number of records so far.
     """

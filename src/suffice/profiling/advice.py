@@ -35,7 +35,7 @@ class Needs:
 
     @classmethod
     def of(cls, group: GroupLengths) -> Needs:
-        """What is known of a group: a spike at the longest length counts as cut where no finish reason is known."""
+        """Of a group: a spike at the longest length counts as cut where no finish reason is known."""
         spike = group.spike()
         at_limit = {spike[0]: spike[1]} if spike else dict(group.cut.items())
         looped = dict(group.looped.items())
@@ -48,11 +48,9 @@ class Needs:
 
     @property
     def rows(self) -> int:
-        """Answers that count."""
         return self.ended.rows + self.cut
 
     def over(self, cap: int) -> int:
-        """Answers that `cap` would cut."""
         return self.ended.over(cap) + self.cut
 
     def at_rank(self, rank: int | None) -> int | None:
@@ -141,8 +139,6 @@ class Savings:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Everything that follows from the answers."""
-
     cap: CapAdvice
     tiers: tuple[TierShare, ...]
     savings: Savings | None
@@ -193,18 +189,14 @@ def tier_shares(group: GroupLengths, tiers: Sequence[tuple[str, int]]) -> tuple[
     """How each tier (name, cap), the smallest first, would serve these records."""
     needs = Needs.of(group)
     shares = []
-    above = needs.rows
+    above = needs.rows  # answers that no smaller tier holds
     for name, cap in sorted(tiers, key=lambda tier: tier[1]):
         cut = needs.over(cap)
-        tier = TierShare(
-            name=name,
-            max_new_tokens=cap,
-            cut=cut,
-            share=cut / needs.rows,
-            interval=share_interval(cut, needs.rows),
-            needed_by=(above - cut) / needs.rows,
+        share, interval = cut / needs.rows, share_interval(cut, needs.rows)
+        needed_by = (above - cut) / needs.rows
+        shares.append(
+            TierShare(name=name, max_new_tokens=cap, cut=cut, share=share, interval=interval, needed_by=needed_by)
         )
-        shares.append(tier)
         above = cut
     return tuple(shares)
 
@@ -215,21 +207,19 @@ def advise(
     tiers: Sequence[tuple[str, int]],
     baseline: int = BASELINE,
 ) -> Advice | None:
-    """Advice for a measurement; None without answers.
+    """Advice for a measurement, and for its groups by column and value; None without answers.
 
     Args:
         everything: all records.
-        groups: the same by column and value.
-        tiers: (name, cap) of the tiers that there are.
+        groups: by column and value.
+        tiers: (name, cap) of each.
         baseline: the cap that savings are compared with.
     """
     cap = cap_advice(everything)
     if cap is None:
         return None
     after = cap.suggested or cap.observed
-    savings = None
-    if after:
-        savings = Savings(baseline, after, everything.prompt.mean, everything.answer.mean)
+    savings = Savings(baseline, after, everything.prompt.mean, everything.answer.mean) if after else None
     by_group = {
         column: {value: (own, _tier_of(group, tiers)) for value, group in table.items() if (own := cap_advice(group))}
         for column, table in groups.items()

@@ -11,8 +11,6 @@ __all__ = ["Bilingual", "heading", "human_size", "percent", "say"]
 
 
 class Bilingual(NamedTuple):
-    """The same in both languages."""
-
     en: str
     zh: str
 
@@ -26,10 +24,8 @@ def say(about: str, **values: Any) -> Bilingual:
     """A sentence of report.toml with its values, which may be in both languages themselves."""
 
     def in_language(language: str) -> str:
-        own = {
-            name: getattr(value, language) if isinstance(value, Bilingual) else value for name, value in values.items()
-        }
-        own = {name: f"{value:,}" if isinstance(value, int) else value for name, value in own.items()}
+        own = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
+        own |= {name: getattr(value, language) for name, value in values.items() if isinstance(value, Bilingual)}
         return _wording()[about][language].format(**own)
 
     return Bilingual(in_language("en"), in_language("zh"))
@@ -52,8 +48,10 @@ def percent(share: float) -> str:
 
 def human_size(size: float) -> str:
     """Bytes in powers of 1,024."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(size) < 1000:
-            return f"{size:.3g} {unit}" if unit != "bytes" else f"{size:.0f} bytes"
+    if abs(size) < 1000:
+        return f"{size:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
         size /= 1024
-    return f"{size:.3g} TiB"
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+    return f"{size / 1024:.3g} TiB"

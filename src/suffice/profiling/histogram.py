@@ -28,9 +28,8 @@ class Histogram:
         self._keys: Sequence[int] = ()
         self._cumulated: Sequence[int] = ()
         self.rows = 0
-        """Lengths counted."""
         self.total = 0
-        """Their sum, exact."""
+        """Sum of the lengths, exact."""
         self.largest = 0
 
     def add(self, tokens: int, times: int = 1) -> None:
@@ -40,7 +39,8 @@ class Histogram:
         if tokens > self.largest:
             self.largest = tokens
         if tokens > _EXACT:
-            tokens = _rounded(tokens)
+            shift = tokens.bit_length() - _DIGITS
+            tokens = -(-tokens >> shift) << shift
         self._counts[tokens] = self._counts.get(tokens, 0) + times
 
     def items(self) -> Iterator[tuple[int, int]]:
@@ -50,7 +50,7 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """Mean length; 0 without rows."""
+        """0 without rows."""
         return self.total / self.rows if self.rows else 0.0
 
     def quantile(self, p: float) -> int:
@@ -83,7 +83,6 @@ class Histogram:
         return min(self._keys[bisect_left(self._cumulated, rank)], self.largest)
 
     def over(self, limit: int) -> int:
-        """Rows longer than `limit` tokens."""
         self._sort()
         place = bisect_right(self._keys, limit)
         return self.rows - (self._cumulated[place - 1] if place else 0)
@@ -93,16 +92,12 @@ class Histogram:
         return sum((tokens - limit) * times for tokens, times in self._counts.items() if tokens > limit)
 
     def times(self, tokens: int) -> int:
-        """Rows of exactly this length."""
         return self._counts.get(tokens, 0)
 
     def bars(self) -> list[tuple[int, int, int]]:
         """(first length, last length, rows) of each bar of a picture, from the first with rows to the last."""
         self._sort()
-        bars = []
-        for low, high in pairwise(EDGES):
-            rows = self.over(low - 1) - self.over(high - 1)
-            bars.append((low, high - 1, rows))
+        bars = [(low, high - 1, self.over(low - 1) - self.over(high - 1)) for low, high in pairwise(EDGES)]
         filled = [place for place, (_, _, rows) in enumerate(bars) if rows]
         return bars[filled[0] : filled[-1] + 1] if filled else []
 
@@ -110,9 +105,3 @@ class Histogram:
         if not self._cumulated or self._cumulated[-1] != self.rows:
             self._keys = sorted(self._counts)
             self._cumulated = list(accumulate(self._counts[key] for key in self._keys))
-
-
-def _rounded(tokens: int) -> int:
-    """`tokens`, rounded up to ten binary digits."""
-    shift = tokens.bit_length() - _DIGITS
-    return -(-tokens >> shift) << shift

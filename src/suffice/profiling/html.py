@@ -20,7 +20,6 @@ _CHARTED_GROUPS = 16
 
 
 def report_page(report: Report) -> str:
-    """The whole page."""
     page = files("suffice.profiling").joinpath("page.html").read_text("utf-8")
     body = "\n".join((_head(report), _advice(report), *_sections(report)))
     return page.replace("{{title}}", escape(report.name)).replace("{{body}}", body)
@@ -72,16 +71,12 @@ def _section(title: Bilingual, content: str) -> str:
     return f"<section><h2>{_html(title)}</h2>{content}</section>"
 
 
-def _caption(text: Bilingual) -> str:
-    return f"<p class=caption>{_html(text)}</p>"
-
-
 def _chart(chart: Chart) -> str:
-    return svg(chart) + _caption(chart.caption)
+    return f"{svg(chart)}<p class=caption>{_html(chart.caption)}</p>"
 
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_html(cell)}</th>" for cell in table.head)
     body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     shown = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    return shown + "".join(map(_caption, table.notes))
+    return shown + "".join(f"<p class=caption>{_html(note)}</p>" for note in table.notes)

@@ -35,8 +35,6 @@ class MemoryFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What `suffice profile` shows, whatever the form."""
-
     sources: tuple[str, ...]
     found: SourceSummary
     profile: Profile
@@ -58,6 +56,16 @@ class Report:
         return first if len(self.sources) == 1 else f"{first} and {len(self.sources) - 1} more"
 
     @property
+    def kv_bytes_per_token(self) -> int | None:
+        """Of the model, where its shape is known."""
+        return self.memory.kv_bytes_per_token if self.memory else None
+
+    @property
+    def training_bytes(self) -> Mapping[int, int]:
+        """At the peak of a training step, by `max_length`; empty where that is not known."""
+        return (self.memory.training if self.memory else None) or {}
+
+    @property
     def prompts_answered(self) -> int | None:
         """Distinct prompts among the answers, where many prompts have several; None where it does not matter."""
         words, answers = self.profile.words, self.profile.all.answer.rows
@@ -65,7 +73,6 @@ class Report:
         return prompts if answers > 1.5 * prompts else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it."""
         everything = self.profile.all
         return {
             "version": 1,
@@ -89,14 +96,16 @@ class Report:
                 "shorter": [_word(word) for word in self.words[1]],
             },
             "advice": self._advice(),
-            "max_length": [self._row_limit(limit) for limit in self.row_limits],
+            "max_length": [
+                {**asdict(limit), "training_bytes": self.training_bytes.get(limit.max_length)}
+                for limit in self.row_limits
+            ],
         }
 
     def _advice(self) -> dict[str, Any] | None:
         if self.advice is None:
             return None
-        savings, memory = self.advice.savings, self.memory
-        kv = memory.kv_bytes_per_token if memory else None
+        savings, kv = self.advice.savings, self.kv_bytes_per_token
         return {
             "cap": _cap(self.advice.cap),
             "tier": self.advice.tier.name if self.advice.tier else None,
@@ -122,10 +131,6 @@ class Report:
             return None
         return savings.before / self.tokens_per_second, savings.after / self.tokens_per_second
 
-    def _row_limit(self, limit: RowLimit) -> dict[str, Any]:
-        training = self.memory.training if self.memory else None
-        return {**asdict(limit), "training_bytes": training.get(limit.max_length) if training else None}
-
 
 def interval(histogram: Histogram, p: float) -> tuple[int | None, int | None]:
     """The lengths between which the true `p`-quantile lies with 95 % confidence; None where the rows allow no bound."""
@@ -136,12 +141,11 @@ def interval(histogram: Histogram, p: float) -> tuple[int | None, int | None]:
 def _lengths(histogram: Histogram, *, counts: bool = False) -> dict[str, Any] | None:
     if not histogram.rows:
         return None
-    named = {f"p{round(100 * p)}": histogram.quantile(p) for p in QUANTILES}
     record: dict[str, Any] = {
         "rows": histogram.rows,
         "tokens": histogram.total,
         "mean": round(histogram.mean, 2),
-        **named,
+        **{f"p{round(100 * p)}": histogram.quantile(p) for p in QUANTILES},
         "max": histogram.largest,
         "over": {str(limit): round(histogram.over(limit) / histogram.rows, 6) for limit in LIMITS},
     }

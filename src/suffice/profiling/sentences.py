@@ -63,7 +63,7 @@ def _cap(cap: CapAdvice, longest: int) -> Bilingual:
 
 def _tier(advice: Advice) -> Bilingual:
     tier = advice.tier or advice.tiers[-1]
-    low, high = (percent(end) for end in tier.interval)
+    low, high = map(percent, tier.interval)
     return say(
         "no-tier" if advice.tier is None else "tier",
         name=tier.name,
@@ -80,7 +80,7 @@ def _savings(savings: Savings, report: Report) -> Bilingual:
         answers = report.profile.all.answer
         over = answers.over(savings.before)
         return say("larger-cap", before=savings.before, over=over, share=percent(over / answers.rows))
-    kv, seconds = report.memory.kv_bytes_per_token if report.memory else None, report.worst_seconds
+    kv, seconds = report.kv_bytes_per_token, report.worst_seconds
     old, new = (human_size(tokens * kv) if kv else f"{tokens:,.0f}" for tokens in savings.reserved)
     return say(
         "savings",
@@ -100,10 +100,10 @@ def _training(report: Report) -> Bilingual:
     """The `max_length` that keeps nearly every row, and the one that keeps all."""
     whole = next(limit for limit in report.row_limits if not limit.over)
     nearly = next(limit for limit in report.row_limits if limit.share <= TOLERANCE)
-    memory = (report.memory.training if report.memory else None) or {}
+    sizes = report.training_bytes
 
     def size(limit: RowLimit) -> str:
-        return f" ({human_size(memory[limit.max_length])})" if limit.max_length in memory else ""
+        return f" ({human_size(sizes[limit.max_length])})" if limit.max_length in sizes else ""
 
     return say(
         "training-whole" if nearly is whole else "training",

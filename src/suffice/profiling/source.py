@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -86,13 +87,16 @@ class LengthReader:
     seed: int = 0
     """Of samples (`path#N`)."""
     summary: SourceSummary = field(default_factory=SourceSummary)
-    _layouts: dict[tuple[Any, ...], Layout] = field(default_factory=dict)
+    _layout: Callable[[tuple[Any, ...]], Layout] = field(init=False)
+    _text_columns: dict[str, str] = field(init=False)
     _counts: TokenCounter | None = None
 
     def __post_init__(self) -> None:
-        texts = {theirs: ours for theirs, ours in self.columns.items() if ours not in TARGETS}
-        if problem := check_columns(texts):
+        self._text_columns = {theirs: ours for theirs, ours in self.columns.items() if ours not in TARGETS}
+        if problem := check_columns(self._text_columns):
             raise DataError(f"{problem}, {', '.join(TARGETS)}")
+        # Where column names are data, layouts are forgotten rather than kept for every row.
+        self._layout = lru_cache(maxsize=1000)(lambda names: Layout.of(names, self.groups, self.columns))
 
     def read(self, specs: Sequence[str]) -> Iterator[LengthRecord]:
         """The records of these files, one after the other.
@@ -134,13 +138,14 @@ class LengthReader:
     def _found(self, row: object, name: str | None, place: str) -> Iterator[LengthRecord | _Uncounted]:
         """The records of one row: one, or one for each model where the row has the answers of several."""
         if not isinstance(row, dict):  # what every reader makes of a row with columns
-            yield from self._texts(LengthRecord(None, None, None, self._blank(name)), row, place)
+            groups = self._groups({}, self._layout(()), name, "")
+            yield from self._texts(LengthRecord(None, None, groups=groups), row, place)
             return
         flat = flattened(row)
         for path in self.groups:
             if "." in path and path not in flat:
                 flat = {**flat, path: at_path(row, path)}
-        layout = self._layout(flat)
+        layout = self._layout(tuple(flat))
         prompt = token_count(flat[layout.prompt], layout.prompt) if layout.prompt else None
         answer = flat[layout.answer] if layout.answer else None
         finish = flat[layout.finish] if layout.finish else None
@@ -150,58 +155,48 @@ class LengthReader:
         text = text if isinstance(text, str) else ""
         groups = self._groups(flat, layout, name, text)
         if _failed(row):
-            yield LengthRecord(prompt, None, "error", tuple(groups), text)
+            yield LengthRecord(prompt, None, "error", groups, text)
         elif isinstance(answer, dict):
-            yield from self._of_models(answer, finish, prompt, groups, text)
+            yield from self._of_models(LengthRecord(prompt or None, None, None, groups, text), answer, finish)
         else:
             tokens = token_count(answer, layout.answer or "")
-            record = LengthRecord(prompt or None, tokens, finish_reason_of(finish), tuple(groups), text)
+            record = LengthRecord(prompt or None, tokens, finish_reason_of(finish), groups, text)
             if tokens is None or not prompt:
                 yield from self._texts(record, flat, place)
             else:
                 self.summary.given += 2
                 yield record
 
-    def _layout(self, row: Mapping[str, Any]) -> Layout:
-        names = tuple(row)
-        layout = self._layouts.get(names)
-        if layout is None:
-            if len(self._layouts) >= 1000:  # rows whose column names are data: forget rather than grow
-                self._layouts.clear()
-            layout = self._layouts[names] = Layout.of(names, self.groups, self.columns)
-        return layout
+    def _groups(self, row: Mapping[str, Any], layout: Layout, file: str | None, prompt: str) -> tuple[str | None, ...]:
+        values = [
+            file if column == "file" else None if name is None else _label(row[name])
+            for column, name in zip(self.groups, layout.groups, strict=True)
+        ]
+        return self._with_language(values, prompt)
 
-    def _groups(self, row: Mapping[str, Any], layout: Layout, file: str | None, prompt: str) -> list[str | None]:
-        values = [None if name is None else _label(row[name]) for name in layout.groups]
-        for place, column in enumerate(self.groups):
-            if column == "file":
-                values[place] = file
-            elif column == "language" and values[place] is None and prompt and self.language_of is not None:
-                values[place] = self.language_of(prompt[:_LANGUAGE_HEAD])
-        return values
+    def _with_language(self, groups: Sequence[str | None], prompt: str) -> tuple[str | None, ...]:
+        """The groups with the prompt's language, where it is asked for and no column says it."""
+        if not prompt or self.language_of is None:
+            return tuple(groups)
+        return tuple(
+            self.language_of(prompt[:_LANGUAGE_HEAD]) if column == "language" and value is None else value
+            for column, value in zip(self.groups, groups, strict=True)
+        )
 
-    def _blank(self, file: str | None) -> tuple[str | None, ...]:
-        return tuple(file if column == "file" else None for column in self.groups)
-
-    def _of_models(
-        self, answers: Mapping[str, Any], finishes: object, prompt: int | None, groups: list[str | None], text: str
-    ) -> Iterator[LengthRecord]:
-        place = self.groups.index("model") if "model" in self.groups else None
+    def _of_models(self, row: LengthRecord, answers: Mapping[str, Any], finishes: object) -> Iterator[LengthRecord]:
         for model, value in answers.items():
-            own = list(groups)
-            if place is not None:
-                own[place] = _label(model)
+            own = zip(self.groups, row.groups, strict=True)
+            groups = tuple(_label(model) if column == "model" else group for column, group in own)
             finish = finishes.get(model) if isinstance(finishes, Mapping) else finishes
             tokens = token_count(value, f"{model}")
-            self.summary.given += 1 + bool(prompt)
-            yield LengthRecord(prompt or None, tokens, finish_reason_of(finish), tuple(own), text)
+            self.summary.given += 1 + bool(row.prompt_tokens)
+            yield LengthRecord(row.prompt_tokens, tokens, finish_reason_of(finish), groups, row.prompt)
 
     def _texts(self, record: LengthRecord, row: object, place: str) -> Iterator[LengthRecord | _Uncounted]:
         """The record with what its row's texts are to give; as it is where they give nothing."""
         known = (record.prompt_tokens is not None) + (record.answer_tokens is not None)
-        columns = {theirs: ours for theirs, ours in self.columns.items() if ours not in TARGETS}
         try:
-            parsed = read_row(_readable(row), columns)
+            parsed = read_row(_readable(row), self._text_columns)
             messages, reference = parsed.messages, parsed.reference
         except RowProblem:
             if not known:
@@ -209,17 +204,11 @@ class LengthReader:
             messages, reference = (), None
         self.summary.given += known
         if not record.prompt and messages:
-            record = self._with_prompt(record, str(messages[-1]["content"]))
+            prompt = str(messages[-1]["content"])
+            record = record._replace(prompt=prompt, groups=self._with_language(record.groups, prompt))
         wanted = messages if record.prompt_tokens is None and messages else None
         answer = reference if record.answer_tokens is None else None
         yield record if wanted is None and answer is None else _Uncounted(record, wanted, answer, place)
-
-    def _with_prompt(self, record: LengthRecord, prompt: str) -> LengthRecord:
-        groups = list(record.groups)
-        for place, column in enumerate(self.groups):
-            if column == "language" and groups[place] is None and self.language_of is not None:
-                groups[place] = self.language_of(prompt[:_LANGUAGE_HEAD])
-        return record._replace(prompt=prompt, groups=tuple(groups))
 
     def _counted(self, waiting: Sequence[_Uncounted], source: str) -> Iterator[LengthRecord]:
         """The records with their tokens counted, in one batch."""
@@ -266,12 +255,9 @@ def _last_user_turn(messages: object) -> str:
 
 def _label(value: object) -> str | None:
     """A group's name as it can be shown; None for what is none."""
-    if isinstance(value, str):
-        text = value
-    elif value is None or isinstance(value, dict | list):
+    if value is None or isinstance(value, dict | list):
         return None
-    else:
-        text = str(value)
+    text = str(value)
     if len(text) > _SHOWN or "\n" in text:
         text = " ".join(text.split())
         text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

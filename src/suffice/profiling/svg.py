@@ -18,7 +18,6 @@ _ROW = 26
 
 
 def svg(chart: Chart) -> str:
-    """The whole picture."""
     drawing = _Drawing(chart)
     parts = "".join((*drawing.bars(), *drawing.curves(), *drawing.ticks(), *drawing.spans(), *drawing.marks()))
     title = escape(chart.title.en, quote=True)

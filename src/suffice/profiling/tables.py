@@ -112,18 +112,16 @@ def tier_table(report: Report) -> Table:
 
 def row_limit_table(report: Report) -> Table:
     """What each `max_length` does to a training set."""
-    memory = report.memory
-    sizes = (memory.training if memory else None) or {}
+    sizes = report.training_bytes
     rows: list[list[Cell]] = []
     for limit in report.row_limits:
         tokens = (f"{number:,}" for number in (limit.prompts_over, limit.tokens_dropped, limit.tokens_cut))
         size = human_size(sizes[limit.max_length]) if limit.max_length in sizes else ""
         rows.append([f"{limit.max_length:,}", f"{limit.over:,}", percent(limit.share), *tokens, size])
-    about = memory.training_setup if memory and memory.training is not None else None
-    note = say("no-memory") if about is None else say("memory", setup=about)
+    note = say("memory", setup=report.memory.training_setup) if report.memory and sizes else say("no-memory")
     names = "rows over", "share", "prompt fills it", "tokens lost if dropped", "if cut", "training memory"
     table = Table(head=["max_length", *_head(*names)], rows=rows, notes=[note])
-    return table if about is not None else table.without(len(names))
+    return table if sizes else table.without(len(names))
 
 
 def _head(*names: str) -> list[Bilingual]:

@@ -10,7 +10,6 @@ import math
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -73,7 +72,6 @@ class WordSample:
         """Answers to prompts with a text."""
 
     def add(self, prompt: str, tokens: int) -> None:
-        """One answer of so many tokens."""
         self.seen += 1
         head = prompt if len(prompt) <= _HEAD + _TAIL else _ends(prompt)
         key = zlib.crc32(head.encode("utf-8", "replace"))
@@ -87,7 +85,7 @@ class WordSample:
 
     @property
     def prompts(self) -> int:
-        """Distinct prompts in the sample."""
+        """Distinct ones in the sample."""
         return len(self._prompts)
 
     @property
@@ -101,16 +99,13 @@ class WordSample:
         Welch's t-test on the logarithm of the length, corrected for the number of words that are looked at
         (Bonferroni); of words that stand in mostly the same prompts, one is kept.
         """
-        observations = list(self._observations())
+        observations = [(_terms(text), logs / times) for text, times, logs in self._prompts.values()]
         found = _significant(observations)
         longer = [word for word in found if word.factor >= _LEAST_FACTOR]
         shorter = [word for word in found if word.factor <= 1 / _LEAST_FACTOR]
         longer.sort(key=lambda word: (-word.factor, -len(word.word)))
         shorter.sort(key=lambda word: (word.factor, -len(word.word)))
         return _distinct(longer, observations)[:most], _distinct(shorter, observations)[:most]
-
-    def _observations(self) -> Iterator[_Observation]:
-        return ((_terms(text), logs / times) for text, times, logs in self._prompts.values())
 
 
 def _ends(prompt: str) -> str:
@@ -150,9 +145,8 @@ def _significant(observations: list[_Observation]) -> list[SplittingWord]:
     for term, (count, own, own_squares) in candidates.items():
         rest = rows - count
         means = own / count, (total - own) / rest
-        variance = (
-            _variance(count, own, own_squares) / count + _variance(rest, total - own, squares - own_squares) / rest
-        )
+        variance = _variance(count, own, own_squares) / count
+        variance += _variance(rest, total - own, squares - own_squares) / rest
         if abs(means[0] - means[1]) > z * math.sqrt(variance):
             found.append(SplittingWord(term, int(count), round(math.exp(means[0])), round(math.exp(means[1]))))
     return found

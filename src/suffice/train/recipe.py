@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from suffice.checkpoints.model_source import DTYPES
 from suffice.errors import UsageError
 from suffice.settings import check_values, setting
 
@@ -19,50 +20,30 @@ _MEMORY, _OUTPUT = "Memory", "Evaluation and output"
 class Recipe:
     """One fine-tuning run. The defaults are the recipe that fits a 7B model on one 24 GB card.
 
-    A flag of `suffice sft` is a field here. A `changeable` one may change when a run is resumed: its steps stay.
+    Each field is a flag of `suffice sft`. A `changeable` one may change when a run is resumed: its steps stay.
     """
 
-    model: str | None = setting(
-        None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
-    )
+    model: str | None = setting(None, _MODEL, "A folder, or an id such as Qwen2.5-7B-Instruct. [default: bundled]")
     hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
     dtype: str = setting(
-        "auto",
-        _MODEL,
-        "Precision of the frozen weights; auto is bf16 on CUDA, float32 on CPU.",
-        choices=("auto", "bfloat16", "float16", "float32"),
+        "auto", _MODEL, "Precision of the frozen weights; auto is bf16 on CUDA, float32 on CPU.", choices=DTYPES
     )
     device: str = setting(
-        "auto",
-        _MODEL,
-        "auto takes a GPU when there is one; choose it with CUDA_VISIBLE_DEVICES.",
-        choices=("auto", "cpu"),
+        "auto", _MODEL, "auto takes a GPU if there is one; CUDA_VISIBLE_DEVICES chooses it.", choices=("auto", "cpu")
     )
     trust_remote_code: bool = setting(False, _MODEL, "Run Python code that comes with the model.")
     dataset: tuple[str, ...] = setting(
-        (),
-        _DATA,
-        "json, jsonl, csv, parquet or txt files; FILE#N takes N rows; self_cognition is bundled.",
-        metavar="FILE[#N]",
+        (), _DATA, "json, jsonl, csv, parquet or txt; #N takes N rows; self_cognition is bundled.", metavar="FILE[#N]"
     )
-    columns: tuple[str, ...] = setting(
-        (), _DATA, "Names of your columns, for example ask=query reply=response.", metavar="NAME=OURS"
-    )
+    columns: tuple[str, ...] = setting((), _DATA, "Names of your columns, such as ask=query.", metavar="NAME=OURS")
     system: str | None = setting(None, _DATA, "System prompt for rows that have none.")
     split_dataset_ratio: float = setting(0.01, _DATA, "Share of the rows kept for validation.", minimum=0, maximum=0.5)
     max_length: int = setting(2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8)
     truncation_strategy: str = setting(
-        "drop",
-        _DATA,
-        "What happens to longer rows: left out, cut at the end, or an error.",
-        choices=("drop", "right", "error"),
+        "drop", _DATA, "Longer rows are left out, cut at the end, or an error.", choices=("drop", "right", "error")
     )
-    model_name: tuple[str, ...] = setting(
-        (), _DATA, "Replaces {{NAME}}, in Chinese and in English rows.", metavar="ZH EN"
-    )
-    model_author: tuple[str, ...] = setting(
-        (), _DATA, "Replaces {{AUTHOR}}, in Chinese and in English rows.", metavar="ZH EN"
-    )
+    model_name: tuple[str, ...] = setting((), _DATA, "Replaces {{NAME}} in Chinese and English rows.", metavar="ZH EN")
+    model_author: tuple[str, ...] = setting((), _DATA, "Replaces {{AUTHOR}} in Chinese, English rows.", metavar="ZH EN")
     keep_placeholders: bool = setting(False, _DATA, "Learn {{NAME}} and {{AUTHOR}} as they stand.")
     seed: int = setting(42, _DATA, "Seed for sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
     lora_rank: int = setting(8, _LORA, "Size of the adapter.", minimum=1)
@@ -74,14 +55,12 @@ class Recipe:
     max_minutes: float | None = setting(
         None,
         _STEPS,
-        "Finish this long after the command's start; the learning rate falls accordingly.",
+        "End this long after the start; the learning rate falls in time.",
         minimum=0.01,
         changeable=True,
     )
     per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
-    gradient_accumulation_steps: int = setting(
-        16, _STEPS, "Batches whose gradients are added up for one step.", minimum=1
-    )
+    gradient_accumulation_steps: int = setting(16, _STEPS, "Batches whose gradients make one step.", minimum=1)
     learning_rate: float = setting(1e-4, _STEPS, "Highest learning rate; it falls as a cosine to 0.", minimum=1e-9)
     warmup_ratio: float = setting(
         0.05, _STEPS, "Share of the steps in which the learning rate rises.", minimum=0, maximum=1
@@ -94,14 +73,11 @@ class Recipe:
     quantization: str = setting(
         "none",
         _MEMORY,
-        "4bit holds the frozen weights in NF4 (QLoRA; needs CUDA and bitsandbytes).",
+        "4bit holds frozen weights in NF4 (QLoRA; needs CUDA, bitsandbytes).",
         choices=("none", "4bit"),
     )
     gradient_checkpointing: str = setting(
-        "auto",
-        _MEMORY,
-        "Compute activations twice rather than keep them; auto does so on CUDA.",
-        choices=("auto", "true", "false"),
+        "auto", _MEMORY, "Compute activations twice, not keep them; auto: on CUDA.", choices=("auto", "true", "false")
     )
     fit: str = setting(
         "warn",
@@ -127,11 +103,7 @@ class Recipe:
     )
 
     def check(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            UsageError: names the setting, its value, and what is allowed.
-        """
+        """Raises a UsageError that names the setting, its value and what is allowed, where one is out of range."""
         check_values(type(self), self.to_dict())
         if not self.dataset:
             raise UsageError("--dataset is missing: name one or more files, for example --dataset rows.jsonl")
@@ -152,12 +124,7 @@ class Recipe:
         Raises:
             UsageError: a setting that is not known.
         """
-        known = {each.name for each in fields(cls)}
-        if unknown := sorted(set(values) - known):
+        if unknown := sorted(set(values) - {each.name for each in fields(cls)}):
             raise UsageError(f"unknown settings: {', '.join(unknown)} (written by another version?)")
-        settings: dict[str, Any] = {name: tuple(value) if _is_list(value) else value for name, value in values.items()}
-        return cls(**settings)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+        lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists})

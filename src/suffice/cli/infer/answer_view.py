@@ -15,17 +15,14 @@ from suffice.session import Answer, AnswerBuilder, Request, Session
 __all__ = ["answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
 
 _CUT_HINT = {
-    "auto": "--max-new-tokens with a larger number",
-    "caller": "--max-new-tokens with a larger number",
+    **dict.fromkeys(("auto", "caller", "model"), "--max-new-tokens with a larger number"),
     "tier": "a larger --tier",
     "context": "a shorter prompt, or a larger --max-length",
-    "model": "--max-new-tokens with a larger number",
     "memory": "a shorter prompt, or a device with more memory",
 }
 
 
 def why_it_ended(finish: Finish) -> str:
-    """The finish in words."""
     match finish.reason:
         case "stop" if finish.by == "stop_word":
             return f"stopped at the stop word {finish.what!r}"

@@ -6,11 +6,12 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from suffice.batch import BatchSummary, run_batch
 from suffice.cli.infer.answer_view import answer_json
-from suffice.cli.infer.open import engine_of, session_of
 from suffice.cli.progress import ProgressBar
 from suffice.data import Conversation, ResultWriter, UnusableRow, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.rows import parse_columns
@@ -33,9 +34,8 @@ def infer_dataset(options: InferOptions) -> int:
     fingerprint = {
         str(i): dataset_fingerprint(spec, seed=seed, columns=columns) for i, spec in enumerate(options.dataset)
     }
-    settings = {
-        each.name: getattr(options, each.name) for each in fields(options) if each.metadata.get("answers", True)
-    }
+    named = [each.name for each in fields(options) if each.metadata.get("answers", True)]
+    settings = {name: getattr(options, name) for name in named}
     settings |= asdict(settings.pop("sampling"))
     settings["max_new_tokens"] = str(options.max_new_tokens)  # as result files have always kept it
     with ResultWriter(
@@ -54,8 +54,9 @@ def infer_dataset(options: InferOptions) -> int:
 async def _answer_rows(
     options: InferOptions, rows: Iterator[Conversation | UnusableRow], writer: ResultWriter, total: int | None
 ) -> BatchSummary:
-    async with engine_of(options) as engine:
-        memory = LiveMemory(engine.memory_meter(), _warn) if isinstance(engine, Metered) else None
+    async with options.open_engine() as engine:
+        warn = partial(print, "warning:", file=sys.stderr)
+        memory = LiveMemory(engine.memory_meter(), warn) if isinstance(engine, Metered) else None
         with ProgressBar("answering", total) as progress:
 
             def show(summary: BatchSummary) -> None:
@@ -65,7 +66,7 @@ async def _answer_rows(
                 progress.update(summary.rows + summary.already_done, note)
 
             return await run_batch(
-                session_of(options, engine),
+                options.session(engine),
                 rows,
                 writer,
                 lambda row: options.request(row.messages),
@@ -76,21 +77,12 @@ async def _answer_rows(
             )
 
 
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
-
-
 def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
     """All rows of all datasets, numbered through."""
-    index = 0
-    for rows in datasets:
-        for row in rows:
-            yield replace(row, index=index)
-            index += 1
+    return (replace(row, index=index) for index, row in enumerate(chain.from_iterable(datasets)))
 
 
 def _describe(summary: BatchSummary, output: str) -> str:
-    """The run in a few lines."""
     lines = [
         f"{summary.rows} rows in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
         + (f"; {summary.already_done} were there already" if summary.already_done else ""),

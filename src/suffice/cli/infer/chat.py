@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from suffice.cli.command import TokenLimit
 from suffice.cli.infer.answer_view import show_answer
-from suffice.cli.infer.open import engine_of, session_of
 from suffice.cli.infer.screen import dim
 from suffice.errors import SufficeError
 from suffice.session import Session
@@ -18,7 +17,6 @@ from suffice.session import Session
 if TYPE_CHECKING:
     from suffice.cli.infer.options import InferOptions
     from suffice.engines import Message
-    from suffice.session import Answer
 
 __all__ = ["chat"]
 
@@ -47,18 +45,19 @@ class _Conversation:
 def chat(options: InferOptions) -> int:
     """Talk until Ctrl-D or /exit. Returns the exit status."""
     with asyncio.Runner() as runner:
-        engine = engine_of(options)
+        engine = options.open_engine()
         runner.run(engine.__aenter__())
         try:
             print(dim(f"{engine.model_name}; /help lists the commands, Ctrl-D leaves"), file=sys.stderr)
-            _converse(runner, session_of(options, engine), _Conversation(options))
+            _converse(runner, options.session(engine), _Conversation(options))
         finally:
             runner.run(engine.__aexit__(None, None, None))
     return 0
 
 
 def _converse(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
-    _enable_line_editing()
+    with suppress(ImportError):
+        import readline  # noqa: F401 - arrow keys and history in `input`
     while True:
         try:
             text = _read()
@@ -79,7 +78,6 @@ def _converse(runner: asyncio.Runner, session: Session, talk: _Conversation) -> 
 
 
 def _take(runner: asyncio.Runner, session: Session, talk: _Conversation, text: str) -> None:
-    """Do what one input asks for."""
     command, _, rest = text.partition(" ")
     match command:
         case "":
@@ -112,28 +110,20 @@ def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
     """Answer the conversation, or continue its last answer, and offer to continue what was cut."""
     while True:
         try:
-            answer = runner.run(_answer(session, talk))
+            request = talk.options.request(tuple(talk.messages))
+            answer = runner.run(show_answer(session, request, stream=talk.options.stream))
         except (SufficeError, KeyboardInterrupt):
             if talk.messages[-1]["role"] == "user":
                 talk.messages.pop()  # an unanswered message would spoil the turns of the conversation
             raise
-        _remember(talk, answer)
+        before = talk.messages.pop()["content"] if talk.messages[-1]["role"] == "assistant" else ""
+        talk.messages.append({"role": "assistant", "content": before + answer.text})
+        talk.cut = answer.finish.reason == "length"
         if not talk.cut or not talk.options.ask_on_length or not _confirm("continue? [y/N] "):
             return
 
 
-async def _answer(session: Session, talk: _Conversation) -> Answer:
-    return await show_answer(session, talk.options.request(tuple(talk.messages)), stream=talk.options.stream)
-
-
-def _remember(talk: _Conversation, answer: Answer) -> None:
-    before = talk.messages.pop()["content"] if talk.messages[-1]["role"] == "assistant" else ""
-    talk.messages.append({"role": "assistant", "content": before + answer.text})
-    talk.cut = answer.finish.reason == "length"
-
-
 def _budget(runner: asyncio.Runner, session: Session, talk: _Conversation, value: str) -> None:
-    """`/budget`: show it, or set the cap."""
     if value:
         talk.options = replace(talk.options, max_new_tokens=TokenLimit("auto").convert(value, None, None))
         print(dim(f"(max_new_tokens: {value})"), file=sys.stderr)
@@ -169,9 +159,3 @@ def _confirm(question: str) -> bool:
     except (EOFError, KeyboardInterrupt):
         print(file=sys.stderr)
         return False
-
-
-def _enable_line_editing() -> None:
-    """Arrow keys and history in `input`, where Python was built with readline."""
-    with suppress(ImportError):
-        import readline  # noqa: F401

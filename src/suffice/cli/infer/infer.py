@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from suffice.cli.command import Command
-from suffice.cli.infer.open import engine_of, session_of
 from suffice.cli.infer.options import InferOptions, infer_options, options_from
 from suffice.errors import UsageError
 
@@ -44,14 +43,13 @@ def _run(**flags: Any) -> int:
 
 
 async def _answer_once(options: InferOptions) -> int:
-    """`--prompt`: one answer on standard output, one line about it on standard error."""
     from suffice.cli.infer.answer_view import answer_json, show_answer
 
     prompt = sys.stdin.read() if options.prompt in (None, "-") else options.prompt
     if not prompt or not prompt.strip():
         raise UsageError("the prompt is empty: give --prompt 'text', or pipe text into the command")
-    async with engine_of(options) as engine:
-        session = session_of(options, engine)
+    async with options.open_engine() as engine:
+        session = options.session(engine)
         request = options.request(({"role": "user", "content": prompt},))
         if options.json:
             answer = await session.answer(request)

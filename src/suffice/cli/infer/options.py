@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from suffice.checkpoints.model_source import DTYPES
 from suffice.cli.command import Option, TokenLimit, number_type, options_of
 from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
 from suffice.settings import setting
 
 if TYPE_CHECKING:
+    from suffice.engines.base import Engine
     from suffice.prompt import Message
-    from suffice.session import Request
+    from suffice.session import Request, Session
 
 __all__ = ["InferOptions", "infer_options", "options_from"]
 
@@ -25,28 +28,16 @@ _SAMPLING, _OUTPUT = "Sampling", "Output"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferOptions:
-    """The flags of `suffice infer`. A flag is a field here; `answers=False` marks those that change no answer."""
+    """The flags of `suffice infer`; `answers=False` marks those that change no answer."""
 
-    model: str | None = setting(
-        None, _MODEL, "A folder, a hub id or a short id such as Qwen2.5-7B-Instruct. [default: the bundled model]"
-    )
-    adapters: tuple[str, ...] = setting(
-        (), _MODEL, "LoRA adapter folders, merged at load; the base model is the one that they name."
-    )
+    model: str | None = setting(None, _MODEL, "A folder, or an id such as Qwen2.5-7B-Instruct. [default: bundled]")
+    adapters: tuple[str, ...] = setting((), _MODEL, "LoRA folders, merged at load; they name the base model.")
     hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
-    dtype: str = setting(
-        "auto",
-        _MODEL,
-        "Precision of the weights; auto suits the device.",
-        choices=("auto", "bfloat16", "float16", "float32"),
-    )
+    dtype: str = setting("auto", _MODEL, "Precision of the weights; auto suits the device.", choices=DTYPES)
     device: str = setting("auto", _MODEL, "cuda, cuda:1 or cpu; auto takes a GPU when there is one.")
     trust_remote_code: bool = setting(False, _MODEL, "Run Python code that comes with the model.")
     upstream: str | None = setting(
-        None,
-        _MODEL,
-        "Use an OpenAI-compatible server; its key is read from SUFFICE_API_KEY or OPENAI_API_KEY.",
-        metavar="URL",
+        None, _MODEL, "An OpenAI-compatible server; SUFFICE_API_KEY or OPENAI_API_KEY is its key.", metavar="URL"
     )
     tokenizer: str | None = setting(
         None,
@@ -64,11 +55,7 @@ class InferOptions:
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
-        (),
-        _WHAT,
-        "json, jsonl, csv, parquet or txt; #N takes N rows. Several may be given.",
-        metavar="FILE[#N]",
-        answers=False,
+        (), _WHAT, "Files: json, jsonl, csv, parquet or txt; #N takes N rows.", metavar="FILE[#N]", answers=False
     )
     columns: tuple[str, ...] = setting(
         (), _WHAT, "Names of your columns, for example ask=query reply=response.", metavar="NAME=OURS", answers=False
@@ -128,29 +115,17 @@ class InferOptions:
         "[default: three quarters of the answer's]",
         minimum=0,
     )
-    stop_words: tuple[str, ...] = setting(
-        (), _LENGTH, "End the answer at any of these strings, which are removed from it."
-    )
+    stop_words: tuple[str, ...] = setting((), _LENGTH, "End the answer before any of these strings.")
     keep_stop_words: bool = setting(False, _LENGTH, "Leave the stop word in the answer.")
     sampling: Sampling = setting(Sampling(), flag=None)
     """Its flags are made of what `Sampling` says of each parameter."""
     stream: bool = setting(True, _OUTPUT, "Show the answer as it is written.", answers=False)
-    json: bool = setting(
-        False, _OUTPUT, "Print one JSON object per answer instead of text.", switch=True, answers=False
-    )
+    json: bool = setting(False, _OUTPUT, "Print a JSON object instead of text.", switch=True, answers=False)
     output: str | None = setting(
-        None,
-        _OUTPUT,
-        "Answers to --dataset, one JSON object a line, written as they come.",
-        metavar="FILE",
-        answers=False,
+        None, _OUTPUT, "JSON Lines with the answers to --dataset, written as they come.", metavar="FILE", answers=False
     )
     resume: bool = setting(
-        False,
-        _OUTPUT,
-        "Continue an output file: answered rows are kept, failed ones tried again.",
-        switch=True,
-        answers=False,
+        False, _OUTPUT, "Continue an output file; rows that failed are tried again.", switch=True, answers=False
     )
     overwrite: bool = setting(False, _OUTPUT, "Replace an output file that exists.", switch=True, answers=False)
     concurrency: int | None = setting(
@@ -199,6 +174,33 @@ class InferOptions:
         top_p = preset.top_p if sampling.top_p is None else sampling.top_p
         sampling = replace(sampling, temperature=temperature, top_p=top_p)
         return replace(self, tier=self.tier or preset.tier, sampling=sampling)
+
+    def open_engine(self) -> Engine:
+        """The engine that the flags name, not yet entered.
+
+        Raises:
+            UsageError: there is no such kind, or the packages that it needs are not installed.
+        """
+        from suffice.engines import open_engine
+
+        if self.upstream and self.engine is None:
+            return open_engine(self.model, upstream=self.upstream, tokenizer=self.tokenizer)
+        if self.model is None and not self.adapters and self.engine in (None, "local"):
+            print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
+        names = "engine", "upstream", "tokenizer", "adapters", "hub", "dtype", "device", "trust_remote_code"
+        return open_engine(self.model, **{name: getattr(self, name) for name in names})
+
+    def session(self, engine: Engine) -> Session:
+        """A session on `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets.
+
+        Raises:
+            DataError: a length profile is damaged.
+        """
+        from suffice.budget import Budgeter
+        from suffice.session import Session
+
+        budgeter = Budgeter.load(length_model=Path(self.length_model) if self.length_model else None)
+        return Session(engine, budgeter.with_profiles(self.adapters))
 
     def request(self, messages: tuple[Message, ...]) -> Request:
         """The request for one conversation; `--system` counts where it has no system prompt of its own."""

@@ -9,10 +9,19 @@ from suffice.data.token_columns import read_token_counts
 from suffice.errors import DataError
 from suffice.memory.concurrency import TrafficLengths
 
-__all__ = ["is_profile", "profile_lengths", "read_lengths"]
+__all__ = ["is_profile", "lengths_of", "profile_lengths", "read_lengths"]
 
 _PROFILE_ROWS = 1000
 """Requests that stand for a profile."""
+
+
+def lengths_of(path: Path, prompt_tokens: int) -> TrafficLengths:
+    """The lengths of the requests in a file, or those that a length profile predicts for prompts of this length.
+
+    Raises:
+        DataError: as `read_lengths` and `profile_lengths`.
+    """
+    return profile_lengths(path, prompt_tokens) if is_profile(path) else read_lengths(path)
 
 
 def is_profile(path: Path) -> bool:
@@ -32,8 +41,8 @@ def read_lengths(path: Path) -> TrafficLengths:
     pairs: list[tuple[int, int]] = []
     skipped = 0
     for row in read_token_counts(str(path), []):
-        answers = [tokens for tokens in row.answers.values() if tokens] if row.prompt is not None else []
-        pairs += [(row.prompt or 0, tokens) for tokens in answers]
+        answers = [] if row.prompt is None else [(row.prompt, tokens) for tokens in row.answers.values() if tokens]
+        pairs += answers
         skipped += not answers
     if not pairs:
         raise DataError(
@@ -44,13 +53,10 @@ def read_lengths(path: Path) -> TrafficLengths:
 
 
 def profile_lengths(path: Path, prompt_tokens: int) -> TrafficLengths:
-    """TrafficLengths that follow a length profile: `length_profile.json` of an adapter, or the folder that it is in.
+    """Lengths that follow a length profile (`length_profile.json` of an adapter, or the folder that it is in), with
+    `prompt_tokens` for every prompt, since a profile says nothing of them.
 
     A profile has the answers' quantiles; between them, and from 1 token up to the median, lengths are spread evenly.
-
-    Args:
-        path: the file or the folder.
-        prompt_tokens: of every prompt, since a profile says nothing of them.
 
     Raises:
         DataError: no such file, or no profile in it.

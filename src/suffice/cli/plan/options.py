@@ -18,11 +18,11 @@ _BITS = (32, 16, 8, 4)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOptions:
-    """The flags of `suffice plan`. A flag is a field here."""
+    """The flags of `suffice plan`."""
 
     model: str = setting("", _MODEL, "A name such as Qwen2.5-7B-Instruct, a folder, or a hub id.", required=True)
     weight_bits: int | None = setting(
-        None, _MODEL, "Bits per weight. [default: as the model says, else 16]", choices=_BITS
+        None, _MODEL, "Bits per weight. [default: the model's own, else 16]", choices=_BITS
     )
     kv_bits: int = setting(16, _MODEL, "Bits per value of the KV cache.", choices=_BITS)
     gpu: str | None = setting(None, _CARD, "A card's name: 4090, a100, h100 ... [default: the one that is here]")
@@ -42,9 +42,7 @@ class PlanOptions:
         type=click.Path(path_type=Path),
         metavar="FILE",
     )
-    price: float | None = setting(
-        None, _QUESTION, "Price of the card per hour, for the cost of 1,000 answers.", minimum=0
-    )
+    price: float | None = setting(None, _QUESTION, "The card's price per hour, for that of 1,000 answers.", minimum=0)
     train: Literal["lora", "qlora", "full"] | None = setting(
         None, _TRAINING, "Plan training instead.", choices=("lora", "qlora", "full")
     )

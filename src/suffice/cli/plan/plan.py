@@ -14,7 +14,6 @@ from suffice.errors import ModelError
 if TYPE_CHECKING:
     from suffice.memory import TrainingForecast
     from suffice.memory.cards import Card, KnownModel
-    from suffice.memory.concurrency import TrafficLengths
     from suffice.memory.plan import ServingQuestion
 
 __all__ = ["command"]
@@ -38,13 +37,13 @@ def _run(**flags: Any) -> int:
     options = PlanOptions(**flags)
     model, device = _model(options.model), _card(options)
     used = parse_bytes(options.used) if options.used else 0
-    if options.train:
-        return _plan_training(model, device, used, options)
-    return _plan_serving(model, device, used, options)
+    (_plan_training if options.train else _plan_serving)(model, device, used, options)
+    if options.plot is not None:
+        print(f"picture: {options.plot}", file=sys.stderr)
+    return 0
 
 
 def _card(options: PlanOptions) -> Card:
-    """The card of `--gpu`, or the one that is here; with the memory of `--memory` where that is given."""
     from suffice.memory.cards import Card, card, card_here
     from suffice.memory.device import parse_bytes
 
@@ -54,7 +53,7 @@ def _card(options: PlanOptions) -> Card:
     return Card(named.name, parse_bytes(options.memory), named.bandwidth, named.flops)
 
 
-def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptions) -> int:
+def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptions) -> None:
     from suffice.cli.plan.terminal import plan_lines
     from suffice.memory.plan import make_plan
 
@@ -70,11 +69,10 @@ def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptio
         from suffice.cli.plan.plot import plot_plan
 
         plot_plan(plan, options.plot)
-        print(f"picture: {options.plot}", file=sys.stderr)
-    return 0
 
 
 def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) -> ServingQuestion:
+    from suffice.cli.plan.lengths import lengths_of
     from suffice.memory.inference import Serving
     from suffice.memory.plan import ServingQuestion, tokens_of
 
@@ -90,19 +88,12 @@ def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) 
         utilization=options.utilization,
         concurrency=options.concurrency,
         max_length=tokens_of(options.max_length) if options.max_length else None,
-        lengths=None if options.lengths is None else _lengths(options.lengths, (*prompts, 512)[0]),
+        lengths=lengths_of(options.lengths, (*prompts, 512)[0]) if options.lengths else None,
         **chosen,
     )
 
 
-def _lengths(path: Path, prompt_tokens: int) -> TrafficLengths:
-    from suffice.cli.plan.lengths import is_profile, profile_lengths, read_lengths
-
-    return profile_lengths(path, prompt_tokens) if is_profile(path) else read_lengths(path)
-
-
-def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOptions) -> int:
-    """The forecast of `sft`, against this card."""
+def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOptions) -> None:
     from suffice.cli.plan.terminal import training_lines
     from suffice.memory import what_would_fit
 
@@ -123,8 +114,6 @@ def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOpti
         from suffice.cli.plan.plot import plot_training
 
         plot_training(model.name, device.name, forecast, free, options.plot)
-        print(f"picture: {options.plot}", file=sys.stderr)
-    return 0
 
 
 def _forecast(model: KnownModel, kind: str, options: PlanOptions) -> TrainingForecast:
@@ -154,11 +143,9 @@ def _model(name: str) -> KnownModel:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return model_in_folder(folder)
-    found = known_model(name)
-    if found is not None:
+    if found := known_model(name):
         return found
-    alike = similar_names(name)
-    hint = f"; in the table is {', '.join(alike)}" if alike else ""
+    hint = f"; in the table is {', '.join(alike)}" if (alike := similar_names(name)) else ""
     from suffice.checkpoints.hub import fetch_config, find_on_hub
     from suffice.checkpoints.model_source import resolve_model
 

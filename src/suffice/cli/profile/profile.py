@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ suffice profile trace.csv.gz --html report.html --plot lengths.png
 suffice profile dataset.jsonl --model ./Qwen2.5-7B-Instruct --training
 """
 
+_COUNTED_FIRST = 1 << 26
+"""Bytes of a file up to which its rows are counted first, only to show how far the reading is."""
+
 
 def _run(**flags: Any) -> int:
     """Measure the lengths of prompts and answers in SOURCE, and say which max_new_tokens they need.
@@ -48,15 +52,12 @@ def _run(**flags: Any) -> int:
     else:
         from suffice.profiling.terminal import report_lines
 
-        for line in report_lines(report):
-            print(line)
-    for path in _pictures(options, report):
-        print(f"written: {path}", file=sys.stderr)
+        print(*report_lines(report), sep="\n")
+    _draw_pictures(options, report)
     return 0
 
 
 def _report(options: ProfileOptions) -> Report:
-    """Read, measure, and work out what follows."""
     from suffice.budget.settings import load_settings
     from suffice.profiling import Report, advise, row_limits
 
@@ -108,15 +109,12 @@ def _measured(options: ProfileOptions) -> tuple[LengthReader, Profile]:
         paths, notes = find_sources(spec)
         files += paths
         reader.summary.notes += notes
-    total = count_rows(files[0]) if len(files) == 1 and Path(files[0]).is_file() and _small(files[0]) else None
+    only = Path(files[0]) if len(files) == 1 else None
+    counted_first = only is not None and only.is_file() and only.stat().st_size < _COUNTED_FIRST
+    total = count_rows(files[0]) if counted_first else None
     with ProgressBar("reading", total) as progress:
         profile = measure(reader.read(files), reader.groups, lambda _: progress.update(reader.summary.rows))
     return reader, profile
-
-
-def _small(path: str) -> bool:
-    """Whether the rows may be counted first, only to show how far the reading is."""
-    return Path(path).stat().st_size < 1 << 26
 
 
 def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts | None:
@@ -130,18 +128,16 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
         return None
     try:
         kv_bytes = kv_bytes_per_token(config)
-        training = {
-            limit.max_length: forecast_training(
-                config,
-                batch_size=options.batch_size,
-                max_length=limit.max_length,
-                lora_rank=options.lora_rank,
-                gradient_checkpointing=True,
-                weight_bits=16,
-                compute_bytes=2,
-            ).total
-            for limit in limits
-        }
+        forecast = partial(
+            forecast_training,
+            config,
+            batch_size=options.batch_size,
+            lora_rank=options.lora_rank,
+            gradient_checkpointing=True,
+            weight_bits=16,
+            compute_bytes=2,
+        )
+        training = {limit.max_length: forecast(max_length=limit.max_length).total for limit in limits}
     except UsageError as error:
         print(f"notice: no memory figures: {error}", file=sys.stderr)
         return None
@@ -151,10 +147,8 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
 
 def _check_pictures(options: ProfileOptions) -> None:
     """What cannot be drawn or written is an error before hours of reading, not after."""
-    for flag, path, endings in (
-        ("--plot", options.plot, (".png", ".svg")),
-        ("--html", options.html, (".html", ".htm")),
-    ):
+    wanted = (("--plot", options.plot, (".png", ".svg")), ("--html", options.html, (".html", ".htm")))
+    for flag, path, endings in wanted:
         if path is None:
             continue
         if path.suffix.lower() not in endings:
@@ -165,28 +159,25 @@ def _check_pictures(options: ProfileOptions) -> None:
         try:
             import matplotlib  # noqa: F401 - whether it is there
         except ImportError:
-            raise UsageError(
-                "--plot needs matplotlib: pip install matplotlib (or take --html, which does not)"
-            ) from None
+            hint = "pip install matplotlib (or take --html, which does not)"
+            raise UsageError(f"--plot needs matplotlib: {hint}") from None
 
 
-def _pictures(options: ProfileOptions, report: Report) -> list[Path]:
-    written = []
+def _draw_pictures(options: ProfileOptions, report: Report) -> None:
     try:
         if options.plot is not None:
             from suffice.profiling.plot import draw
 
             for notice in draw(report, options.plot):
                 print(f"notice: {notice}", file=sys.stderr)
-            written.append(options.plot)
         if options.html is not None:
             from suffice.profiling.html import report_page
 
             options.html.write_text(report_page(report), encoding="utf-8")
-            written.append(options.html)
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
-    return written
+    for path in filter(None, (options.plot, options.html)):
+        print(f"written: {path}", file=sys.stderr)
 
 
 _SOURCE = click.Argument(["source"], nargs=-1, required=True)

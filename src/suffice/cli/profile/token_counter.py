@@ -18,13 +18,9 @@ __all__ = ["TemplateCounter", "load_counter", "model_config"]
 
 
 class TemplateCounter:
-    """A tokenizer and its chat template."""
+    """A tokenizer of transformers, and its chat template."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """
-        Args:
-            tokenizer: of transformers.
-        """
         self._tokenizer = tokenizer
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         self._templated = bool(tokenizer.chat_template)
@@ -49,11 +45,10 @@ class TemplateCounter:
             return None
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        if not texts:
-            return []
         if self._fast is not None:
             return [len(each.ids) for each in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
-        return [len(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        slow = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return list(map(len, slow))
 
 
 def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
@@ -65,10 +60,8 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
     """
     source = _located(model, hub)
     if model is None:
-        notice = (
-            "counted with the tokenizer of the bundled toy model; for the lengths that your model sees give --model"
-        )
-        print(f"notice: {notice}", file=sys.stderr)
+        notice = "counted with the tokenizer of the bundled toy model"
+        print(f"notice: {notice}; for the lengths that your model sees give --model", file=sys.stderr)
     try:
         import transformers
         from transformers import AutoTokenizer
@@ -97,14 +90,12 @@ def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None
     if not source.local or not path.is_file():
         return None
     try:
-        config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    return config
 
 
 def _located(model: str | None, hub: str) -> ModelSource:
-    """Where the model, or a tokenizer alone, is."""
     from suffice.checkpoints.model_source import ModelSource, resolve_model
 
     if model is not None and (Path(model).expanduser() / "tokenizer.json").is_file():
