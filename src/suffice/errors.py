@@ -22,7 +22,8 @@ line of an exception of another library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 __all__ = [
     "CannotContinueError",
@@ -40,6 +41,7 @@ __all__ = [
     "SufficeError",
     "UsageError",
     "first_line",
+    "packages_of",
 ]
 
 
@@ -159,3 +161,14 @@ class EngineError(SufficeError):
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says; its class, where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def packages_of(extra: str, needing: str) -> Iterator[None]:
+    """Around imports of an extra's packages: where one is missing, `needing` (`training needs`) begins the message."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("suffice"):
+            raise
+        raise UsageError(f"{needing} the package {error.name}: pip install 'suffice[{extra}]'") from None

@@ -13,9 +13,6 @@ from collections.abc import Callable
 
 __all__ = ["Outage"]
 
-_REMIND_SECONDS = 600.0  # between two lines about an outage that lasts
-_QUIET_SECONDS = 60.0  # between two outages that are reported: what fails every second time fills no log
-
 
 class Outage:
     """One operation on one outside service, such as writing to the database. Can be used from several threads.
@@ -24,7 +21,8 @@ class Outage:
         log: where it is reported: failures as warnings, the end as info.
         recovered: what to log when the operation works again.
         remind_seconds: how often an outage that lasts is reported.
-        quiet_seconds: how long a failure that follows a recovery stays unreported, counted from the last report.
+        quiet_seconds: how long a failure that follows a recovery stays unreported, counted from the last report: what
+            fails every second time fills no log.
         clock: seconds, never going back.
     """
 
@@ -33,8 +31,8 @@ class Outage:
         log: logging.Logger,
         recovered: str,
         *,
-        remind_seconds: float = _REMIND_SECONDS,
-        quiet_seconds: float = _QUIET_SECONDS,
+        remind_seconds: float = 600.0,
+        quiet_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log, self._recovered, self._clock = log, recovered, clock
@@ -48,7 +46,7 @@ class Outage:
 
     @property
     def lasts(self) -> bool:
-        """Whether the last report was a failure."""
+        """Whether it failed when it was last tried."""
         return self._since is not None
 
     def failed(self, message: str, *, cause: str = "away") -> None:

@@ -22,7 +22,7 @@ from suffice.errors import UsageError
 __all__ = ["check_values", "flag_of", "kinds_of", "load_settings", "read_toml", "setting", "typed"]
 
 _T = TypeVar("_T")
-_NEEDS = {int: "int", float: "float", bool: "bool", str: "str"}
+_SCALARS = (int, float, bool, str)
 
 
 def setting(default: Any, group: str = "", text: str = "", **limits: Any) -> Any:
@@ -43,7 +43,7 @@ def kinds_of(cls: type[Any]) -> dict[str, type]:
     kinds = {}
     for name, kind in get_type_hints(cls).items():
         one = next(each for each in get_args(kind) if each is not type(None)) if isinstance(kind, UnionType) else kind
-        kinds[name] = one if one in _NEEDS else tuple
+        kinds[name] = one if one in _SCALARS else tuple
     return kinds
 
 
@@ -67,7 +67,7 @@ def load_settings(
         cls: the settings class.
         path: a TOML file with its fields; none when None.
         prefix: of variables: `SUFFICE_SERVE_` for SUFFICE_SERVE_PORT. Several values are separated by commas.
-        environment: the variables.
+        environment: where variables are looked up.
         flags: fields by name; `None` and `()` mean "not given".
 
     Returns:
@@ -77,7 +77,10 @@ def load_settings(
         UsageError: a file that cannot be read, an unknown key, or a value of the wrong type or out of range.
     """
     kinds, known = kinds_of(cls), {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
-    values = {name: typed(f"{path}: {name}", kinds[name], value) for name, value in _table(path, known).items()}
+    table = read_toml(Path(path).expanduser()) if path else {}
+    if unknown := sorted(set(table) - set(known)):
+        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
+    values = {name: typed(f"{path}: {name}", kinds[name], value) for name, value in table.items()}
     origins = dict.fromkeys(values, str(path))
     for name in known:
         if prefix and (variable := prefix + name.upper()) in environment:
@@ -90,11 +93,7 @@ def load_settings(
 
 
 def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
-    """The tables and keys of a TOML file.
-
-    Raises:
-        UsageError: it cannot be read, or is not TOML.
-    """
+    """The tables and keys of a TOML file. Raises `UsageError` where it cannot be read, or is not TOML."""
     import tomllib  # only where a file is read: it costs as much as the rest of this module
 
     try:
@@ -106,15 +105,12 @@ def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
 
 
 def check_values(cls: type[Any], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> None:
-    """Refuse values that are out of range, or not among the choices.
+    """Refuse (`UsageError`) values of fields that are out of range, or not among the choices.
 
     Args:
         cls: the settings class.
         values: some of its fields.
-        origins: for each of them what it was read from, for the message.
-
-    Raises:
-        UsageError: with the setting's name and value, and what is allowed.
+        origins: what they were read from, for the message.
     """
     for each in fields(cls):
         value = values.get(each.name)
@@ -141,19 +137,8 @@ def _range(limits: Mapping[str, Any]) -> str:
     return f"from {low} to {limits['maximum']}" if "maximum" in limits else f"{low} or more"
 
 
-def _table(path: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
-    values = read_toml(Path(path).expanduser()) if path else {}
-    if unknown := sorted(set(values) - set(known)):
-        raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
-    return values
-
-
 def typed(where: str, kind: type, value: Any) -> Any:
-    """A value of a TOML file as a field of this type has it.
-
-    Raises:
-        UsageError: it is of another type; `where` names the file and the key.
-    """
+    """A value of a TOML file as a field of this type has it. `where` is for the message: the file and the key."""
     if kind is tuple:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
@@ -161,7 +146,7 @@ def typed(where: str, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where} must be {_NEEDS[kind]}, not {value!r}")
+        raise UsageError(f"{where} must be {kind.__name__}, not {value!r}")
     return value
 
 

@@ -121,6 +121,7 @@ def test_wrong_commands_say_what_to_do(
         (("create", "bob", "--tiers", "medium"), "unknown tier medium"),
         (("create", "bob", "--expires", "soon"), "not a time"),
         (("create", "bob", "--expires", ""), "not a time"),
+        (("create", "bob", "--expires", "999999999999d"), "not a time"),  # after the year 9999
         (("create", "bob", "--expires", "2020-01-31"), "has passed already"),
         (("create", " "), "choose another"),
         (("create", "n" * 201), "at most 200"),

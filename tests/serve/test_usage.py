@@ -126,7 +126,7 @@ def test_days_may_be_written_as_a_whole_number_with_a_point() -> None:
         read_query("days=٣".encode())
 
 
-class LengthKey(Store):
+class SlowStore(Store):
     """A store that notes who asks, and answers when `free` is set."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class LengthKey(Store):
 
 def test_the_database_is_asked_the_same_once_for_many_and_one_that_is_away_is_said() -> None:
     async def look() -> None:
-        store = LengthKey()
+        store = SlowStore()
         usage = RecentUsage(store)
         assert await asyncio.gather(*(usage.of("", "day", 30) for _ in range(5))) == [[]] * 5
         assert len(store.asked) == 1
@@ -160,7 +160,7 @@ def test_the_database_is_asked_the_same_once_for_many_and_one_that_is_away_is_sa
 
 def test_who_asks_much_keeps_nobody_waiting_and_is_told() -> None:
     async def look() -> None:
-        store = LengthKey()
+        store = SlowStore()
         store.free.clear()
         usage = RecentUsage(store)
         anna = [asyncio.create_task(usage.of("anna", "day", days)) for days in range(1, 9)]
@@ -185,7 +185,7 @@ def test_who_asks_much_keeps_nobody_waiting_and_is_told() -> None:
 
 def test_a_database_that_is_too_slow_keeps_its_turn_and_no_caller() -> None:
     async def look() -> None:
-        store = LengthKey()
+        store = SlowStore()
         store.free.clear()
         usage = RecentUsage(store, patience=0.05)
         for name in "abcde":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, options_of
-from suffice.errors import DataError, UsageError
+from suffice.errors import DataError, UsageError, packages_of
 from suffice.settings import setting
 
 if TYPE_CHECKING:
@@ -96,15 +96,11 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> tuple[list[dict[str
     return records, learned
 
 
+@packages_of("serve", "a server's log needs")
 def _read_log(url: str, rows: int, summary: AnswerSummary) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    try:
-        from suffice.serve.learning.observations import read_log
+    from suffice.serve.learning.observations import read_log
 
-        return read_log(url, rows, summary)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("suffice"):
-            raise
-        raise UsageError(f"a server's log needs the package {error.name}: pip install 'suffice[serve]'") from None
+    return read_log(url, rows, summary)
 
 
 def _shown(spec: str) -> str:

@@ -5,41 +5,32 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from suffice.cli.command import Command, Option
-from suffice.errors import UsageError
+from suffice.errors import UsageError, packages_of
 
 if TYPE_CHECKING:
     from suffice.serve.log.store import Store
 
-__all__ = ["command", "open_store"]
+__all__ = ["command", "database_options", "open_store", "parse_time"]
 
 _LONGEST_NAME = 200  # characters, as in the database
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def open_store(database: str | None, config: str | None, *, make: bool = False) -> Store:
-    """The store that the server uses with the same settings.
-
-    Args:
-        database: URL; the server's own when None.
-        config: the server's TOML file.
-        make: whether a missing SQLite file is created, as the server does.
+    """The store that the server uses with the same flags; with `make`, a missing SQLite file is created.
 
     Raises:
         UsageError: packages are missing, or the database cannot be opened.
     """
-    try:
+    with packages_of("serve", "this command needs"):
         from suffice.serve.config import load_serve_settings
         from suffice.serve.log.store import Store, sqlite_file
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("suffice"):
-            raise
-        raise UsageError(f"this command needs the package {error.name}: pip install 'suffice[serve]'") from None
     url = load_serve_settings(config, {"database": database}).database_url
     if not make and (file := sqlite_file(url)) is not None and not file.exists():
         raise UsageError(
@@ -55,12 +46,12 @@ def parse_time(text: str, *, future: bool) -> float:
     Raises:
         UsageError: it is not a time.
     """
-    if match := re.fullmatch(r"(\d+)([hdw])", text):
-        span = int(match[1]) * _UNITS[match[2]]
-        return time.time() + (span if future else -span)
     try:
+        if match := re.fullmatch(r"(\d+)([hdw])", text):
+            span = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+            return (datetime.now(UTC) + (span if future else -span)).timestamp()
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):  # the second: a year that no calendar has
         raise UsageError(f"{text!r} is not a time: write 12h, 30d, 2w, or a date such as 2027-01-31") from None
 
 
@@ -78,10 +69,9 @@ def _create(name: str, expires: str | None, database: str | None, config: str | 
     _check_tiers(permits["tiers"], config)
     store = open_store(database, config, make=True)
     key_id, text = make_key()
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in permits.items()}
-    store.add_key(
-        {"id": key_id, "name": name, "hash": hash_key(text), "created": time.time(), "expires": until, **values}
-    )
+    permits |= {"tiers": list(permits["tiers"]), "models": list(permits["models"])}
+    key = {"id": key_id, "name": name, "hash": hash_key(text), "created": time.time(), "expires": until}
+    store.add_key(permits | key)
     print(text)
     return 0
 
@@ -147,7 +137,8 @@ def _rotate(name: str, database: str | None, config: str | None) -> int:
     return 0
 
 
-def _where() -> list[click.Parameter]:
+def database_options() -> list[click.Parameter]:
+    """The flags that `open_store` takes."""
     return [
         Option(["--database"], metavar="URL", help="[default: the server's]"),
         Option(["--config"], metavar="FILE", help="The server's TOML file."),
@@ -164,13 +155,13 @@ def _create_options() -> list[click.Parameter]:
         Option(["--tpm", "tokens_per_minute"], type=positive, **permits, help="Tokens per minute, prompts included."),
         Option(["--tokens-per-day"], type=positive, **permits, help="Tokens per day, prompts included."),
         Option(["--expires"], metavar="WHEN", **permits, help="12h, 30d, 2w, or a date. [default: never]"),
-        *_where(),
+        *database_options(),
     ]
 
 
 command = click.Group("keys", help="Make, show, revoke and replace the keys of the server.")
 command.add_command(Command("create", callback=_create, params=_create_options(), help=_create.__doc__))
-command.add_command(Command("list", callback=_list, params=_where(), help=_list.__doc__))
+command.add_command(Command("list", callback=_list, params=database_options(), help=_list.__doc__))
 for _name, _callback in (("revoke", _revoke), ("rotate", _rotate)):
-    _parameters: list[click.Parameter] = [click.Argument(["name"]), *_where()]
+    _parameters: list[click.Parameter] = [click.Argument(["name"]), *database_options()]
     command.add_command(Command(_name, callback=_callback, params=_parameters, help=_callback.__doc__))

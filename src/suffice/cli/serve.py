@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from suffice.cli.command import Command, Option, options_of
-from suffice.errors import UsageError
+from suffice.errors import packages_of
 from suffice.serve.config import ServeSettings, ignored_variables, settings_and_origins
 from suffice.serve.logging_setup import set_up_logging
 
@@ -28,12 +28,8 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
 
     Every setting can also be given in the --config file, or in the environment as SUFFICE_SERVE_NAME.
     """
-    try:
+    with packages_of("serve", "`suffice serve` needs"):
         from suffice.serve.server import run
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("suffice"):
-            raise
-        raise UsageError(f"`suffice serve` needs the package {error.name}: pip install 'suffice[serve]'") from None
     settings, origins = settings_and_origins(config, flags)
     if check:
         from suffice.serve.preflight import show_check
@@ -48,13 +44,10 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
     return 0
 
 
-def _options() -> list[click.Parameter]:
-    check = "Show every setting and where it comes from, try what they name, and exit."
-    return [
-        *options_of(ServeSettings, defaults=False),
-        Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
-        Option(["--check"], is_flag=True, help=check),
-    ]
-
-
-command = Command("serve", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)
+_CHECK = "Show every setting and where it comes from, try what they name, and exit."
+_OPTIONS: list[click.Parameter] = [
+    *options_of(ServeSettings, defaults=False),
+    Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
+    Option(["--check"], is_flag=True, help=_CHECK),
+]
+command = Command("serve", callback=_run, params=_OPTIONS, help=_run.__doc__, examples=_EXAMPLES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suffice.cli.command import Command, Option
-from suffice.cli.keys import open_store, parse_time
+from suffice.cli.keys import database_options, open_store, parse_time
 
 if TYPE_CHECKING:
     from suffice.serve.log.usage_report import By
@@ -28,18 +28,16 @@ def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: 
     store = open_store(database, config)
     from suffice.serve.log.usage_report import COLUMNS, totals
 
-    rows = [
-        {by: total.name, **total.row()}
-        for total in totals(store, by, parse_time(since, future=False) if since is not None else 0.0)
-    ]
+    began = parse_time(since, future=False) if since is not None else 0.0
+    rows = [{by: total.name, **total.row()} for total in totals(store, by, began)]
     header = [by, *COLUMNS]
     if as_csv:
         writer = csv.DictWriter(sys.stdout, header)
         writer.writeheader()
         writer.writerows(rows)
         return 0
-    lines = [[name.replace("_", " ").replace(" percent", " %") for name in header]]
-    lines += [[str(row[name]) for name in header] for row in rows]
+    titles = [name.replace("_", " ").replace(" percent", " %") for name in header]
+    lines = [titles, *([str(row[name]) for name in header] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
@@ -51,8 +49,7 @@ def _options() -> list[click.Parameter]:
         Option(["--by"], type=click.Choice(["key", "tier", "model", "day"]), default="key", show_default=True),
         Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
         Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
-        Option(["--database"], metavar="URL", help="[default: the server's]"),
-        Option(["--config"], metavar="FILE", help="The server's TOML file."),
+        *database_options(),
     ]
 
 

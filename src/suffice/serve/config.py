@@ -12,32 +12,12 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.serve.logging_setup import FORMATS, LEVELS
-from suffice.settings import check_values, load_settings, setting
+from suffice.settings import load_settings, setting
 
-__all__ = [
-    "ENVIRONMENT_PREFIX",
-    "ServeSettings",
-    "check_exposure",
-    "default_database",
-    "ignored_variables",
-    "load_serve_settings",
-    "without_password",
-]
+__all__ = ["ServeSettings", "check_exposure", "ignored_variables", "load_serve_settings", "without_password"]
 
-ENVIRONMENT_PREFIX = "SUFFICE_SERVE_"
+_PREFIX = "SUFFICE_SERVE_"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def data_folder() -> Path:
-    """The user's data folder for Suffice, as XDG_DATA_HOME says."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "suffice"
-
-
-def default_database() -> str:
-    """A SQLite file in the user's data folder."""
-    return f"sqlite:///{data_folder() / 'serve.db'}"
-
-
 _MODEL, _ADDRESS, _PRESSURE, _LOGS = "Model", "Address and access", "Pressure", "Logs"
 
 
@@ -49,7 +29,7 @@ class ServeSettings:
     """
 
     model: str | None = setting(None, _MODEL, "A folder, a hub id or a short id. [default: the bundled model]")
-    """Folder, hub id or short id; the bundled model when None. With upstreams: the model's name there."""
+    """With upstreams: the model's name there."""
     adapters: tuple[str, ...] = setting((), _MODEL, "LoRA adapter folders, merged at load.")
     hub: str = setting("hf", _MODEL, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
     dtype: str = setting("auto", _MODEL, "auto, bfloat16, float16 or float32.")
@@ -61,7 +41,7 @@ class ServeSettings:
         flag="upstream",
         metavar="URL",
     )
-    """URLs of OpenAI-compatible servers that serve the same model; none runs the local engine."""
+    """They serve the same model; none runs the local engine."""
     engine: str | None = setting(
         None,
         _MODEL,
@@ -72,44 +52,39 @@ class ServeSettings:
     host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
     port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
     no_auth: bool = setting(False, _ADDRESS, "Serve without keys, on any address.")
-    """Serve callers without a key, on any address; tiers that need a key still need one."""
+    """Tiers that need a key still need one."""
     database: str | None = setting(
         None, _ADDRESS, "SQLite or PostgreSQL. [default: a file in the user's data folder]", metavar="URL"
     )
-    """URL of SQLite or PostgreSQL; a file in the user's data folder when None."""
     length_state: str | None = setting(
         None,
         _ADDRESS,
         "Folder for what traffic teaches about lengths, or none. [default: beside the database]",
         metavar="DIR",
     )
-    """Folder where what traffic has taught the length model is kept; beside the SQLite database, else in the user's
-    data folder, when None. `none` keeps it in memory only."""
+    """`none` keeps it in memory only. Beside PostgreSQL: in the user's data folder."""
     quota_storage: str = setting("memory", _ADDRESS, "memory, database or redis://...", metavar="URL")
-    """Where rate limits are counted: `memory`; or, shared by replicas, `database` (PostgreSQL) or a redis:// URL."""
+    """Where rate limits are counted. Replicas share those in `database` (PostgreSQL) and in Redis."""
     budget_file: str | None = setting(None, _ADDRESS, "TOML with your own tiers and keywords.", metavar="FILE")
-    """TOML with tiers, keywords and defaults, over those of the package."""
+    """Goes over the tiers, keywords and defaults of the package."""
     max_running: int | None = setting(None, _PRESSURE, "Requests that generate at once.", above=0)
-    """Requests that generate at once; 64 on the local engine, 1024 on upstreams when None."""
+    """64 on the local engine and 1024 on upstreams when None."""
     max_waiting: int = setting(512, _PRESSURE, "Requests that may wait.", minimum=0)
-    """Requests that may wait for their turn; the next gets 429."""
+    """The next gets 429."""
     max_choices: int = setting(16, _PRESSURE, "Answers that one request may ask for.", above=0)
-    """Answers that one request may ask for, `n` times its prompts. They take one place among the running requests."""
+    """`n` times its prompts. They take one place among the running requests."""
     queue_timeout: float = setting(60.0, _PRESSURE, "Longest wait, in seconds.", above=0)
-    """Longest wait for a turn, in seconds."""
     request_timeout: float = setting(600.0, _PRESSURE, "Longest answer, in seconds.", above=0)
-    """Longest time from a request's turn to its answer's end, in seconds."""
+    """From a request's turn to its answer's end."""
     upstream_timeout: float = setting(300.0, _PRESSURE, "Longest silence of an upstream, in seconds.", above=0)
-    """Longest silence of an upstream, before an answer's first piece and between two, in seconds."""
+    """Before an answer's first piece, and between two."""
     drain_delay: float = setting(0.0, flag=None, minimum=0)
     """Seconds after SIGTERM in which `/ready` says 503 and requests are still taken, for balancers that ask it."""
     drain_timeout: float = setting(30.0, _PRESSURE, "Seconds that running answers get at SIGTERM.", above=0)
-    """Seconds that running answers then get to end in."""
     max_body_bytes: int = setting(4 << 20, flag=None, above=0)
     log_level: str = setting("info", _LOGS, "Least severe messages to write.", choices=LEVELS)
-    """Of the server's messages on standard error; `debug` shows those of uvicorn too."""
+    """`debug` shows those of uvicorn too."""
     log_format: str = setting("text", _LOGS, "For people, or an object on each line for collectors.", choices=FORMATS)
-    """`text`: a line for a person. `json`: an object with time, level, logger, message and further fields."""
     access_log: bool = setting(True, flag=None)
     """One line of JSON per request on standard output; never text of prompts or answers."""
     otlp_endpoint: str | None = setting(None, flag=None)
@@ -132,7 +107,7 @@ class ServeSettings:
     @property
     def database_url(self) -> str:
         """`database`, decided."""
-        return self.database or default_database()
+        return self.database or f"sqlite:///{_data_folder() / 'serve.db'}"
 
     @property
     def length_folder(self) -> Path | None:
@@ -141,20 +116,19 @@ class ServeSettings:
             return None if self.length_state == "none" else Path(self.length_state).expanduser()
         kind, _, file = self.database_url.partition("?")[0].partition(":///")
         beside = kind.startswith("sqlite") and file not in ("", ":memory:")
-        database = Path(file.removeprefix("file:")).expanduser() if beside else data_folder() / "serve"
+        database = Path(file.removeprefix("file:")).expanduser() if beside else _data_folder() / "serve"
         return database.with_name(f"{database.stem}-length")
 
     def check(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            UsageError: with the setting's name and value.
-        """
-        check_values(ServeSettings, {each.name: getattr(self, each.name) for each in fields(self)})
+        """Refuse (`UsageError`) values that make no sense, or not together."""
         if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise UsageError(f"otlp_endpoint is {self.otlp_endpoint!r}: give a URL such as http://127.0.0.1:4318")
         if self.upstreams and self.adapters:
             raise UsageError("adapters cannot be loaded into a remote server: give them there, or leave out --upstream")
+
+
+def _data_folder() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "suffice"
 
 
 def load_serve_settings(
@@ -177,9 +151,7 @@ def settings_and_origins(
     path: str | None, flags: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[ServeSettings, dict[str, str]]:
     """As `load_serve_settings`, and for each field that was given: the file, the variable or the flag that counts."""
-    settings, origins = load_settings(
-        ServeSettings, path=path, prefix=ENVIRONMENT_PREFIX, environment=environment, flags=flags
-    )
+    settings, origins = load_settings(ServeSettings, path=path, prefix=_PREFIX, environment=environment, flags=flags)
     settings.check()
     return settings, origins
 
@@ -189,13 +161,12 @@ def ignored_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     That is not an error, because Kubernetes sets such variables for a service named suffice-serve.
     """
-    known = {ENVIRONMENT_PREFIX + each.name.upper() for each in fields(ServeSettings)}
-    strangers = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
-    alike = {name: difflib.get_close_matches(name, known, n=1) for name in strangers}
-    return [
-        f"{name} is not a setting and does nothing" + "".join(f": did you mean {each}?" for each in alike[name])
-        for name in strangers
-    ]
+    known = {_PREFIX + each.name.upper() for each in fields(ServeSettings)}
+    said = []
+    for name in sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
+        alike = difflib.get_close_matches(name, known, n=1)
+        said.append(f"{name} is not a setting and does nothing" + "".join(f": did you mean {each}?" for each in alike))
+    return said
 
 
 def check_exposure(settings: ServeSettings, *, has_keys: bool) -> str | None:

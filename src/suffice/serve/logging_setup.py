@@ -11,7 +11,6 @@ __all__ = ["FORMATS", "LEVELS", "JsonFormatter", "TextFormatter", "set_up_loggin
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
-_WORDS = {"INFO": "notice"}
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "prefix", "color_message", "taskName"}
 
 
@@ -19,8 +18,7 @@ class TextFormatter(logging.Formatter):
     """`warning: the database is away`: without time and logger, which journals and containers add or show."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, and below it a traceback where there is one."""
-        word = _WORDS.get(record.levelname, record.levelname.lower())
+        word = "notice" if record.levelname == "INFO" else record.levelname.lower()
         return f"{getattr(record, 'prefix', f'{word}: ')}{super().format(record)}"
 
 
@@ -28,7 +26,6 @@ class JsonFormatter(logging.Formatter):
     """An object on one line: time (UTC), level, logger, message, what the message carries as `extra`, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         said = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -45,10 +42,6 @@ def set_up_logging(level: str, form: str) -> None:
     """Write messages of at least this level to standard error.
 
     uvicorn's notes about its start and end repeat ours and are shown at `debug`; of other libraries, warnings are.
-
-    Args:
-        level: one of `LEVELS`.
-        form: one of `FORMATS`.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())

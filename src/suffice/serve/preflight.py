@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from suffice.checkpoints.hub import fetch_config, find_on_hub
 from suffice.checkpoints.load_model import check_device_and_dtype
@@ -27,10 +28,8 @@ __all__ = ["show_check"]
 
 
 def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
-    """Print the settings as TOML, and then, as a comment, a line for each thing that was tried.
-
-    Returns:
-        0 when a server with these settings would start and answer, 1 when it would not.
+    """Print the settings as TOML, and then, as a comment, a line for each thing that was tried. Returns 0 when a server
+    with these settings would start and answer, and 1 when it would not.
     """
     for name, text in _lines(settings).items():
         print(f"{text:<60} # {origins.get(name, 'default')}")
@@ -50,7 +49,7 @@ def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
 @dataclass(frozen=True, slots=True)
 class _Trial:
     name: str
-    attempt: Callable[[], str | Awaitable[str]]
+    attempt: Callable[[], str | Coroutine[Any, Any, str]]
     """Says what it found, or raises."""
     one_suffices: bool = False
     """A server starts while any of these answers."""
@@ -64,7 +63,7 @@ def _outcome(trial: _Trial) -> tuple[str, str]:
     """`ok`, `untried`, `error`, or `away` for a server that does not answer; and what there is to say."""
     try:
         found = trial.attempt()
-        return "ok", asyncio.run(_awaited(found)) if isinstance(found, Awaitable) else found
+        return "ok", asyncio.run(found) if isinstance(found, Coroutine) else found
     except _UntriedError as error:
         return "untried", str(error)
     except EngineError as error:
@@ -88,23 +87,19 @@ def _lines(settings: ServeSettings) -> dict[str, str]:
 
 
 def _trials(settings: ServeSettings) -> Iterator[_Trial]:
-    yield _Trial("address", lambda: _address(settings))
+    yield _Trial("address", partial(_address, settings))
     yield _Trial("tiers", lambda: ", ".join(load_budgeter(settings).tiers))
-    yield _Trial("database", lambda: _database(settings))
+    yield _Trial("database", partial(_database, settings))
     if settings.quota_storage != "memory":
-        yield _Trial("limits", lambda: _counts(settings))
+        yield _Trial("limits", partial(_counts, settings))
     for url in settings.upstreams:
         yield _Trial(f"upstream {without_password(url)}", partial(_upstream, settings, url), one_suffices=True)
     if not settings.upstreams:
-        yield _Trial("engine", lambda: _engine(settings))
+        yield _Trial("engine", partial(_engine, settings))
     if settings.length_folder is not None:
         yield _Trial("lengths", partial(_folder, settings.length_folder))
     if (endpoint := spans_endpoint(settings)) is not None:
         yield _Trial("spans", partial(_spans, endpoint))
-
-
-async def _awaited(found: Awaitable[str]) -> str:
-    return await found
 
 
 def _address(settings: ServeSettings) -> str:

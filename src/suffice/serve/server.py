@@ -52,7 +52,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """After `drain_delay` take no new requests; running ones may end until `drain_timeout` or a second Ctrl-C."""
-        await self._until_balancers_know(self.service.settings.drain_delay)
+        ends = time.monotonic() + self.service.settings.drain_delay
+        while time.monotonic() < ends and not self.force_exit:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(_LOOK_EVERY)
         self.service.draining = True
         running = len(self.service.requests)
         if running and not self.force_exit:
@@ -63,11 +65,6 @@ class _Server(uvicorn.Server):
         if self.force_exit:
             for task in self.server_state.tasks:
                 task.cancel()
-
-    async def _until_balancers_know(self, seconds: float) -> None:
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends and not self.force_exit:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(_LOOK_EVERY)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,11 +78,7 @@ class _Server(uvicorn.Server):
 
 
 def listening_socket(settings: ServeSettings) -> socket.socket:
-    """The socket, bound before anything slow is loaded.
-
-    Raises:
-        UsageError: the address cannot be bound.
-    """
+    """The socket, bound before anything slow is loaded. Raises `UsageError` where that is impossible."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,12 +144,8 @@ def allow_connections(settings: ServeSettings) -> None:
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
-        _LOG.info(
-            "at most %d files may be open, and %d would be needed for max_running and max_waiting: raise `ulimit -n`, "
-            "or lower those",
-            allowed,
-            needed,
-        )
+        said = "at most %d files may be open, and %d would be needed for max_running and max_waiting"
+        _LOG.info(f"{said}: raise `ulimit -n`, or lower those", allowed, needed)
 
 
 def run(settings: ServeSettings) -> None:

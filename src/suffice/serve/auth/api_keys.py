@@ -28,11 +28,7 @@ def hash_key(text: str) -> str:
 
 
 class KeyRing:
-    """All keys in memory, replaced as a whole when the store has changed.
-
-    Args:
-        rows: keys as the store gives them.
-    """
+    """All keys in memory, replaced as a whole when the store has changed. `rows` are as the store gives them."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
         self._keys: dict[str, tuple[str, float | None, float | None, Caller]] = {}
@@ -44,7 +40,6 @@ class KeyRing:
         return bool(self._keys)
 
     def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all keys."""
         self._keys = {row["id"]: (row["hash"], row["expires"], row["revoked"], _caller(row)) for row in rows}
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:

@@ -1,4 +1,4 @@
-"""Who asks, and what they may: 401 for nobody we know where somebody is needed, 403 for somebody who may not."""
+"""Who asks, and what they may: 401 for a caller without a valid key, 403 for one whose key does not permit it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody with a key, or somebody without."""
+    """A client, with a key or without."""
 
     key_id: str = ""
     """'' without a key, or with one that is not valid."""
@@ -44,11 +44,7 @@ ANONYMOUS = Caller()
 
 
 def check_known(caller: Caller, *, required: bool) -> None:
-    """A key that was shown must be valid, and one must be shown where it is required.
-
-    Raises:
-        Problem: 401.
-    """
+    """Refuse (401) a key that is not valid, and a caller without one where it is required."""
     if caller.refused:
         raise Problem(401, caller.refused, code="invalid_api_key", headers=_CHALLENGE)
     if required and not caller.key_id:
@@ -56,23 +52,18 @@ def check_known(caller: Caller, *, required: bool) -> None:
         raise Problem(401, message, code="missing_api_key", headers=_CHALLENGE)
 
 
-def permits(caller: Caller, tier: Tier) -> bool:
-    """Whether the caller may use a tier."""
+def _permits(caller: Caller, tier: Tier) -> bool:
     return tier.name in caller.tiers if caller.tiers else not tier.needs_key
 
 
 def permitted_tiers(caller: Caller, tiers: Mapping[str, Tier]) -> list[Tier]:
     """What the caller may use, the smallest cap first."""
-    return sorted((tier for tier in tiers.values() if permits(caller, tier)), key=lambda tier: tier.max_new_tokens)
+    return sorted((tier for tier in tiers.values() if _permits(caller, tier)), key=lambda tier: tier.max_new_tokens)
 
 
 def check_tier(caller: Caller, tier: Tier) -> None:
-    """Whether the caller may use a tier.
-
-    Raises:
-        Problem: 401 without a key, 403 with one that does not permit it.
-    """
-    if permits(caller, tier):
+    """Refuse a tier that the caller may not use: 401 without a key, 403 with one that does not permit it."""
+    if _permits(caller, tier):
         return
     if caller.refused:
         message = f"{caller.refused}, and the tier {tier.name} needs one that permits it"

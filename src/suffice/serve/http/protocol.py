@@ -10,9 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["Connection"]
 
 _MAX_HEAD = 64 << 10  # bytes, as in uvicorn's other protocol
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 6585, 5
-)
+# RFC 6585, 5
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
@@ -27,35 +26,27 @@ class Connection(HttpToolsProtocol):
     _gone: set[Callable[[], None]] | None = None
 
     def on_message_begin(self) -> None:
-        """A request begins."""
         self._in_head, self._head = True, 0
         super().on_message_begin()
         if self._gone is None:
             self._gone = set()
-        self.scope["extensions"] = {"suffice.gone": self._gone, "suffice.drop": self._drop}  # type: ignore[dict-item]
+        self.scope["extensions"] = {"suffice.gone": self._gone, "suffice.drop": self.transport.abort}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
-        """Its body is complete. uvicorn may have paused reading, and a disconnect would go unnoticed."""
         super().on_message_complete()
-        if not self.pipeline:
+        if not self.pipeline:  # uvicorn may have paused reading, and a disconnect would go unnoticed
             self.flow.resume_reading()
 
-    def _drop(self) -> None:
-        self.transport.abort()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client disconnected, or the connection was closed."""
         super().connection_lost(exc)
         for tell in tuple(self._gone or ()):
             tell()
 
     def on_headers_complete(self) -> None:
-        """Its head is complete."""
         self._in_head = False
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """The next bytes of the connection."""
         super().data_received(data)
         if self._in_head:
             self._head += len(data)

@@ -29,25 +29,19 @@ class Observation:
     """Something ended it, so that its own length is at least this."""
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of the store holds it."""
         return {"asked": self.key.to_json(), "tokens": self.tokens, "cut": self.cut}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Observation:
-        """Read what `to_json` gave.
-
-        Raises:
-            DataError, KeyError, TypeError: another release wrote it.
-        """
+        """Raises `DataError`, `KeyError` or `TypeError` for what another release wrote."""
         return cls(key=LengthKey.from_json(said["asked"]), tokens=said["tokens"], cut=said["cut"])
 
 
 def observations_of(state: RequestState) -> tuple[Observation, ...]:
     """What each answer of this replica's own request teaches; nothing where there is no length model."""
     found: list[Observation] = []
-    if state.choices is None:
-        return ()
-    for answer in state.choices.answers:
+    answers = state.choices.answers if state.choices is not None else ()
+    for answer in answers:
         key, cut = answer.budget.length_key, _cut(*answer.end, answer.tokens)
         if key is not None and cut is not None:
             found.append(Observation(key=key, tokens=answer.tokens, cut=cut))
@@ -72,13 +66,13 @@ def records_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The newest answers of a server's own log as records for `LengthModel`, in order of time.
 
-    Returns:
-        The records, and what a card says of them as `traffic`: a server that starts with the model reads on from there.
-
     Args:
         url: of the database, as `suffice serve --database` takes it; it must be there.
         most: requests that are read.
         summary: counts what was found, and what was left out and why.
+
+    Returns:
+        The records, and what a card says of them as `traffic`: a server that starts with the model continues there.
 
     Raises:
         UsageError: there is no such database, or it cannot be opened.
@@ -90,9 +84,8 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str
         rows = store.newest_rows(most)
         learned: dict[str, Any] = {"database": store.identity(), "row": rows[-1]["row"] if rows else 0, "missing": []}
         if (left := store.last_row() - most) > 0:
-            summary.notes.append(
-                f"notice: only the newest {most} requests are read, of about {left + most}; --rows: more"
-            )
+            said = f"notice: only the newest {most} requests are read, of about {left + most}; --rows: more"
+            summary.notes.append(said)
     finally:
         store.close()
     records = []

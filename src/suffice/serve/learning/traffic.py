@@ -39,7 +39,7 @@ class TrafficLearner:
     """Learns from this replica's answers and from the others' rows.
 
     Args:
-        model: the model that learns.
+        model: learns.
         store: where all replicas write their rows.
         replica: the name under which this one does.
         path: where the model's state is kept; None keeps none.
@@ -56,10 +56,12 @@ class TrafficLearner:
     ) -> None:
         self._model, self._store, self._replica, self._path, self._clock = model, store, replica, path, clock
         self._identity, self._newest = store.identity(), store.last_row()
-        self._row = 0
+        self.row = 0
+        """Number of the newest row that was read."""
         self._missing: dict[int, float] = {}
         self._changed = False
-        self._behind = True
+        self.behind = True
+        """Whether there were more rows than one look reads."""
         self._saved = clock()
         self._saving = Outage(_LOG, "what traffic teaches is kept again")
         self._learned, self._room = clock(), _AT_ONCE
@@ -70,16 +72,6 @@ class TrafficLearner:
             self._restore(path)
 
     @property
-    def behind(self) -> bool:
-        """Whether there were more rows than one look reads."""
-        return self._behind
-
-    @property
-    def row(self) -> int:
-        """Number of the newest row that was read."""
-        return self._row
-
-    @property
     def missing(self) -> int:
         """Row numbers that were skipped and are waited for."""
         return len(self._missing)
@@ -88,8 +80,9 @@ class TrafficLearner:
         """Learn answers of this replica whose rows have just been written. Of a kind (of one client, route, system
         prompt and model) that comes by the hundred each second, an even share is learned; `left_out` counts the others.
         """
-        now, before = self._clock(), self._learned
-        self._learned, self._room = now, min(_AT_ONCE, self._room + _PER_SECOND * (now - before))
+        now = self._clock()
+        self._room = min(_AT_ONCE, self._room + _PER_SECOND * (now - self._learned))
+        self._learned = now
         kinds = Counter(each.key.groups for each in observations)
         most = max(1, int(self._room))
         taught = _thinned(observations, kinds, most)
@@ -103,26 +96,22 @@ class TrafficLearner:
             self._changed = True
 
     def look(self) -> None:
-        """Learn from the rows that others have written since the last look, or from a bounded part of them.
-
-        Raises:
-            StoreError: the database is away, or refuses.
-        """
+        """Learn from the rows that others have written since the last look, or from a bounded part of them."""
         now = self._clock()
         self._missing = {row: since for row, since in self._missing.items() if now - since < _GAP_SECONDS}
-        if self._behind:
-            self._row = max(self._row, self._store.last_row() - _CATCH_UP)
-        numbers, others = self._store.rows_after(self._row, _LOOK, tuple(self._missing), self._replica)
+        if self.behind:
+            self.row = max(self.row, self._store.last_row() - _CATCH_UP)
+        numbers, others = self._store.rows_after(self.row, _LOOK, tuple(self._missing), self._replica)
         for number in numbers:
-            if number > self._row:  # PostgreSQL numbers rows before they are there: those between may come later
-                if number - self._row <= _GAP:
-                    self._missing |= dict.fromkeys(range(self._row + 1, number), now)
-                self._row = number
+            if number > self.row:  # PostgreSQL numbers rows before they are there: those between may come later
+                if number - self.row <= _GAP:
+                    self._missing |= dict.fromkeys(range(self.row + 1, number), now)
+                self.row = number
             self._missing.pop(number, None)
         for row in others:
             self._learn_all(self._observations(row))
         self._missing = dict(list(self._missing.items())[-_GAP:])
-        self._behind = len(numbers) >= _LOOK
+        self.behind = len(numbers) >= _LOOK
 
     def _observations(self, row: Mapping[str, Any]) -> list[Observation]:
         """What a row teaches. Of a replica without a length model, or an earlier release, it only has who asked."""
@@ -143,11 +132,7 @@ class TrafficLearner:
             self.save()
 
     def close(self) -> None:
-        """Read what there is to read, and save.
-
-        Raises:
-            StoreError: the database is away, or refuses.
-        """
+        """Read what there is to read, and save."""
         for _ in range(_CATCH_UP // _LOOK):
             self.look()
             if not self.behind:
@@ -159,10 +144,10 @@ class TrafficLearner:
 
         A file that cannot be written is a warning; the service continues.
         """
-        if self._path is None or not self._changed or self._behind:
+        if self._path is None or not self._changed or self.behind:
             return
         self._saved = self._clock()
-        learned = {"database": self._identity, "row": self._row, "missing": sorted(self._missing)}
+        learned = {"database": self._identity, "row": self.row, "missing": sorted(self._missing)}
         self._model.card = {**self._model.card, "traffic": learned}
         try:
             self._model.save(self._path)
@@ -182,7 +167,7 @@ class TrafficLearner:
             _LOG.warning("%s; the length model starts without it", error)
             return
         self._model.continue_from(kept)
-        self._row = 0
+        self.row = 0
         self._continue_after(kept.card)
 
     def _continue_after(self, card: Mapping[str, Any]) -> None:
@@ -196,8 +181,8 @@ class TrafficLearner:
                 _CATCH_UP,
             )
         if learned is not None and learned[0] == self._identity:
-            self._row = min(learned[1], self._newest)  # fewer rows: some were deleted
-            self._missing = dict.fromkeys((row for row in learned[2] if row > self._row - _GAP), self._clock())
+            self.row = min(learned[1], self._newest)  # fewer rows: some were deleted
+            self._missing = dict.fromkeys((row for row in learned[2] if row > self.row - _GAP), self._clock())
 
 
 def _thinned(

@@ -30,22 +30,19 @@ class Throughput:
         self._tokens = self._seconds = 0.0
         self._last = clock()
 
-    def advance(self, *, busy: bool) -> None:
-        """Note that time has passed until now, with requests running or not."""
+    def advance(self, tokens: int = 0, *, busy: bool) -> None:
+        """Note that time has passed until now, with requests running or not, and tokens that were generated in it."""
         now = self._clock()
         passed, self._last = now - self._last, now
         if busy:
             fade = 0.5 ** (passed / self._HALF_LIFE)
             self._tokens *= fade
             self._seconds = self._seconds * fade + passed
-
-    def add(self, tokens: int) -> None:
-        """Note tokens that were generated."""
         self._tokens += tokens
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The rate; None before anything was generated."""
+        """None before anything was generated."""
         return self._tokens / self._seconds if self._tokens and self._seconds else None
 
 
@@ -65,7 +62,6 @@ class Slot:
 
     @property
     def remaining(self) -> int:
-        """Tokens that are predicted to come."""
         return max(self.expected_tokens - self.generated, 0)
 
 
@@ -86,7 +82,6 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
         return len(self._queue)
 
     @property
@@ -106,8 +101,8 @@ class Admission:
         """Wait for a turn. The caller must call `leave` afterwards, whatever happens.
 
         Args:
-            slot: the request; taken into `running` when its turn has come.
-            priority: its class; lower goes first.
+            slot: taken into `running` when its turn has come.
+            priority: of its class; lower goes first.
             patience: most seconds to wait.
 
         Raises:
@@ -117,10 +112,8 @@ class Admission:
             self._start(slot)
             return
         if len(self._queue) >= self.max_waiting:
-            raise QueueFullError(
-                f"{len(self.running)} requests are running and {len(self._queue)} are waiting: try again later",
-                self.retry_after(),
-            )
+            said = f"{len(self.running)} requests are running and {self.waiting} are waiting: try again later"
+            raise QueueFullError(said, self.retry_after())
         arrived = self._clock()
         slot._turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (arrived + priority * _CLASS_SECONDS, next(self._numbers), slot))
@@ -135,8 +128,7 @@ class Admission:
     def leave(self, slot: Slot) -> None:
         """Give the place back, wherever the slot is: running, waiting, or nowhere."""
         if slot.running:
-            self.throughput.advance(busy=True)
-            self.throughput.add(slot.generated)
+            self.throughput.advance(slot.generated, busy=True)
             self.running.discard(slot)
             slot.running = False
         elif slot._turn is not None:

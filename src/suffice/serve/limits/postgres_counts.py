@@ -28,12 +28,7 @@ _GET = f"SELECT coalesce(sum(count), 0) FROM counts WHERE key = %s AND ends > {_
 
 
 class PostgresCounts(Storage):
-    """Fixed windows in the table `counts`, which the store's migrations make.
-
-    Args:
-        uri: `async+postgresql://...`.
-        wrap_exceptions: as for every storage.
-    """
+    """Fixed windows in the table `counts`, which the store's migrations make. `uri` is `async+postgresql://...`."""
 
     STORAGE_SCHEME = ["async+postgresql"]  # noqa: RUF012  # the base class declares it so
 
@@ -46,7 +41,6 @@ class PostgresCounts(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """What is raised while the database is away."""
         return psycopg.Error
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -64,20 +58,16 @@ class PostgresCounts(Storage):
         return self._ends.get(key, time.time())
 
     async def check(self) -> bool:
-        """Whether the table can be read."""
         await self._one("SELECT count(*) FROM counts")
         return True
 
     async def reset(self) -> int | None:
-        """Forget all counts."""
         return int((await self._one("WITH gone AS (DELETE FROM counts RETURNING 1) SELECT count(*) FROM gone"))[0])
 
     async def clear(self, key: str) -> None:
-        """Forget one count."""
         await self._one("WITH gone AS (DELETE FROM counts WHERE key = %s RETURNING 1) SELECT count(*) FROM gone", key)
 
     async def close(self) -> None:
-        """Close all connections."""
         while self._idle:
             await self._idle.pop().close()
 

@@ -83,10 +83,8 @@ class _Windows:
 
 
 class Quotas:
-    """Counts in fixed windows that begin with a key's first request in them.
-
-    While a shared storage is away each replica counts for itself: limits are then per replica, and no request is
-    refused because of it.
+    """Counts in fixed windows that begin with a key's first request in them. While a shared storage is away each
+    replica counts for itself: limits are then per replica, and no request is refused because of it.
 
     Args:
         storage: `memory`; `database`, for replicas that share PostgreSQL; or a redis:// URL that they share.
@@ -108,28 +106,23 @@ class Quotas:
             await self.shared.close()
 
     async def settled(self) -> None:
-        """Wait for what is done in the background."""
         await asyncio.gather(*self._settling)
 
     @property
     def windows(self) -> int:
-        """Windows that are counted in this process."""
+        """How many are counted in this process."""
         return len(self._local)
 
     async def charge_request(self, charge: Charge) -> None:
         """Take one request from the caller's limits.
 
         Raises:
-            RateLimitError: with the seconds after which it is worth trying again.
+            RateLimitError: with the seconds after which it is worth trying again; so does `charge_tokens`.
         """
         await self._take(charge, 1, tokens=False)
 
     async def charge_tokens(self, charge: Charge, tokens: int) -> None:
-        """Take `tokens` from the caller's limits; where they are too many, everything is given back, the request too.
-
-        Raises:
-            RateLimitError: with the seconds after which it is worth trying again.
-        """
+        """Take tokens from the caller's limits; where they are too many, everything is given back, the request too."""
         await self._take(charge, tokens, tokens=True)
 
     def top_up(self, charge: Charge, tokens: int) -> None:
@@ -149,9 +142,8 @@ class Quotas:
                 continue
             shared, (count, window_ends) = await self._count(key, item.get_expiry(), amount)
             seconds = max(0, math.ceil(window_ends - time.time()))
-            charge.holds.append(
-                _Hold(item=item, key=key, kind=kind, amount=amount, window_ends=window_ends, shared=shared)
-            )
+            hold = _Hold(item=item, key=key, kind=kind, amount=amount, window_ends=window_ends, shared=shared)
+            charge.holds.append(hold)
             taken = count <= item.amount
             if kind != "tokens-day" or "x-ratelimit-limit-tokens" not in headers:
                 name = kind.removesuffix("-day")
@@ -231,9 +223,8 @@ def _limits_of(caller: Caller) -> tuple[tuple[str, RateLimitItem, str], ...]:
 def _exceeded(kind: str, item: RateLimitItem, amount: int, seconds: int, headers: dict[str, str]) -> RateLimitError:
     unit, span = kind.removesuffix("-day"), "day" if kind.endswith("-day") else "minute"
     if amount > item.amount:
-        message = (
-            f"this request may take {amount} {unit}, and this key has {item.amount} {unit} per {span}: ask for less"
-        )
+        limit = f"this key has {item.amount} {unit} per {span}"
+        message = f"this request may take {amount} {unit}, and {limit}: ask for less"
         return RateLimitError(message, "request_too_large", {**headers, "x-should-retry": "false"})
     message = f"this key's limit of {item.amount} {unit} per {span} is reached: try again in {seconds} s"
     return RateLimitError(message, "rate_limit_exceeded", {**headers, "retry-after": str(max(seconds, 1))})

@@ -10,7 +10,7 @@ from limits.aio.storage import Storage
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
-from suffice.errors import StorageAwayError, UsageError, first_line
+from suffice.errors import StorageAwayError, UsageError, first_line, packages_of
 from suffice.outage import Outage
 from suffice.serve.config import without_password
 
@@ -22,11 +22,7 @@ _PAUSE = 5.0  # seconds
 
 
 class SharedCounts:
-    """Fixed windows in a storage of the package limits.
-
-    Args:
-        storage: `database`, or a redis:// URL.
-        database: URL of the database.
+    """Fixed windows in a storage of the package limits: `database`, whose URL is given, or a redis:// URL.
 
     Raises:
         UsageError: the storage cannot be used.
@@ -35,10 +31,8 @@ class SharedCounts:
     def __init__(self, storage: str, database: str) -> None:
         self._storage = _open_database(database) if storage == "database" else _open(storage)
         theirs = self._storage.base_exceptions
-        self._failures: tuple[type[Exception], ...] = (
-            *(theirs if isinstance(theirs, tuple) else (theirs,)),
-            OSError,
-        )  # a TimeoutError is one
+        theirs = theirs if isinstance(theirs, tuple) else (theirs,)
+        self._failures: tuple[type[Exception], ...] = (*theirs, OSError)  # a TimeoutError is one
         self.pause = _PAUSE
         """Seconds until a storage that is away is asked again."""
         self._ask_again = 0.0
@@ -68,11 +62,7 @@ class SharedCounts:
         return count, ends
 
     async def check(self) -> None:
-        """Ask whether the storage answers.
-
-        Raises:
-            UsageError: it does not.
-        """
+        """Raises `UsageError` where the storage does not answer."""
         why = "nothing answers there"
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -83,7 +73,6 @@ class SharedCounts:
         raise UsageError(f"the storage of limits cannot be reached: {why}")
 
     async def close(self) -> None:
-        """Close the connections."""
         if (close := getattr(self._storage, "close", None)) is not None:
             await close()
 
@@ -91,12 +80,8 @@ class SharedCounts:
 def _open_database(database: str) -> Storage:
     if not database.startswith("postgresql"):
         raise UsageError(f"quota_storage = database needs PostgreSQL, and the database is {database.partition(':')[0]}")
-    try:
+    with packages_of("postgresql", "limits in the database need"):
         import suffice.serve.limits.postgres_counts  # noqa: F401  # which makes the scheme known
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"limits in the database need the package {error.name}: pip install 'suffice[postgresql]'"
-        ) from None
     return _open(f"postgresql:{database.partition(':')[2]}")
 
 

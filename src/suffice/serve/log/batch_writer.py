@@ -34,10 +34,6 @@ _MEND = "its tables must be those of this release (`suffice serve --check` compa
 _Row = TypeVar("_Row")
 
 
-def _nothing() -> None:
-    pass
-
-
 class BatchWriter(Generic[_Row]):
     """Takes rows without waiting.
 
@@ -62,8 +58,8 @@ class BatchWriter(Generic[_Row]):
         backlog: int,
         patience: float = 0.0,
         written: Callable[[Sequence[_Row]], None] = lambda _: None,
-        between: Callable[[], None] = _nothing,
-        ending: Callable[[], None] = _nothing,
+        between: Callable[[], object] = lambda: None,
+        ending: Callable[[], object] = lambda: None,
     ) -> None:
         self._what, self._write, self._written = what, write, written
         self._between, self._ending = between, ending
@@ -92,13 +88,12 @@ class BatchWriter(Generic[_Row]):
                 self.dropped += 1
 
     def close(self) -> None:
-        """Write what is left, and end. Blocks, but not for ever."""
+        """Write what is left, and end. Blocks, for five seconds longer than `patience` at most."""
         self._stop.set()
         self._thread.join(self._patience + _JOIN_SECONDS)
         if lost := len(self._batch) + len(self._rows) + len(self._aside) + self.dropped:
-            _LOG.warning(
-                "%d %s were lost: the database was away, or refused them", lost, self._what, extra={"lost": lost}
-            )
+            said = "%d %s were lost: the database was away, or refused them"
+            _LOG.warning(said, lost, self._what, extra={"lost": lost})
 
     def _work(self) -> None:
         while not self._stop.wait(_EVERY):
@@ -117,9 +112,7 @@ class BatchWriter(Generic[_Row]):
             try:
                 self._write(self._batch, again)
             except (StoreAwayError, StoreBrokenError) as error:
-                away = isinstance(error, StoreAwayError)
-                self._report(error.reason, away=away)
-                return away  # and the batch stays
+                return self._failed(error.reason, away=isinstance(error, StoreAwayError))  # and the batch stays
             except Exception as error:  # a mistake of ours in one row ends no thread
                 self._put_back(error.reason if isinstance(error, StoreError) else first_line(error))
             else:
@@ -129,10 +122,10 @@ class BatchWriter(Generic[_Row]):
                 self._written(self._batch)
             self._batch, self._tried = [], False
             if len(self._aside) >= _SET_ASIDE:
-                self._report(self._aside[-1][1], away=False)
                 self._rows.extend(row for row, _ in self._aside)  # behind the others, one of which may fit
+                _, why = self._aside[-1]
                 self._aside.clear()
-                return False
+                return self._failed(why, away=False)
         return False
 
     def _next(self) -> list[_Row]:
@@ -144,9 +137,9 @@ class BatchWriter(Generic[_Row]):
         """A row that the database rejects must not keep the others from it."""
         if len(self._batch) == 1:
             self._aside.append((self._batch[0], why))
-            return
-        self._rows.extendleft(reversed(self._batch))
-        self._singly = len(self._batch)
+        else:
+            self._rows.extendleft(reversed(self._batch))
+            self._singly = len(self._batch)
 
     def _drop_rejected(self) -> None:
         for _, why in self._aside:
@@ -154,9 +147,11 @@ class BatchWriter(Generic[_Row]):
         self.dropped += len(self._aside)
         self._aside.clear()
 
-    def _report(self, why: str, *, away: bool) -> None:
+    def _failed(self, why: str, *, away: bool) -> bool:
+        """Report it; whether it is worth trying again soon."""
         if away:
             self._away.failed(f"the database is away ({why}); {self._what} are kept until it is back")
         else:
             said = f"the database does not take {self._what} ({why}); they are kept until it is mended: {_MEND}"
             self._refused.failed(said)
+        return away

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TypedDict
 
-from suffice.serve.request.choices import Choices
 from suffice.serve.request.state import RequestState
 
 __all__ = ["RequestRow", "row_of"]
@@ -52,6 +51,7 @@ def row_of(state: RequestState) -> RequestRow:
     usage = choices.usage if choices else None
     counted = usage if usage and state.generated else None
     finish = choices.finish if choices else None
+    first = choices.first_piece if choices else None
     quantiles = {round(p * 100): tokens for p, tokens in choices.budget.quantiles} if choices else {}
     return {
         "time": state.time,
@@ -78,11 +78,6 @@ def row_of(state: RequestState) -> RequestRow:
         "finish": finish.reason if finish else ("error" if problem else "cancelled"),
         "finish_detail": finish.by[:40] if finish else "client_gone" if exchange.gone else "",
         "queue_seconds": choices.waited if choices else 0.0,
-        "first_token_seconds": _first_token_seconds(choices, exchange.started),
+        "first_token_seconds": first - exchange.started if first is not None else None,
         "seconds": exchange.seconds,
     }
-
-
-def _first_token_seconds(choices: Choices | None, started: float) -> float | None:
-    first = choices.first_piece if choices else None
-    return None if first is None else first - started

@@ -15,27 +15,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from suffice.errors import RejectedRowError, StoreError, UsageError, first_line
+from suffice.errors import RejectedRowError, StoreError, UsageError, first_line, packages_of
 from suffice.json_codec import dump, load
 from suffice.serve.log.store_errors import store_error
 from suffice.serve.log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, request_rows, text_rows
 
-__all__ = ["OBSERVATION_COLUMNS", "Store", "cannot_be_opened", "sqlite_file"]
+__all__ = ["Store", "cannot_be_opened", "sqlite_file"]
 
 _SQLITE_PATIENCE = 5.0  # seconds that a locked file is waited for
 _LOCK = 7_466_331  # of PostgreSQL's advisory lock for migrations: any number that nothing else uses
 
-OBSERVATION_COLUMNS = (
-    "row",
-    "replica",
-    "lessons",
-    "key_id",
-    "route",
-    "model",
-    "answer_tokens",
-    "finish",
-    "finish_detail",
-)
+_OBSERVED = ("row", "replica", "lessons", "key_id", "route", "model", "answer_tokens", "finish", "finish_detail")
 """The columns that the length model learns from."""
 
 _POSTGRESQL = {"connect_timeout": "5", "tcp_user_timeout": "10000"}
@@ -58,47 +48,38 @@ class Store:
 
     def __init__(self, url: str, *, must_exist: bool = False, migrate: bool = True) -> None:
         parsed = _parsed(url)
-        if must_exist and (file := sqlite_file(url)) is not None and not file.is_file():
+        file = sqlite_file(url)
+        if must_exist and file is not None and not file.is_file():
             raise UsageError(f"there is no database at {parsed.database}: `suffice serve --check` shows the server's")
         try:
-            if (file := sqlite_file(url)) is not None:
+            if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
             if parsed.drivername == "postgresql+psycopg":
                 parsed = parsed.set(query={**_POSTGRESQL, **parsed.query})
-            self._engine = sa.create_engine(
-                parsed, pool_pre_ping=True, json_serializer=lambda value: dump(value).decode(), json_deserializer=load
-            )
+            with packages_of("postgresql", "the database needs"):
+                to_json = {"json_serializer": lambda value: dump(value).decode(), "json_deserializer": load}
+                self._engine = sa.create_engine(parsed, pool_pre_ping=True, **to_json)
             names = [column.name for column in request_rows.columns if column.name != "row"]
             self._insert = sa.insert(request_rows).compile(dialect=self._engine.dialect, column_keys=names)
             if parsed.drivername.startswith("sqlite"):
                 sa.event.listen(self._engine, "connect", _set_up_sqlite)
             if migrate:
                 self._migrate()
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                f"the database needs the package {error.name}: pip install 'suffice[postgresql]'"
-            ) from None
         except (ArgumentError, NoSuchModuleError):
             raise UsageError(_NOT_A_URL) from None
         except (SQLAlchemyError, StoreError, OSError) as error:
             raise cannot_be_opened(error) from None
 
     def close(self) -> None:
-        """Close all connections."""
         self._engine.dispose()
 
     def keys(self) -> list[Mapping[str, Any]]:
         """All keys, the oldest first, without their text, which is not stored."""
         with self._connected() as connection:
-            found = connection.execute(sa.select(key_rows).order_by(key_rows.c.created)).mappings()
-            return [dict(row) for row in found]
+            return _dicts(connection, sa.select(key_rows).order_by(key_rows.c.created))
 
     def add_key(self, row: Mapping[str, Any]) -> None:
-        """Add a key.
-
-        Raises:
-            UsageError: a key of that name exists.
-        """
+        """Add a key. Raises `UsageError` where there is one of that name."""
         try:
             with self._connected(write=True) as connection:
                 connection.execute(sa.insert(key_rows).values(**row))
@@ -106,11 +87,7 @@ class Store:
             raise UsageError(f"there is a key named {row['name']!r} already: choose another name") from None
 
     def change_key(self, name: str, **values: Any) -> None:
-        """Change columns of the key of that name (or id).
-
-        Raises:
-            UsageError: there is no such key.
-        """
+        """Change columns of the key of that name (or id). Raises `UsageError` where there is none."""
         named = (key_rows.c.name == name) | (key_rows.c.id == name)
         with self._connected(write=True) as connection:
             if not connection.execute(sa.update(key_rows).where(named).values(**values)).rowcount:
@@ -144,7 +121,6 @@ class Store:
         return connection.scalar(sa.select(sa.literal(1)).where(same).limit(1)) is not None
 
     def add_texts(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write texts, all or none."""
         with self._connected(write=True) as connection:
             connection.execute(sa.insert(text_rows), list(rows))
 
@@ -178,30 +154,31 @@ class Store:
         Raises:
             StoreAwayError: also where it takes longer than that.
         """
-        rows = request_rows.c
-        looped = sa.or_(rows.finish == "repetition", rows.finish_detail == "repetition")
+        of = request_rows.c
+        looped = sa.or_(of.finish == "repetition", of.finish_detail == "repetition")
         counted = {
-            "errors": rows.finish == "error",
-            "cancelled": rows.finish == "cancelled",
-            "truncated": sa.and_(rows.finish == "length", sa.not_(looped)),
-            "runaways": sa.and_(rows.finish.not_in(["error", "cancelled"]), looped),
+            "errors": of.finish == "error",
+            "cancelled": of.finish == "cancelled",
+            "truncated": sa.and_(of.finish == "length", sa.not_(looped)),
+            "runaways": sa.and_(of.finish.not_in(["error", "cancelled"]), looped),
         }
-        group = sa.func.coalesce(sa.func.nullif(rows[by], ""), "-")
         query = (
             sa.select(
-                group.label("name"),
+                sa.func.coalesce(sa.func.nullif(of[by], ""), "-").label("name"),
                 sa.func.count().label("requests"),
                 *(sa.func.sum(sa.case((what, 1), else_=0)).label(name) for name, what in counted.items()),
-                *(sa.func.sum(rows[name]).label(name) for name in ("prompt_tokens", "answer_tokens")),
+                *(sa.func.sum(of[name]).label(name) for name in ("prompt_tokens", "answer_tokens")),
             )
-            .where(rows.day >= first_day, rows.key_name.is_(None) if key_name is None else rows.key_name == key_name)
+            .where(of.day >= first_day, of.key_name == key_name)
             .group_by(sa.text("name"))
         )
         with self._connected() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text(f"SET LOCAL statement_timeout = {round(1000 * patience)}"))
-            found = [_whole(dict(row)) for row in connection.execute(query).mappings()]
-        return sorted(found, key=itemgetter("name"))  # databases sort by alphabets of their own
+            rows = _dicts(connection, query)
+        # PostgreSQL sums to decimals, and databases sort by alphabets of their own
+        whole = [{name: each if name == "name" else int(each) for name, each in row.items()} for row in rows]
+        return sorted(whole, key=itemgetter("name"))
 
     def identity(self) -> float:
         """When the database's first table was made, which tells it from another."""
@@ -220,28 +197,28 @@ class Store:
         the rows among them that replicas other than `own` wrote."""
         number = request_rows.c.row
         there, theirs = sa.select(number).order_by(number), request_rows.c.replica.is_distinct_from(own)
-        others = sa.select(*(request_rows.c[name] for name in OBSERVATION_COLUMNS)).where(theirs).order_by(number)
+        others = sa.select(*(request_rows.c[name] for name in _OBSERVED)).where(theirs).order_by(number)
         with self._connected() as connection:
             late = connection.scalars(there.where(number.in_(missed))).all() if missed else []
             fresh = connection.scalars(there.where(number > row).limit(most)).all()
-            rows = list(connection.execute(others.where(number.in_(late))).mappings()) if late else []
+            rows = _dicts(connection, others.where(number.in_(late))) if late else []
             if fresh:  # between two numbers, because thousands of them are too many for a statement
-                rows += connection.execute(others.where(number.between(fresh[0], fresh[-1]))).mappings()
+                rows += _dicts(connection, others.where(number.between(fresh[0], fresh[-1])))
             known = {*late, *fresh}
-            return [*late, *fresh], [dict(each) for each in rows if each["row"] in known]
+            return [*late, *fresh], [each for each in rows if each["row"] in known]
 
     def newest_rows(self, most: int) -> Sequence[Mapping[str, Any]]:
         """The last requests, the oldest of them first."""
-        query = sa.select(*(request_rows.c[name] for name in OBSERVATION_COLUMNS)).order_by(request_rows.c.row.desc())
+        query = sa.select(*(request_rows.c[name] for name in _OBSERVED)).order_by(request_rows.c.row.desc())
         with self._connected() as connection:
-            return [dict(each) for each in connection.execute(query.limit(most)).mappings()][::-1]
+            return _dicts(connection, query.limit(most))[::-1]
 
     def pending(self) -> list[str]:
         """Names of the migrations that a start would apply."""
         with self._connected() as connection:
             there = sa.inspect(connection).has_table(migration_rows.name)
             applied = set(connection.scalars(sa.select(migration_rows.c.name))) if there else set()
-        return [each.__name__ for each in MIGRATIONS if each.__name__ not in applied]
+        return [name for name in MIGRATIONS if name not in applied]
 
     @contextmanager
     def _connected(self, *, write: bool = False) -> Iterator[sa.Connection]:
@@ -268,16 +245,14 @@ class Store:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             migration_rows.create(connection, checkfirst=True)
             applied = set(connection.scalars(sa.select(migration_rows.c.name)))
-            for migration in MIGRATIONS:
-                if migration.__name__ not in applied:
-                    migration(connection)
-                    values = {"name": migration.__name__, "applied": time.time()}
-                    connection.execute(sa.insert(migration_rows).values(**values))
+            for name, migrate in MIGRATIONS.items():
+                if name not in applied:
+                    migrate(connection)
+                    connection.execute(sa.insert(migration_rows).values(name=name, applied=time.time()))
 
 
-def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums as whole numbers; PostgreSQL gives decimals."""
-    return {name: value if name == "name" else int(value) for name, value in row.items()}
+def _dicts(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def _parsed(url: str) -> sa.URL:

@@ -13,7 +13,6 @@ _SQLITE_LATER = {5, 6, 7, 9, 10, 13, 14, 15}
 
 
 def store_error(error: Exception) -> StoreError:
-    """The error of a driver, or of SQLAlchemy, as one of ours."""
     driver = getattr(error, "orig", None) or error
     kind: type[StoreError] = StoreBrokenError
     if not isinstance(error, exc.DBAPIError) and isinstance(driver, ValueError | OverflowError | TypeError):

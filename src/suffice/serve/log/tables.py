@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
@@ -47,10 +47,7 @@ request_rows = sa.Table(
     sa.Column("answer_tokens", sa.Integer, nullable=False),
     sa.Column("thinking_tokens", sa.Integer, nullable=False),
     sa.Column("max_new_tokens", sa.Integer),
-    sa.Column("p50", sa.Integer),
-    sa.Column("p90", sa.Integer),
-    sa.Column("p95", sa.Integer),
-    sa.Column("p99", sa.Integer),
+    *(sa.Column(quantile, sa.Integer) for quantile in ("p50", "p90", "p95", "p99")),
     sa.Column("limited_by", sa.String(20)),
     sa.Column("finish", sa.String(20), nullable=False),
     sa.Column("finish_detail", sa.String(40), nullable=False),
@@ -96,48 +93,32 @@ migration_rows = sa.Table(
 )
 """Which of `MIGRATIONS` this database has seen."""
 
+TABLES = tuple(_METADATA.tables.values())
 
-TABLES = (key_rows, request_rows, count_rows, text_rows, migration_rows)
-
-
-def create_keys_and_requests(connection: sa.Connection) -> None:
-    """The first schema."""
-    for table in (key_rows, request_rows):
-        table.create(connection, checkfirst=True)
+_Migration = Callable[[sa.Connection], None]
 
 
-def add_replica_and_lessons(connection: sa.Connection) -> None:
-    """Which replica wrote a row, and its observations; NULL in existing rows."""
-    _add_columns(connection, "requests", {"replica": "VARCHAR(32)", "lessons": "JSON"})
+def _create(*tables: sa.Table) -> _Migration:
+    return lambda connection: _METADATA.create_all(connection, tables)
 
 
-def create_counts(connection: sa.Connection) -> None:
-    """Counts of limits that replicas share."""
-    count_rows.create(connection, checkfirst=True)
+def _add_columns(table: str, **columns: str) -> _Migration:
+    """Adds the columns that are not there, by name and type; they are NULL in existing rows."""
+
+    def migrate(connection: sa.Connection) -> None:
+        there = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        for name, kind in columns.items():
+            if name not in there:
+                connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+
+    return migrate
 
 
-def create_prompts(connection: sa.Connection) -> None:
-    """Optional storage of prompts and answers."""
-    text_rows.create(connection, checkfirst=True)
-
-
-def add_prompt_ids_and_tool_calls(connection: sa.Connection) -> None:
-    """Columns for token ids and tool calls."""
-    _add_columns(connection, "prompts", {"prompt_ids": "JSON", "tool_calls": "JSON"})
-
-
-def _add_columns(connection: sa.Connection, table: str, columns: Mapping[str, str]) -> None:
-    there = {column["name"] for column in sa.inspect(connection).get_columns(table)}
-    for name, kind in columns.items():
-        if name not in there:
-            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
-
-
-MIGRATIONS: Sequence[Callable[[sa.Connection], None]] = (
-    create_keys_and_requests,
-    add_replica_and_lessons,
-    create_counts,
-    create_prompts,
-    add_prompt_ids_and_tool_calls,
-)
+MIGRATIONS: Mapping[str, _Migration] = {
+    "create_keys_and_requests": _create(key_rows, request_rows),
+    "add_replica_and_lessons": _add_columns("requests", replica="VARCHAR(32)", lessons="JSON"),
+    "create_counts": _create(count_rows),
+    "create_prompts": _create(text_rows),
+    "add_prompt_ids_and_tool_calls": _add_columns("prompts", prompt_ids="JSON", tool_calls="JSON"),
+}
 """In the order in which they are applied, each once. A new one is added at the end, and none is ever changed."""

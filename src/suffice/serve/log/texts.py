@@ -18,8 +18,6 @@ __all__ = ["TextLog", "text_rows_of"]
 
 _LOG = logging.getLogger(__name__)
 _FORGET_EVERY = 600.0  # seconds
-_BACKLOG = 2000  # texts kept while the database is away
-_BATCH = 100
 
 
 def text_rows_of(state: RequestState) -> list[dict[str, Any]]:
@@ -27,15 +25,12 @@ def text_rows_of(state: RequestState) -> list[dict[str, Any]]:
     choices = state.choices
     if choices is None or not state.generated:
         return []
-    same = {
-        "time": state.time,
-        "request_id": state.exchange.request_id,
-        "key_id": state.caller.key_id or None,
-        "model": choices.model,
-    }
     return [
         {
-            **same,
+            "time": state.time,
+            "request_id": state.exchange.request_id,
+            "key_id": state.caller.key_id or None,
+            "model": choices.model,
             "messages": [dict(message) for message in answer.request.prompt.messages] or None,
             "prompt": _raw_text(answer.request.prompt),
             "prompt_ids": list(answer.request.prompt.ids) or None,
@@ -71,8 +66,8 @@ class TextLog:
         self._writer: BatchWriter[Mapping[str, Any]] = BatchWriter(
             "texts of answers",
             lambda rows, _: store.add_texts(rows),
-            batch=_BATCH,
-            backlog=_BACKLOG,
+            batch=100,
+            backlog=2000,
             between=self._forget,
         )
         self.add, self.close = self._writer.add, self._writer.close

@@ -21,8 +21,7 @@ from suffice.serve.log.store import Store
 
 __all__ = ["GROUPS", "MAX_DAYS", "RecentUsage", "read_query"]
 
-GROUPS = ("day", "tier", "model")
-"""What the rows can be grouped by: columns of the store."""
+GROUPS = ("day", "tier", "model")  # columns of the store
 MAX_DAYS = 366
 _LOG = logging.getLogger(__name__)
 _DEFAULT_DAYS = 30
@@ -32,7 +31,7 @@ _AT_ONCE = 4  # queries that the database works on; rows of new requests are wri
 _IN_LINE = 8  # waiting queries of one caller
 _PATIENCE = 10.0  # seconds
 
-Sums = Sequence[Mapping[str, Any]]
+_Sums = Sequence[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -44,30 +43,25 @@ class _Lane:
 
 
 class RecentUsage:
-    """Sums over a caller's own rows.
-
-    Args:
-        store: where the rows are.
-        patience: seconds that a caller waits for the database.
-    """
+    """Sums over a caller's own rows; a caller waits `patience` seconds for the database."""
 
     def __init__(self, store: Store, patience: float = _PATIENCE) -> None:
         self._store, self._patience = store, patience
         self._outage = Outage(_LOG, "usage can be read again")
-        self._known: dict[tuple[str, int, str], tuple[float, Sums | Problem]] = {}
+        self._known: dict[tuple[str, int, str], tuple[float, _Sums | Problem]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     @property
     def callers(self) -> int:
-        """Callers whose queries are being answered."""
+        """How many have queries that are not answered yet."""
         return len(self._lanes)
 
-    async def of(self, key_name: str, by: str, days: int) -> Sums:
+    async def of(self, key_name: str, by: str, days: int) -> _Sums:
         """The groups in order of their names; the same query reaches the database at most once in five seconds.
 
         Args:
-            key_name: the key; '' for callers without one.
+            key_name: '' for callers without a key.
             by: one of `GROUPS`.
             days: how many, today (UTC) included.
 
@@ -91,7 +85,7 @@ class RecentUsage:
             raise found
         return found
 
-    async def _find(self, query: tuple[str, int, str]) -> Sums | Problem:
+    async def _find(self, query: tuple[str, int, str]) -> _Sums | Problem:
         until, found = self._known.get(query, (0.0, ()))
         if time.monotonic() < until:
             return found
@@ -109,23 +103,23 @@ class RecentUsage:
         self._known[query] = time.monotonic() + _FRESH, found
         return found
 
-    async def _sum(self, by: str, days: int, key_name: str) -> Sums:
+    async def _sum(self, by: str, days: int, key_name: str) -> _Sums:
         await self._turns.acquire()
         first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86400))
         asking = _in_thread(partial(self._store.sums, by, first, key_name or None, self._patience))
         asking.add_done_callback(self._answered)
         return await asyncio.shield(asking)
 
-    def _answered(self, asking: asyncio.Future[Sums]) -> None:
+    def _answered(self, asking: asyncio.Future[_Sums]) -> None:
         """A turn ends with the database's work, which may continue after the last caller has given up."""
         self._turns.release()
         asking.exception()  # marked as seen where no caller waits
 
 
-def _in_thread(work: Callable[[], Sums]) -> asyncio.Future[Sums]:
+def _in_thread(work: Callable[[], _Sums]) -> asyncio.Future[_Sums]:
     """Run it in a daemon thread: the end of the process would wait for the threads of `asyncio.to_thread`."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Sums] = loop.create_future()
+    done: asyncio.Future[_Sums] = loop.create_future()
 
     def run() -> None:
         try:

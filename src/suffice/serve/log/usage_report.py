@@ -12,12 +12,9 @@ __all__ = ["COLUMNS", "By", "Total", "totals"]
 
 By = Literal["key", "tier", "model", "day"]
 _COLUMNS: dict[By, str] = {"key": "key_name", "tier": "tier", "model": "model", "day": "day"}
+_SUMS = ("requests", "errors", "cancelled", "prompt_tokens", "answer_tokens")
 COLUMNS = (
-    "requests",
-    "errors",
-    "cancelled",
-    "prompt_tokens",
-    "answer_tokens",
+    *_SUMS,
     "truncated_percent",
     "runaway_percent",
     "median_answer_tokens",
@@ -29,7 +26,7 @@ COLUMNS = (
 
 @dataclass(slots=True)
 class Total:
-    """The sums of one group."""
+    """The sums of one group of requests."""
 
     name: str
     requests: int = 0
@@ -45,13 +42,7 @@ class Total:
     lengths: list[int] = field(default_factory=list, repr=False)
     seconds: list[float] = field(default_factory=list, repr=False)
 
-    @property
-    def answers(self) -> int:
-        """Requests whose answer reached its end."""
-        return len(self.lengths)
-
     def add(self, finish: str, detail: str, prompt: int, answer: int, seconds: float) -> None:
-        """Count a request."""
         self.requests += 1
         self.prompt_tokens += prompt
         self.answer_tokens += answer
@@ -67,13 +58,9 @@ class Total:
 
     def row(self) -> dict[str, Any]:
         """The values of `COLUMNS`; rates are per cent of answers, percentiles are over answers."""
-        share = 100 / self.answers if self.answers else 0.0
+        share = 100 / len(self.lengths) if self.lengths else 0.0
         return {
-            "requests": self.requests,
-            "errors": self.errors,
-            "cancelled": self.cancelled,
-            "prompt_tokens": self.prompt_tokens,
-            "answer_tokens": self.answer_tokens,
+            **{name: getattr(self, name) for name in _SUMS},
             "truncated_percent": round(self.truncated * share, 2),
             "runaway_percent": round(self.runaways * share, 2),
             "median_answer_tokens": _nearest_rank(self.lengths, 0.5),
@@ -84,13 +71,7 @@ class Total:
 
 
 def totals(store: Store, by: By, since: float = 0.0) -> Iterator[Total]:
-    """The groups in order of their names.
-
-    Args:
-        store: where the rows are.
-        by: what makes a group.
-        since: seconds since 1970.
-    """
+    """The groups of requests since a time (seconds since 1970), in order of their names."""
     groups: dict[str, Total] = {}
     columns = (_COLUMNS[by], "finish", "finish_detail", "prompt_tokens", "answer_tokens", "seconds")
     for name, *rest in store.requests(since, columns):

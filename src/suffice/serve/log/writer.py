@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["RequestLogWriter"]
 
 _LOG = logging.getLogger(__name__)
-_BATCH = 2000
-_BACKLOG = 200_000  # rows kept while the database is away
 _READ_EVERY = 2.0  # seconds until a revoked key is refused
-
 
 _Noted = tuple[Mapping[str, Any], "tuple[Observation, ...]"]
 """A row, and what the length models of other replicas learn from it."""
@@ -59,18 +56,18 @@ class RequestLogWriter:
         self._writer: BatchWriter[_Noted] = BatchWriter(
             "rows of usage",
             self._write,
-            batch=_BATCH,
-            backlog=_BACKLOG,
+            batch=2000,
+            backlog=200_000,
             patience=patience,
             written=self._learn,
             between=self._read,
-            ending=self._end,
+            ending=lambda: self._teach(lambda traffic: traffic.close()),
         )
         self.close = self._writer.close
 
     @property
     def left_out(self) -> int:
-        """Answers that taught the length model nothing, because so many of their kind came at once."""
+        """See `TrafficLearner.left_out`."""
         return self._traffic.left_out if self._traffic is not None else 0
 
     def add(self, row: Mapping[str, Any], observations: tuple[Observation, ...] = ()) -> None:
@@ -95,17 +92,13 @@ class RequestLogWriter:
                 self._teach(lambda traffic: traffic.look())
             return
         self._read_at = time.monotonic()
-        keys = self._try("the keys cannot be read, and stay as they were", self._read_keys)
+        keys = self._try(
+            "the keys cannot be read, and stay as they were", lambda: self._ring.replace(self._store.keys())
+        )
         looked = self._teach(lambda traffic: traffic.look())
         if keys and looked:  # only all of it together ends an outage: where one thing fails, it does not come and go
             self._reads.worked()
         self._teach(lambda traffic: traffic.save_now_and_then())
-
-    def _end(self) -> None:
-        self._teach(lambda traffic: traffic.close())
-
-    def _read_keys(self) -> None:
-        self._ring.replace(self._store.keys())
 
     def _teach(self, work: Callable[[TrafficLearner], None]) -> bool:
         """Whether it worked. Learning endangers no row: an unexpected error ends the learning, and nothing else."""
@@ -123,8 +116,8 @@ class RequestLogWriter:
             work()
         except StoreAwayError as error:
             self._reads.failed(f"the database cannot be read ({error.reason}); keys stay as they are until it can")
-            return False
         except StoreError as error:
             self._reads.failed(f"{failure}: {error}", cause=failure)
-            return False
-        return True
+        else:
+            return True
+        return False

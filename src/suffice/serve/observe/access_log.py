@@ -22,7 +22,6 @@ class AccessLog:
         self._lines: list[bytes] = []
 
     def add(self, scope: Scope, exchange: HttpExchange) -> None:
-        """Add the line of a finished exchange."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": exchange.request_id,
@@ -37,7 +36,6 @@ class AccessLog:
         self._lines.append(dump(line))
 
     def write(self) -> None:
-        """Write the lines collected so far."""
         if self._lines:
             sys.stdout.write(b"\n".join([*self._lines, b""]).decode())
             sys.stdout.flush()

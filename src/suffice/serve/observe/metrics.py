@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -21,6 +20,14 @@ __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_HISTOGRAMS = {
+    "duration_seconds": ("From the request to the answer's end.", _SECONDS),
+    "time_to_first_token_seconds": ("From the request to the first text.", _SECONDS),
+    "queue_seconds": ("Waiting for a turn.", _SECONDS),
+    "answer_tokens": ("Length of answers.", _TOKENS),
+    "budget_tokens": ("Caps of answers.", _TOKENS),
+}
+"""By tier: what each measures, and its buckets."""
 
 
 class Metrics:
@@ -34,31 +41,23 @@ class Metrics:
 
     def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
-        self._responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
-        self._finish = Counter(
-            "suffice_request_finish",
-            "Ends of answers, and what ended them.",
-            ("tier", "reason", "detail"),
-            registry=registry,
-        )
-        self._prompt = Counter("suffice_prompt_tokens", "Prompt tokens read.", ("tier",), registry=registry)
-        self._answer = Counter("suffice_answer_tokens", "Answer tokens generated.", ("tier",), registry=registry)
-
-        def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(f"suffice_request_{name}", what, ("tier",), buckets=buckets, registry=registry)
-
-        self._duration = histogram("duration_seconds", "From the request to the answer's end.", _SECONDS)
-        self._first = histogram("time_to_first_token_seconds", "From the request to the first text.", _SECONDS)
-        self._queue = histogram("queue_seconds", "Waiting for a turn.", _SECONDS)
-        self._answer_tokens = histogram("answer_tokens", "Length of answers.", _TOKENS)
-        self._budget_tokens = histogram("budget_tokens", "Caps of answers.", _TOKENS)
+        responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
+        labels = ("tier", "reason", "detail")
+        finish = Counter("suffice_request_finish", "Ends of answers, and what ended them.", labels, registry=registry)
+        prompt = Counter("suffice_prompt_tokens", "Prompt tokens read.", ("tier",), registry=registry)
+        answer = Counter("suffice_answer_tokens", "Answer tokens generated.", ("tier",), registry=registry)
+        histograms = {
+            name: Histogram(f"suffice_request_{name}", what, ("tier",), buckets=buckets, registry=registry)
+            for name, (what, buckets) in _HISTOGRAMS.items()
+        }
         registry.register(_Gauges(admission, pools, left_out))
-        self._of_tier = cache(self._new_tier)
-        self._response_of = cache(lambda route, status: self._responses.labels(route, str(status)))
-        self._finish_of = cache(self._finish.labels)
+        # looking up labels takes longer than counting
+        self._response_of = cache(lambda route, status: responses.labels(route, str(status)))
+        self._finish_of = cache(finish.labels)
+        self._prompt_of, self._answer_of = cache(prompt.labels), cache(answer.labels)
+        self._histograms_of = cache(lambda tier: {name: each.labels(tier) for name, each in histograms.items()})
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def response(self, route: str, status: int) -> None:
@@ -70,41 +69,17 @@ class Metrics:
         choices = state.choices
         if choices is None or not state.generated:
             return
-        of = self._of_tier(choices.tier)
+        histograms = self._histograms_of(choices.tier)
         for answer in choices.answers:
             self._finish_of(choices.tier, *answer.end).inc()
-            of.answer_tokens.observe(answer.tokens)
-            of.budget_tokens.observe(answer.budget.max_new_tokens)
-        of.prompt.inc(row["prompt_tokens"])
-        of.answer.inc(row["answer_tokens"])
-        of.duration.observe(row["seconds"])
-        of.queue.observe(choices.waited)
+            histograms["answer_tokens"].observe(answer.tokens)
+            histograms["budget_tokens"].observe(answer.budget.max_new_tokens)
+        self._prompt_of(choices.tier).inc(row["prompt_tokens"])
+        self._answer_of(choices.tier).inc(row["answer_tokens"])
+        histograms["duration_seconds"].observe(row["seconds"])
+        histograms["queue_seconds"].observe(choices.waited)
         if row["first_token_seconds"] is not None:
-            of.first.observe(row["first_token_seconds"])
-
-    def _new_tier(self, tier: str) -> _OfTier:
-        return _OfTier(
-            prompt=self._prompt.labels(tier),
-            answer=self._answer.labels(tier),
-            duration=self._duration.labels(tier),
-            first=self._first.labels(tier),
-            queue=self._queue.labels(tier),
-            answer_tokens=self._answer_tokens.labels(tier),
-            budget_tokens=self._budget_tokens.labels(tier),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _OfTier:
-    """The metrics of one tier, looked up once: looking up takes longer than counting."""
-
-    prompt: Counter
-    answer: Counter
-    duration: Histogram
-    first: Histogram
-    queue: Histogram
-    answer_tokens: Histogram
-    budget_tokens: Histogram
+            histograms["time_to_first_token_seconds"].observe(row["first_token_seconds"])
 
 
 class _Gauges(Collector):
@@ -127,8 +102,8 @@ class _Gauges(Collector):
         yield self._labelled("vllm:num_requests_waiting", "Requests in the queue.", name, admission.waiting)
         if (usage := self._cache_usage()) is not None:
             yield self._labelled("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", name, usage)
-        untaught = self._left_out()
-        yield CounterMetricFamily("suffice_answers_not_learned", "Too many of their kind at once.", untaught)
+        left_out = self._left_out()
+        yield CounterMetricFamily("suffice_answers_not_learned", "Too many of their kind at once.", left_out)
         up = GaugeMetricFamily("suffice_upstream_up", "Whether it can take requests.", labels=("upstream",))
         running = GaugeMetricFamily("suffice_upstream_requests_running", "Answers there.", labels=("upstream",))
         for pool in self._pools.values():

@@ -79,12 +79,7 @@ def open_spans(settings: ServeSettings) -> Spans | None:
 
 
 class Spans:
-    """Begins and ends the span of each request; spans are sent in batches, from a thread.
-
-    Args:
-        exporter: sends them.
-        where: its address, for messages.
-    """
+    """Begins and ends the span of each request. `exporter` sends them in batches, from a thread, to `where`."""
 
     def __init__(self, exporter: SpanExporter, where: str = "") -> None:
         from opentelemetry.sdk.resources import Resource
@@ -114,13 +109,6 @@ class Spans:
         return trace_context
 
     def end(self, span: Span, state: RequestState, row: RequestRow) -> None:
-        """End a span.
-
-        Args:
-            span: that of the request.
-            state: the request.
-            row: what is written down of it.
-        """
         from opentelemetry.trace import Status, StatusCode
 
         if span.is_recording():
@@ -152,22 +140,18 @@ class _Delivery:
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch; called from the batching thread."""
         result = self._exporter.export(spans)
-        arrived = result.name == "SUCCESS"
-        self.sent += len(spans) if arrived else 0
-        if arrived:
+        if result.name == "SUCCESS":
+            self.sent += len(spans)
             self._outage.worked()
         else:
             self._outage.failed(f"spans cannot be sent to {self.where}; requests continue without them")
         return result
 
     def shutdown(self) -> None:
-        """End the exporter."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what the exporter holds back."""
         return self._exporter.force_flush(timeout_millis)
 
 
@@ -226,12 +210,11 @@ def _of_answer(state: RequestState, row: RequestRow) -> dict[str, Any]:
 
 def _of_budget(state: RequestState, row: RequestRow) -> dict[str, Any]:
     budget = state.choices.budget if state.choices else None
-    quantiles = {f"suffice.quantiles.{name}": row[name] for name in ("p50", "p90", "p95", "p99")}
     return {
         "suffice.tier": row["tier"],
         "suffice.max_new_tokens": row["max_new_tokens"],
         "suffice.clamped_from": budget.clamped_from if budget else None,
         "suffice.expected_tokens": budget.expected_tokens if budget else None,
         "suffice.limited_by": row["limited_by"],
-        **quantiles,
+        **{f"suffice.quantiles.{name}": row[name] for name in ("p50", "p90", "p95", "p99")},
     }
