@@ -64,7 +64,7 @@ def load_settings(
     """Settings: the defaults, a file over them, environment variables over that, flags on top.
 
     Args:
-        cls: the settings class.
+        cls: a dataclass of settings.
         path: a TOML file with its fields; none when None.
         prefix: of variables: `SUFFICE_SERVE_` for SUFFICE_SERVE_PORT. Several values are separated by commas.
         environment: where variables are looked up.

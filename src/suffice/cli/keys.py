@@ -41,11 +41,7 @@ def open_store(database: str | None, config: str | None, *, make: bool = False) 
 
 
 def parse_time(text: str, *, future: bool) -> float:
-    """`30d`, `12h`, `2w` from now (or ago), or a date such as 2027-01-31 (UTC), as seconds since 1970.
-
-    Raises:
-        UsageError: it is not a time.
-    """
+    """`30d`, `12h`, `2w` from now (or ago), or a date such as 2027-01-31 (UTC), as seconds since 1970."""
     try:
         if match := re.fullmatch(r"(\d+)([hdw])", text):
             span = timedelta(seconds=int(match[1]) * _UNITS[match[2]])

@@ -134,12 +134,7 @@ def _data_folder() -> Path:
 def load_serve_settings(
     path: str | None = None, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ
 ) -> ServeSettings:
-    """The settings from a file, the environment and flags.
-
-    Args:
-        path: a TOML file with the fields of `ServeSettings`; none when None.
-        flags: fields by name; `None` and `()` mean "not given".
-        environment: SUFFICE_SERVE_PORT=9000 and so on; several values are separated by commas.
+    """The settings from a TOML file, the environment (SUFFICE_SERVE_PORT=9000) and flags, as `suffice.settings` says.
 
     Raises:
         UsageError: a file that cannot be read, an unknown key, or a value of the wrong type or out of range.

@@ -93,11 +93,7 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
 
 
 async def serve(settings: ServeSettings, engines: list[Engine] | None = None) -> None:
-    """Run until a signal says stop; running answers get `drain_timeout` seconds to end in.
-
-    Raises:
-        SufficeError: the server cannot start.
-    """
+    """Run until a signal says stop; running answers get `drain_timeout` seconds to end in."""
     bound = listening_socket(settings)
     async with open_service(settings, engines or engines_of(settings)) as service:
         server = _Server(_config(settings, service), service)

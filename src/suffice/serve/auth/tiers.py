@@ -18,11 +18,7 @@ AUTO = "auto"
 
 
 def load_budgeter(settings: ServeSettings) -> Budgeter:
-    """Tiers and estimators as the settings say, with the length profiles of adapters that have one.
-
-    Raises:
-        UsageError: the budget file or a profile cannot be read.
-    """
+    """Tiers and estimators as the settings say, with the length profiles of adapters that have one."""
     return Budgeter.load(Path(settings.budget_file) if settings.budget_file else None).with_profiles(settings.adapters)
 
 

@@ -40,8 +40,7 @@ class TrafficLearner:
 
     Args:
         model: learns.
-        store: where all replicas write their rows.
-        replica: the name under which this one does.
+        store: where all replicas write their rows, this one under the name `replica`.
         path: where the model's state is kept; None keeps none.
         clock: seconds, never going back.
     """

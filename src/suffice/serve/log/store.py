@@ -73,7 +73,7 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
-    def keys(self) -> list[Mapping[str, Any]]:
+    def keys(self) -> Sequence[Mapping[str, Any]]:
         """All keys, the oldest first, without their text, which is not stored."""
         with self._connected() as connection:
             return _dicts(connection, sa.select(key_rows).order_by(key_rows.c.created))
@@ -94,11 +94,7 @@ class Store:
                 raise UsageError(f"no key named {name!r}: `suffice keys list` shows them")
 
     def add_requests(self, rows: Sequence[Mapping[str, Any]], *, again: bool = False) -> None:
-        """Write rows, all or none.
-
-        Args:
-            rows: at least one.
-            again: the same call has failed before, perhaps after the database wrote all of them.
+        """Write rows, all or none; `again` where the same call has failed, perhaps after all of them were written.
 
         Raises:
             RejectedRowError: the database does not take one of them.
@@ -251,7 +247,7 @@ class Store:
                     connection.execute(sa.insert(migration_rows).values(name=name, applied=time.time()))
 
 
-def _dicts(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+def _dicts(connection: sa.Connection, query: sa.Executable) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -264,11 +260,7 @@ def _parsed(url: str) -> sa.URL:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of a SQLite database; None for other databases, and for one in memory.
-
-    Raises:
-        UsageError: it is not a URL.
-    """
+    """The file of a SQLite database; None for others, and for one in memory. Raises `UsageError` for what is no URL."""
     parsed = _parsed(url)
     if not parsed.drivername.startswith("sqlite") or parsed.database in (None, "", ":memory:"):
         return None

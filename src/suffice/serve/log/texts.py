@@ -52,12 +52,7 @@ def _storable(text: str) -> str:
 
 
 class TextLog:
-    """Writes texts in batches from a thread of its own, and deletes those that are old.
-
-    Args:
-        store: where they go.
-        days: how long they are kept.
-    """
+    """Writes texts in batches from a thread of its own, and deletes those that are older than `days`."""
 
     def __init__(self, store: Store, days: float) -> None:
         self._store, self._days = store, days

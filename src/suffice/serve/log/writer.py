@@ -32,7 +32,7 @@ class RequestLogWriter:
 
     Args:
         store: where rows go and keys come from.
-        ring: the keys in memory.
+        ring: gets the keys.
         traffic: learns from rows once they are written; None where there is no length model.
         replica: the name under which this process writes.
         patience: seconds that `close` waits for a database that is away.
@@ -92,9 +92,8 @@ class RequestLogWriter:
                 self._teach(lambda traffic: traffic.look())
             return
         self._read_at = time.monotonic()
-        keys = self._try(
-            "the keys cannot be read, and stay as they were", lambda: self._ring.replace(self._store.keys())
-        )
+        failure = "the keys cannot be read, and stay as they were"
+        keys = self._try(failure, lambda: self._ring.replace(self._store.keys()))
         looked = self._teach(lambda traffic: traffic.look())
         if keys and looked:  # only all of it together ends an outage: where one thing fails, it does not come and go
             self._reads.worked()

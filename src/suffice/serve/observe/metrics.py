@@ -31,13 +31,8 @@ _HISTOGRAMS = {
 
 
 class Metrics:
-    """Counters and histograms of one server, and a collector that reads its gauges when it is asked.
-
-    Args:
-        admission: the queue.
-        pools: the engines of each model.
-        left_out: how many answers taught the length model nothing, because too many of their kind came at once.
-    """
+    """Counters and histograms of one server, and a collector that reads its gauges (of the queue, the engines of each
+    model, and the answers that the learning left out) when it is asked."""
 
     def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
