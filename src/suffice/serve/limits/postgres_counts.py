@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -51,7 +49,7 @@ class PostgresCounts(Storage):
 
     async def get(self, key: str) -> int:
         """The count in the window that runs; 0 where none does."""
-        return int((await self._one(_GET, key))[0])
+        return int((await self._one(_GET, (key,)))[0])
 
     async def get_expiry(self, key: str) -> float:
         """When the window of the last count ends, in seconds since 1970."""
@@ -65,30 +63,25 @@ class PostgresCounts(Storage):
         return int((await self._one("WITH gone AS (DELETE FROM counts RETURNING 1) SELECT count(*) FROM gone"))[0])
 
     async def clear(self, key: str) -> None:
-        await self._one("WITH gone AS (DELETE FROM counts WHERE key = %s RETURNING 1) SELECT count(*) FROM gone", key)
+        query = "WITH gone AS (DELETE FROM counts WHERE key = %s RETURNING 1) SELECT count(*) FROM gone"
+        await self._one(query, (key,))
 
     async def close(self) -> None:
         while self._idle:
             await self._idle.pop().close()
 
     async def _one(self, query: str, values: Any = None) -> tuple[Any, ...]:
-        async with self._connection() as connection:
-            given = (values,) if isinstance(values, str) else values
-            row = await (await connection.execute(query, given)).fetchone()
-            assert row is not None
-            return tuple(row)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection for one user at a time. One that failed, or whose user was cancelled, is not used again."""
+        """A query's only row. A connection that failed, or whose user was cancelled, is not used again."""
         async with self._turns:
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                yield connection
+                row = await (await connection.execute(query, values)).fetchone()
             except BaseException:
                 await connection.close()
                 raise
             self._idle.append(connection)
+        assert row is not None
+        return tuple(row)
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         # Losing counts in a crash of the database costs less than a flush to the disk for each request.
