@@ -1,8 +1,9 @@
-"""The house: rooms import only from the rooms below them, and nothing imports in a circle."""
+"""The house: rooms import only from the rooms below them, nothing in a circle, and no class name has two meanings."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -84,6 +85,12 @@ def test_a_room_imports_only_from_the_rooms_below_it(room: str) -> None:
         if room_of(module) == room:
             others = {room_of(each) for each in imported} - {room}
             assert others <= ROOMS[room], f"{module} imports {others - ROOMS[room]}"
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    trees = [ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")]
+    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_nothing_imports_in_a_circle() -> None:

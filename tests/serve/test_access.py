@@ -15,7 +15,7 @@ from serving import LONG, Server, reserve, serving
 from suffice.cli.main import main
 from suffice.errors import RateLimitError, StorageAwayError, UsageError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
-from suffice.serve.auth.permissions import Caller, Limits
+from suffice.serve.auth.permissions import Caller, KeyLimits
 from suffice.serve.config import ServeSettings, check_exposure, load_serve_settings
 from suffice.serve.limits.quotas import Quotas
 from suffice.serve.log.store import Store, sqlite_file
@@ -225,7 +225,7 @@ def test_requests_and_tokens_per_minute(cli: Cli, database: str) -> None:
 def test_a_refused_reservation_takes_nothing() -> None:
     async def run() -> None:
         quotas = Quotas()
-        caller = Caller("k", "k", limits=Limits(requests_per_minute=10, tokens_per_minute=100))
+        caller = Caller("k", "k", limits=KeyLimits(requests_per_minute=10, tokens_per_minute=100))
         with pytest.raises(RateLimitError) as refused:
             await reserve(quotas, caller, 101)
         assert refused.value.headers["x-ratelimit-remaining-requests"] == "10"
@@ -291,7 +291,7 @@ class Elsewhere:
 
 
 def test_what_is_counted_for_a_client_that_goes_meanwhile_is_given_back() -> None:
-    caller = Caller("k", "k", limits=Limits(tokens_per_minute=100))
+    caller = Caller("k", "k", limits=KeyLimits(tokens_per_minute=100))
 
     async def leave(quotas: Quotas) -> None:
         going = asyncio.create_task(reserve(quotas, caller, 60))
@@ -322,7 +322,7 @@ def test_what_a_storage_that_is_away_did_not_take_is_not_given_back() -> None:
     async def run() -> None:
         quotas, shared = Quotas(), Elsewhere()
         quotas.shared = shared  # type: ignore[assignment]
-        held = await reserve(quotas, Caller("k", "k", limits=Limits(tokens_per_minute=100)), 10)
+        held = await reserve(quotas, Caller("k", "k", limits=KeyLimits(tokens_per_minute=100)), 10)
         shared.away = True
         quotas.top_up(held, 60)
         await quotas.settled()
@@ -341,7 +341,7 @@ def test_limits_of_callers_who_are_gone_are_forgotten(monkeypatch: pytest.Monkey
         quotas = Quotas()
         for number in range(3000):
             now += 1.0
-            caller = Caller(f"k{number}", "k", limits=Limits(requests_per_minute=1))
+            caller = Caller(f"k{number}", "k", limits=KeyLimits(requests_per_minute=1))
             await reserve(quotas, caller, 1)
             with pytest.raises(RateLimitError):
                 await reserve(quotas, caller, 1)

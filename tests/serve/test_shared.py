@@ -22,7 +22,7 @@ import pytest
 from serving import reserve, serving
 from suffice.errors import RateLimitError, UsageError
 from suffice.serve.auth.api_keys import hash_key, make_key
-from suffice.serve.auth.permissions import Caller, Limits
+from suffice.serve.auth.permissions import Caller, KeyLimits
 from suffice.serve.limits.quotas import Charge, Quotas
 from suffice.serve.limits.shared_counts import SharedCounts
 from suffice.serve.log.store import Store
@@ -147,7 +147,7 @@ def test_tokens_are_settled_to_what_was_used_wherever_that_was(shared: Shared) -
 def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared: Shared) -> None:
     async def run() -> None:
         Store(shared.database).close()
-        caller = Caller(make_key()[0], "k", limits=Limits(requests_per_minute=1000, tokens_per_minute=100))
+        caller = Caller(make_key()[0], "k", limits=KeyLimits(requests_per_minute=1000, tokens_per_minute=100))
         both = [Quotas(shared.storage, shared.database) for _ in range(2)]
         for quotas in both:
             assert quotas.shared is not None
@@ -159,7 +159,7 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
         assert sum(isinstance(each, RateLimitError) for each in found) == 50
         for quotas in both:
             await quotas.settled()
-        last = await reserve(both[0], Caller(caller.key_id, "k", limits=Limits(requests_per_minute=1000)), 0)
+        last = await reserve(both[0], Caller(caller.key_id, "k", limits=KeyLimits(requests_per_minute=1000)), 0)
         assert last.headers["x-ratelimit-remaining-requests"] == str(1000 - 11)
         for quotas in both:
             await quotas.close()
@@ -196,7 +196,7 @@ def test_while_redis_is_away_each_replica_counts_alone(
 def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         quotas = Quotas(redis.url)
-        caller = Caller("k", "k", limits=Limits(requests_per_minute=2))
+        caller = Caller("k", "k", limits=KeyLimits(requests_per_minute=2))
         await reserve(quotas, caller, 1)
         redis.process.send_signal(signal.SIGSTOP)
         try:

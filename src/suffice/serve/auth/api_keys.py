@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from suffice.serve.auth.permissions import ANONYMOUS, Caller, Limits
+from suffice.serve.auth.permissions import ANONYMOUS, Caller, KeyLimits
 
 __all__ = ["KeyRing", "hash_key", "make_key"]
 
@@ -67,6 +67,6 @@ class KeyRing:
 
 
 def _caller(row: Mapping[str, Any]) -> Caller:
-    limits = Limits(row["requests_per_minute"], row["tokens_per_minute"], row["tokens_per_day"])
+    limits = KeyLimits(row["requests_per_minute"], row["tokens_per_minute"], row["tokens_per_day"])
     tiers, models = frozenset(row["tiers"]), frozenset(row["models"])
     return Caller(key_id=row["id"], name=row["name"], tiers=tiers, models=models, limits=limits)

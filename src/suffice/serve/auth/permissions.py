@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from suffice.budget.types import Tier
 from suffice.serve.http.errors import Problem
 
-__all__ = ["ANONYMOUS", "Caller", "Limits", "check_known", "check_tier", "permitted_tiers"]
+__all__ = ["ANONYMOUS", "Caller", "KeyLimits", "check_known", "check_tier", "permitted_tiers"]
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class KeyLimits:
     """How much a key may take. `None` sets no limit."""
 
     requests_per_minute: int | None = None
@@ -33,7 +33,7 @@ class Caller:
     """The tiers that the key permits; empty: those that need no key."""
     models: frozenset[str] = frozenset()
     """The models that the key permits; empty: all."""
-    limits: Limits = Limits()
+    limits: KeyLimits = KeyLimits()
     refused: str = ""
     """Why the key that was shown does not count."""
     unchecked: bool = False
