@@ -27,8 +27,6 @@ _KEPT = ("tools", "response_format", "sampling", "prompt_tokens")
 
 @dataclass(slots=True)
 class AnswerSummary:
-    """What was found so far."""
-
     rows: int = 0
     counted: int = 0
     """Answers whose tokens the file gives."""
@@ -39,7 +37,6 @@ class AnswerSummary:
     problems: Counter[str] = field(default_factory=Counter)
     """Rows that cannot be used, by why."""
     notes: list[str] = field(default_factory=list)
-    """Notices for the user, one line each."""
 
     def describe(self) -> str:
         """One line, such as "500 rows: 480 with token counts, 20 without an answer"."""

@@ -7,7 +7,7 @@ import itertools
 import random
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,6 @@ class DatasetRows(Iterator[Conversation | UnusableRow]):
         self._rows = rows
         self.summary = summary
 
-    def __iter__(self) -> DatasetRows:
-        return self
-
     def __next__(self) -> Conversation | UnusableRow:
         row = next(self._rows)
         self.summary.add(row)
@@ -68,9 +65,7 @@ def read_dataset(spec: str, *, seed: int = 0, columns: Mapping[str, str] | None 
     if columns and (problem := check_columns(columns)):
         raise DataError(problem)
     opened = open_dataset(spec, seed=seed)
-    summary = DatasetSummary(notes=opened.notes)
-    rows = _rows(opened.records, opened.reader, str(opened.path), dict(columns or {}), summary)
-    return DatasetRows(rows, summary)
+    return DatasetRows(_rows(opened, dict(columns or {})), DatasetSummary(notes=opened.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +83,25 @@ class OpenDataset:
 def open_dataset(spec: str, *, seed: int = 0) -> OpenDataset:
     """The records of `path` or `path#N`, for callers that make something else than conversations of the rows.
 
-    Raises:
-        DataError: as `read_dataset`.
+    Raises DataError as `read_dataset` does.
     """
-    file = find_file(spec)
-    reader = reader_for(file.path)
-    records = _guarded(reader, file.path)
-    first = next(records, None)  # a broken header or document is an error now, not in the middle of a run
+    opened = _opened(spec, seed)
+    first = next(opened.records, None)  # a broken header or document is an error now, not in the middle of a run
     if first is None:
-        raise DataError(f"{file.path} has no rows")
-    notes: list[str] = []
-    chosen: Iterator[tuple[int, Any]] = itertools.chain([first], records)
-    if file.sample is not None:
-        chosen = _sampled(chosen, _guarded_count(reader, file.path), file, seed, notes)
-    return OpenDataset(file.path, reader, chosen, notes)
+        raise DataError(f"{opened.path} has no rows")
+    return replace(opened, records=itertools.chain([first], opened.records))
 
 
 def read_raw(spec: str, notes: list[str], *, seed: int = 0) -> Iterator[Mapping[str, Any] | RowProblem]:
     """The rows of a dataset as they lie in the file, and why where one cannot be parsed; `spec` as in `read_dataset`.
 
-    Notices for the user are added to `notes`.
-
-    Raises:
-        DataError: as `read_dataset` does.
+    Notices for the user are added to `notes`. Raises DataError as `read_dataset` does.
     """
-    file = find_file(spec)
-    reader = reader_for(file.path)
-    records = _guarded(reader, file.path)
-    if file.sample is not None:
-        records = _sampled(records, _guarded_count(reader, file.path), file, seed, notes)
-    for _, record in records:
+    opened = _opened(spec, seed)
+    notes += opened.notes
+    for _, record in opened.records:
         try:
-            row = reader.parse(record)
+            row = opened.reader.parse(record)
         except RowProblem as problem:
             yield problem
         else:
@@ -157,22 +139,26 @@ def dataset_fingerprint(spec: str, *, seed: int = 0, columns: Mapping[str, str] 
     return {"bytes": size, "digest": digest.hexdigest(), "columns": dict(columns or {}), **sampled}
 
 
-def _rows(
-    records: Iterator[tuple[int, Any]],
-    reader: FileReader,
-    source: str,
-    columns: dict[str, str],
-    summary: DatasetSummary,
-) -> Iterator[Conversation | UnusableRow]:
-    unseen = set(columns)
-    for index, (line, record) in enumerate(records):
+def _opened(spec: str, seed: int) -> OpenDataset:
+    file = find_file(spec)
+    reader = reader_for(file.path)
+    notes: list[str] = []
+    records = _guarded(reader, file.path)
+    if file.sample is not None:
+        records = _sampled(records, _guarded_count(reader, file.path), file, seed, notes)
+    return OpenDataset(file.path, reader, records, notes)
+
+
+def _rows(opened: OpenDataset, columns: dict[str, str]) -> Iterator[Conversation | UnusableRow]:
+    source, unseen = str(opened.path), set(columns)
+    for index, (line, record) in enumerate(opened.records):
         try:
-            row = reader.parse(record)
+            row = opened.reader.parse(record)
             if isinstance(row, Mapping):
                 unseen.difference_update(row)
             parsed = read_row(row, columns)
         except RowProblem as problem:
-            yield UnusableRow(index, line, str(problem), source=source, unit=reader.unit)
+            yield UnusableRow(index, line, str(problem), source=source, unit=opened.reader.unit)
         else:
             original = row if isinstance(row, Mapping) else {"prompt": row}
             yield Conversation(
@@ -184,7 +170,7 @@ def _rows(
                 row=original,
                 source=source,
             )
-    summary.notes.extend(f'the column "{name}" is in no row of {source}' for name in sorted(unseen))
+    opened.notes.extend(f'the column "{name}" is in no row of {source}' for name in sorted(unseen))
 
 
 def _sampled(

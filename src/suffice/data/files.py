@@ -7,8 +7,15 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from suffice.data.readers import DelimitedReader, FileReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
-from suffice.data.readers import open_bytes as _open_bytes
+from suffice.data.readers import (
+    DelimitedReader,
+    FileReader,
+    JsonLinesReader,
+    JsonReader,
+    ParquetReader,
+    TextReader,
+    open_bytes,
+)
 from suffice.data.rows import COLUMNS
 from suffice.errors import DataError
 
@@ -63,7 +70,8 @@ def _missing(path: Path) -> str:
 
 def _what_is_in(folder: Path, wanted: str, most: int = 5) -> str:
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if _looks_like_data(entry))
+        there = (path for path in folder.iterdir() if path.name.removesuffix(".gz").endswith(SUFFIXES))
+        names = sorted(path.name for path in there if path.is_file())
     except OSError as error:
         return f"{folder}/ cannot be listed ({error.strerror})"
     if not names:
@@ -74,10 +82,6 @@ def _what_is_in(folder: Path, wanted: str, most: int = 5) -> str:
     return f"in {folder}/ there is: {', '.join(shown)}{more}"
 
 
-def _looks_like_data(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(SUFFIXES) and path.is_file()
-
-
 def reader_for(path: Path) -> FileReader:
     """The reader for this file, by its first bytes where they settle it, then by its extension, then by its content.
 
@@ -85,7 +89,7 @@ def reader_for(path: Path) -> FileReader:
         DataError: the file is empty, packed in a way that is not read, not UTF-8, or of an unknown format.
     """
     try:
-        with _open_bytes(path) as file:
+        with open_bytes(path) as file:
             head = file.read(_HEAD_BYTES)
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
@@ -98,11 +102,8 @@ def reader_for(path: Path) -> FileReader:
     if suffix in (".txt", ".text"):
         return TextReader(path)
     if suffix in (".json", ".jsonl", ".ndjson") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-        return (
-            JsonLinesReader(path)
-            if _is_json_lines(head, named_so=suffix in (".jsonl", ".ndjson"))
-            else JsonReader(path)
-        )
+        by_lines = _is_json_lines(head, named_so=suffix in (".jsonl", ".ndjson"))
+        return JsonLinesReader(path) if by_lines else JsonReader(path)
     if _has_known_header(head):
         return DelimitedReader(path)
     raise DataError(f"{path}: cannot tell its format; give it one of these endings: {', '.join(SUFFIXES)} (or .gz)")

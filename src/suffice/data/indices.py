@@ -28,9 +28,6 @@ class IndexSet(MutableSet[int]):
     def __len__(self) -> int:
         return self._count
 
-    def __repr__(self) -> str:
-        return f"IndexSet({len(self)} indices)"
-
     def add(self, value: int) -> None:
         if value in self:
             return

@@ -7,12 +7,14 @@ import gzip
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 from suffice.data.types import RowProblem, Unit
-from suffice.errors import DataError
+from suffice.errors import DataError, first_line
 
 __all__ = [
     "DelimitedReader",
@@ -34,11 +36,15 @@ _CONTAINERS = ("data", "rows", "examples", "instances", "items", "records", "sam
 """Where a JSON object that is a whole dataset keeps its list of rows."""
 
 
-class FileReader(Protocol):
+class FileReader(ABC):
     """The records of one file. Reading may raise OSError, EOFError or DataError when the file itself is at fault."""
 
     unit: Unit
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
     def records(self) -> Iterator[tuple[int, Any]]:
         """1-based line (or row) number and the record as it lies in the file; blank lines are not records."""
 
@@ -48,9 +54,10 @@ class FileReader(Protocol):
         Raises:
             RowProblem: this record cannot be parsed.
         """
+        return record
 
     def count(self) -> int:
-        """Number of records."""
+        return sum(1 for _ in self.records())
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -58,19 +65,8 @@ def open_bytes(path: Path) -> IO[bytes]:
     file = path.open("rb")
     if file.peek(2)[:2] != b"\x1f\x8b":
         return file
-    return cast(IO[bytes], io.BufferedReader(_GzipOwner(file), 1 << 20))
-
-
-class _GzipOwner(gzip.GzipFile):
-    """A gzip stream that closes the file below it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(fileobj=file, mode="rb")
-        self._below = file
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
+    file.close()
+    return cast(IO[bytes], io.BufferedReader(gzip.open(path), 1 << 20))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -91,22 +87,16 @@ def _decoded(line: bytes) -> str:
 
 
 def _message(error: json.JSONDecodeError) -> str:
-    return error.msg.removesuffix(" at")
+    return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
-class _LineReader:
+class _LineReader(FileReader):
     """Files in which a record is a line."""
 
-    unit: Unit = "line"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    unit = "line"
 
     def records(self) -> Iterator[tuple[int, bytes]]:
         return ((number, line) for number, line in _lines(self.path) if not line.isspace() and line)
-
-    def count(self) -> int:
-        return sum(1 for _ in self.records())
 
 
 class TextReader(_LineReader):
@@ -125,32 +115,21 @@ class JsonLinesReader(_LineReader):
             return json.loads(text)
         except json.JSONDecodeError as error:
             near = text[max(0, error.pos - 15) : error.pos + 15].strip()
-            raise RowProblem(f"not valid JSON: {_message(error)} at column {error.colno}, near {near!r}") from None
+            raise RowProblem(f"{_message(error)}, near {near!r}") from None
         except (ValueError, RecursionError) as error:
-            raise RowProblem(f"not valid JSON: {str(error).splitlines()[0]}") from None
+            raise RowProblem(f"not valid JSON: {first_line(error)}") from None
 
 
-class JsonReader:
+class JsonReader(FileReader):
     """json: an array of rows, or an object that holds one under `data`, `rows`, ...; read as a whole."""
 
-    unit: Unit = "row"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows: list[object] | None = None
+    unit = "row"
 
     def records(self) -> Iterator[tuple[int, object]]:
-        if self._rows is None:
-            self._rows = self._load()
         return iter(enumerate(self._rows, 1))
 
-    def parse(self, record: object) -> object:
-        return record
-
-    def count(self) -> int:
-        return sum(1 for _ in self.records())
-
-    def _load(self) -> list[object]:
+    @cached_property
+    def _rows(self) -> list[object]:
         with open_bytes(self.path) as file:
             content = file.read().removeprefix(_BOM)
         try:
@@ -160,10 +139,9 @@ class JsonReader:
             raise DataError(f"{self.path}, line {line}: not UTF-8; convert the file first") from None
         except json.JSONDecodeError as error:
             hint = " (if each line is an object by itself, name it .jsonl)" if error.msg == "Extra data" else ""
-            where = f"{self.path}, line {error.lineno}"
-            raise DataError(f"{where}: not valid JSON: {_message(error)} at column {error.colno}{hint}") from None
+            raise DataError(f"{self.path}, line {error.lineno}: {_message(error)}{hint}") from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}: not valid JSON: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{self.path}: not valid JSON: {first_line(error)}") from None
         return self._rows_of(document)
 
     def _rows_of(self, document: object) -> list[object]:
@@ -177,10 +155,10 @@ class JsonReader:
         return cast(list[object], document[lists[0]]) if lists else [document]
 
 
-class DelimitedReader:
+class DelimitedReader(FileReader):
     """csv and tsv with a header line. Quoted cells may hold line breaks."""
 
-    unit: Unit = "line"
+    unit = "line"
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
         """
@@ -188,14 +166,15 @@ class DelimitedReader:
             path: the file.
             delimiter: what separates cells; None takes the comma, or `;` or tab where the header has no comma.
         """
-        self.path = path
+        super().__init__(path)
         self.delimiter = delimiter or self._delimiter_of_header()
         self._header: list[str] = []
 
     def records(self) -> Iterator[tuple[int, list[str] | csv.Error]]:
         csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_LIMIT))
         # Strict: a stray quote is an error rather than cells that quietly run together.
-        reader = csv.reader(self._text(), delimiter=self.delimiter, strict=True)
+        text = (line.decode("utf-8", "surrogateescape") for _, line in _lines(self.path))
+        reader = csv.reader(text, delimiter=self.delimiter, strict=True)
         records = self._numbered(reader)
         for line, cells in itertools.islice(records, 1):
             self._header = self._checked_header(line, cells)
@@ -209,12 +188,6 @@ class DelimitedReader:
         for cell in record:
             _decoded(cell.encode("utf-8", "surrogateescape"))
         return dict(zip(self._header, record, strict=True))
-
-    def count(self) -> int:
-        return sum(1 for _ in self.records())
-
-    def _text(self) -> Iterable[str]:
-        return (line.decode("utf-8", "surrogateescape") for _, line in _lines(self.path))
 
     def _numbered(self, reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
         while True:
@@ -246,13 +219,10 @@ class DelimitedReader:
         return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
-class ParquetReader:
+class ParquetReader(FileReader):
     """parquet, in batches."""
 
-    unit: Unit = "row"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    unit = "row"
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         file = self._open()
@@ -265,12 +235,9 @@ class ParquetReader:
                     number += 1
                     yield number, row
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}: damaged after row {number}: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{self.path}: damaged after row {number}: {first_line(error)}") from None
         finally:
             file.close()
-
-    def parse(self, record: dict[str, Any]) -> dict[str, Any]:
-        return record
 
     def count(self) -> int:
         with self._open() as file:
@@ -285,4 +252,4 @@ class ParquetReader:
         try:
             return pq.ParquetFile(self.path)
         except pa.ArrowException as error:
-            raise DataError(f"{self.path} is not a parquet file: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{self.path} is not a parquet file: {first_line(error)}") from None

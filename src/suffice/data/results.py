@@ -13,7 +13,6 @@ import time
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from suffice.data.indices import IndexSet
@@ -61,10 +60,10 @@ class ResultWriter:
         self.finished = IndexSet()
         """Indices of rows that need no more work."""
         self.failed = IndexSet()
-        """Indices of rows whose newest line has an error."""
+        """Of rows whose newest line has an error."""
         self.notices: list[str] = []
-        """Notices for the user about resuming, one line each."""
         self._retry_failed = retry_failed
+        self._scratch = self.path.with_name(f".{self.path.name}.compacting")
         self._synced_at = time.monotonic()
         self._in_order = True
         self._last_index = -1
@@ -108,7 +107,7 @@ class ResultWriter:
         """
         if self._in_order:
             return
-        scratch = self._scratch_path()
+        scratch = self._scratch
         try:
             self._sync()
             with scratch.open("wb") as target:
@@ -119,7 +118,7 @@ class ResultWriter:
             os.replace(scratch, self.path)
             _sync_folder(self.path.parent)
             self._file.close()
-            self._file = self._open()
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             scratch.unlink(missing_ok=True)
             raise self._unwritable(error) from None
@@ -144,9 +143,7 @@ class ResultWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _has_answers(self, *, allowed: bool) -> bool:
@@ -164,14 +161,14 @@ class ResultWriter:
         if continues:
             self.notices += self._sidecar.check(dataset, settings)
         try:
-            self._scratch_path().unlink(missing_ok=True)
+            self._scratch.unlink(missing_ok=True)
             if continues:
                 self._recover()
             else:
                 # Emptied before the sidecar changes: old answers never stand beside the new fingerprint.
                 self.path.open("wb").close()
             self._sidecar.write(dataset, settings)
-            return self._open()
+            return self.path.open("ab", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -193,9 +190,11 @@ class ResultWriter:
         if broken is not None:
             os.truncate(self.path, good_end)
             self.notices.append(f"the last line of {self.path} was torn by a crash: removed, its row is run again")
-        elif not _ends_with_newline(self.path):
-            with self.path.open("ab") as file:
-                file.write(b"\n")
+        else:
+            with self.path.open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
 
     def _note(self, index: int, *, failed: bool) -> None:
         self._in_order = self._in_order and index > self._last_index
@@ -205,9 +204,6 @@ class ResultWriter:
             self.finished.discard(index)
         else:
             self.finished.add(index)
-
-    def _open(self) -> IO[bytes]:
-        return self.path.open("ab", buffering=0)
 
     def _append(self, line: bytes) -> None:
         """The whole line or nothing: half a line would spoil the next one."""
@@ -224,9 +220,6 @@ class ResultWriter:
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._synced_at = time.monotonic()
-
-    def _scratch_path(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.compacting")
 
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
@@ -263,12 +256,6 @@ def _newest_lines(path: Path) -> Iterator[bytes]:
             if start != _NO_LINE:
                 file.seek(start)
                 yield file.readline()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,7 +39,7 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
     """What `--columns NAME=OURS` says: the user's column names mapped to ours.
 
     Raises:
-        UsageError: a pair that is none.
+        UsageError: a pair without an equals sign, or with nothing on one of its sides.
     """
     columns = {}
     for pair in pairs:
@@ -80,7 +80,9 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow
     if isinstance(query, list):  # TRL's conversational prompt/completion
         return _from_messages(query, cells.name_of("query"), cells)
     if (instruction := cells.get("instruction")) is not None:
-        return _from_query(_joined(instruction, query), cells, "alpaca")
+        # Alpaca: the instruction, and below it the input where there is one
+        parts = [_text(instruction, "instruction"), "" if query is None else _text(query, "input")]
+        return _from_query("\n".join(part for part in parts if part.strip()), cells, "alpaca")
     if query is not None:
         return _from_query(_text(query, cells.name_of("query")), cells, "query/response")
     raise RowProblem(_nothing_known(row))
@@ -99,7 +101,6 @@ class _Cells:
                 self._names[column] = theirs
 
     def name_of(self, column: str) -> str:
-        """The name under which the row has this column."""
         found = self._find(column)
         return self._names[found] if found else column
 
@@ -142,11 +143,11 @@ def _from_query(query: str, cells: _Cells, row_format: RowFormat) -> ParsedRow:
 
 def _checked(turns: list[Turn], answer: Turn | None, row_format: RowFormat) -> ParsedRow:
     """The row, if a model can answer its prompt."""
-    if not any(turn["role"] == "user" for turn in turns):
-        found = ", ".join(turn["role"] for turn in turns) or "none"
-        raise RowProblem(f"no user turn to answer (turns before the answer: {found})")
-    if turns[-1]["role"] not in ("user", "tool"):
-        raise RowProblem(f'the turn to answer must be from user or tool, and it is from "{turns[-1]["role"]}"')
+    roles = [turn["role"] for turn in turns]
+    if "user" not in roles:
+        raise RowProblem(f"no user turn to answer (turns before the answer: {', '.join(roles) or 'none'})")
+    if roles[-1] not in ("user", "tool"):
+        raise RowProblem(f'the turn to answer must be from user or tool, and it is from "{roles[-1]}"')
     for turn in turns:
         if turn["role"] == "user" and not turn["content"].strip():
             raise RowProblem("the prompt is empty" if turn is turns[-1] else "a user turn in the history is empty")
@@ -198,19 +199,11 @@ def _history(history: object) -> Iterable[Turn]:
             raise RowProblem(f"item {number} of history is {_shown(item)}, expected a [question, answer] pair")
 
 
-def _joined(instruction: object, query: object) -> str:
-    """Alpaca: the instruction, and below it the input where there is one."""
-    parts = [_text(instruction, "instruction"), "" if query is None else _text(query, "input")]
-    return "\n".join(part for part in parts if part.strip())
-
-
 def _answer(cells: _Cells) -> Turn | None:
     """The answer in a column of its own: text, a label or a number, or a list of turns, of which it is the last."""
     value, name = cells.get("response"), cells.name_of("response")
     if isinstance(value, list) and value and isinstance(value[-1], Mapping):
-        turn = _read_turn(value[-1], f"turn {len(value)} of {name}")
-        turn["role"] = "assistant"
-        return turn
+        return {**_read_turn(value[-1], f"turn {len(value)} of {name}"), "role": "assistant"}
     if isinstance(value, int | float):
         value = str(value)
     return None if value is None else _turn("assistant", _text(value, name))

@@ -70,7 +70,6 @@ class Sidecar:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Release the lock."""
         self._file.close()
 
     def _read(self) -> dict[str, Any]:

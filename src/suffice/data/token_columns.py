@@ -70,15 +70,13 @@ class RowLengths:
         )
 
     def finish(self, model: str | None) -> str | None:
-        """Why the answer of this model ended."""
         return self.finishes.get(model, self.finishes.get(None))
 
 
 def read_token_counts(spec: str, notes: list[str], *, seed: int = 0) -> Iterator[RowLengths]:
     """The lengths that each row of a dataset, log or trace gives; those of a row that cannot be parsed are unknown.
 
-    Raises:
-        DataError: as `read_dataset` does.
+    Raises DataError as `read_dataset` does.
     """
     for row in read_raw(spec, notes, seed=seed):
         yield RowLengths.of({} if isinstance(row, RowProblem) else row)
