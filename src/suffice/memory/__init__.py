@@ -42,14 +42,19 @@ __all__ = [
 ]
 
 
+_COUNTS: dict[str, tuple[str, Callable[..., int]]] = {
+    "parameter_count": ("parameters", lambda config: Architecture.from_config(config).parameters),
+    "lora_parameter_count": (
+        "lora_parameters",
+        lambda config, rank, target="all-linear": Architecture.from_config(config).lora_parameters(rank),
+    ),
+}
+"""Two functions of earlier versions, and where `Architecture` has the same."""
+
+
 def __getattr__(name: str) -> Callable[..., int]:
-    """Two counts that `Architecture` has today."""
-    if name == "parameter_count":
-        warn_deprecated("suffice.memory.parameter_count", "suffice.memory.Architecture.from_config(...).parameters")
-        return lambda config: Architecture.from_config(config).parameters
-    if name == "lora_parameter_count":
-        warn_deprecated(
-            "suffice.memory.lora_parameter_count", "suffice.memory.Architecture.from_config(...).lora_parameters"
-        )
-        return lambda config, rank, target="all-linear": Architecture.from_config(config).lora_parameters(rank)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _COUNTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new, count = _COUNTS[name]
+    warn_deprecated(f"suffice.memory.{name}", f"suffice.memory.Architecture.from_config(...).{new}")
+    return count

@@ -7,11 +7,11 @@ transformers builds for these configs; the tests compare them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from suffice.errors import UsageError
-from suffice.memory.kv import size_of
+from suffice.memory.kv import head_size, size_of
 
 __all__ = ["Architecture"]
 
@@ -34,6 +34,15 @@ class _Family:
     fused_mlp: bool = False
     """Gate and up projection are one matrix, which LoRA adapts as one."""
 
+    def with_biases(self, attention: bool, mlp: bool) -> _Family:
+        """The family, where what is None is as the config says."""
+        return replace(
+            self,
+            qkv_bias=attention if self.qkv_bias is None else self.qkv_bias,
+            output_bias=attention if self.output_bias is None else self.output_bias,
+            mlp_bias=mlp if self.mlp_bias is None else self.mlp_bias,
+        )
+
 
 _FAMILIES: Mapping[str, _Family] = {
     "qwen2": _Family(qkv_bias=True),
@@ -50,8 +59,6 @@ _FAMILIES: Mapping[str, _Family] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Sizes of a dense decoder."""
-
     layers: int
     hidden: int
     intermediate: int
@@ -78,34 +85,25 @@ class Architecture:
                 f"no memory arithmetic for model type {model_type!r}; there is for {', '.join(sorted(_FAMILIES))}"
             )
         hidden, heads = size_of(config, "hidden_size"), size_of(config, "num_attention_heads")
-        bias = bool(config.get("attention_bias", False))
         return cls(
             layers=size_of(config, "num_hidden_layers"),
             hidden=hidden,
             intermediate=size_of(config, "intermediate_size"),
             heads=heads,
             kv_heads=size_of(config, "num_key_value_heads", heads),
-            head_dim=size_of(config, "head_dim", hidden // heads),
+            head_dim=head_size(config),
             vocabulary=size_of(config, "vocab_size"),
             tied=bool(config.get("tie_word_embeddings", family.tied)),
-            family=_Family(
-                qkv_bias=bias if family.qkv_bias is None else family.qkv_bias,
-                output_bias=bias if family.output_bias is None else family.output_bias,
-                mlp_bias=bool(config.get("mlp_bias", False)) if family.mlp_bias is None else family.mlp_bias,
-                head_norms=family.head_norms,
-                norms_per_layer=family.norms_per_layer,
-                fused_mlp=family.fused_mlp,
-            ),
+            family=family.with_biases(bool(config.get("attention_bias")), bool(config.get("mlp_bias"))),
         )
 
     @property
     def query_size(self) -> int:
-        """Width of all queries of a token."""
         return self.heads * self.head_dim
 
     @property
     def kv_size(self) -> int:
-        """Width of all keys (or values) of a token."""
+        """Width of all keys of a token, and of all values."""
         return self.kv_heads * self.head_dim
 
     @property

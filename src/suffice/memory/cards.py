@@ -54,7 +54,6 @@ class KnownModel:
 
 
 def cards() -> dict[str, Card]:
-    """All bundled cards by their short names."""
     table = tomllib.loads((_PACKAGE / "cards.toml").read_text("utf-8"))
     return {
         key: Card(
@@ -95,12 +94,11 @@ def card_here() -> Card:
 
         if torch.cuda.is_available():
             properties = torch.cuda.get_device_properties(0)
-            name = str(properties.name)
+            name, memory = str(properties.name), int(properties.total_memory)
             try:
-                found = card(name)
+                return replace(card(name), name=name, memory=memory)
             except UsageError:
-                return Card(name, int(properties.total_memory))
-            return replace(found, name=name, memory=int(properties.total_memory))
+                return Card(name, memory)
     except ImportError:
         pass
     try:
@@ -111,16 +109,15 @@ def card_here() -> Card:
 
 
 def known_names() -> list[str]:
-    """Every name in the bundled table of models."""
     return [name for entry in _models() for name in entry["names"]]
 
 
 def known_model(name: str) -> KnownModel | None:
     """A model of the bundled table by its hub id, with or without its organisation; None if it is not there."""
-    wanted = name.rsplit("/", 1)[-1].lower()
+    short = name.rsplit("/", 1)[-1].lower()
     for entry in _models():
         for each in entry["names"]:
-            if each.lower() == wanted:
+            if each.lower() == short:
                 return KnownModel(each, entry["config"], entry.get("extra_parameters", 0), entry.get("note", ""))
     return None
 
@@ -148,5 +145,4 @@ def similar_names(name: str) -> list[str]:
 
 
 def _models() -> list[dict[str, Any]]:
-    loaded: list[dict[str, Any]] = json.loads((_PACKAGE / "models.json").read_text("utf-8"))
-    return loaded
+    return list(json.loads((_PACKAGE / "models.json").read_text("utf-8")))

@@ -8,8 +8,6 @@ holds, over all moments, has the mean
 
 (renewal-reward: Cox 1962, "Renewal Theory"; Wolff 1989). N running requests, independent, hold N times that, with a
 standard deviation that grows with the square root of N; the N that fits leaves room for 99 % of all moments.
-
-Knows nothing about files.
 """
 
 from __future__ import annotations
@@ -40,13 +38,11 @@ class TrafficLengths:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]], skipped: int = 0) -> TrafficLengths:
-        """Count equal pairs."""
         counted = Counter(pairs)
         return cls(tuple((prompt, answer, n) for (prompt, answer), n in sorted(counted.items())), skipped)
 
     @property
     def rows(self) -> int:
-        """Requests in all."""
         return sum(n for _, _, n in self.pairs)
 
     def capped(self, max_new_tokens: int) -> TrafficLengths:
@@ -58,7 +54,7 @@ class TrafficLengths:
         return sum(n for _, answer, n in self.pairs if answer > max_new_tokens) / self.rows
 
     def mean(self) -> tuple[float, float]:
-        """Mean prompt and mean answer, in tokens."""
+        """Of prompts and of answers, in tokens."""
         rows = self.rows
         return sum(p * n for p, _, n in self.pairs) / rows, sum(a * n for _, a, n in self.pairs) / rows
 
@@ -70,16 +66,8 @@ class TrafficLengths:
 def concurrent_running(
     lengths: TrafficLengths, layout: KvLayout, room: int, bytes_per_value: float, page_size: int = 1
 ) -> int:
-    """Requests that run at once where only what exists is stored (paged engines), for 99 % of all moments.
-
-    Args:
-        lengths: of the traffic.
-        layout: of the model.
-        room: bytes of KV cache.
-        bytes_per_value: of the cache.
-        page_size: half of a page is lost per request, on average.
-    """
-    lost = (page_size - 1) / 2
+    """Requests that run at once in `room` bytes, 99 % of the time, where only what exists is stored (paged engines)."""
+    lost = (page_size - 1) / 2  # of a page, on average
     return _fitting(*_running(lengths, lambda n: _bytes(layout, n + lost, bytes_per_value), layout.windows), room)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,12 @@ __all__ = ["Suggestion", "what_would_fit"]
 
 _SHORTEST = 128  # tokens; a shorter row is not worth suggesting
 
+Change = Callable[[TrainingSetup], Iterator[TrainingSetup]]
+"""A setting that can be changed, and the setups that it leads to, the mildest first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A change that makes training fit."""
-
     change: str
     """What to change, for a person."""
     setup: TrainingSetup
@@ -32,11 +33,6 @@ def what_would_fit(config: Mapping[str, Any], setup: TrainingSetup, free: int) -
     weights, and last a smaller `max_length`, which costs data. Where no single change is enough they are added up in
     this order.
 
-    Args:
-        config: the model's `config.json`.
-        setup: what was asked for.
-        free: bytes that the run may use.
-
     Returns:
         Suggestions that fit; empty when nothing does, or when `setup` fits as it is.
 
@@ -46,32 +42,27 @@ def what_would_fit(config: Mapping[str, Any], setup: TrainingSetup, free: int) -
     shape = Architecture.from_config(config)
     if forecast_setup(shape, setup).total <= free:
         return []
-    suggestions = []
-    for candidates in _KNOBS:
-        for candidate in candidates(setup):
-            forecast = forecast_setup(shape, candidate)
-            if forecast.total <= free:
-                suggestions.append(Suggestion(_describe(setup, candidate), candidate, forecast))
-                break
-    return suggestions or _together(shape, setup, free)
+    singles = [found for change in _CHANGES if (found := _first_that_fits(shape, setup, free, (change,)))]
+    together = None if singles else _first_that_fits(shape, setup, free, _CHANGES)
+    return [together] if together else singles
 
 
-def _together(shape: Architecture, setup: TrainingSetup, free: int) -> list[Suggestion]:
+def _first_that_fits(
+    shape: Architecture, setup: TrainingSetup, free: int, changes: Sequence[Change]
+) -> Suggestion | None:
+    """Make the changes one after the other, each step by step as far as it goes, until the forecast fits."""
     changed = setup
-    for candidates in _KNOBS:
-        for candidate in candidates(changed):
-            changed = candidate
+    for steps_of in changes:
+        for step in steps_of(changed):
+            changed = step
             forecast = forecast_setup(shape, changed)
             if forecast.total <= free:
-                return [Suggestion(_describe(setup, changed), changed, forecast)]
-    return []
+                return Suggestion(_describe(setup, changed), changed, forecast)
+    return None
 
 
 def _smaller_batches(setup: TrainingSetup) -> Iterator[TrainingSetup]:
-    size = setup.batch_size // 2
-    while size >= 1:
-        yield replace(setup, batch_size=size)
-        size //= 2
+    return (replace(setup, batch_size=size) for size in _halves(setup.batch_size, 1))
 
 
 def _checkpointing(setup: TrainingSetup) -> Iterator[TrainingSetup]:
@@ -85,13 +76,15 @@ def _fewer_bits(setup: TrainingSetup) -> Iterator[TrainingSetup]:
 
 
 def _shorter_rows(setup: TrainingSetup) -> Iterator[TrainingSetup]:
-    length = setup.max_length // 2
-    while length >= _SHORTEST:
-        yield replace(setup, max_length=length)
-        length //= 2
+    return (replace(setup, max_length=length) for length in _halves(setup.max_length, _SHORTEST))
 
 
-_KNOBS = (_smaller_batches, _checkpointing, _fewer_bits, _shorter_rows)
+def _halves(number: int, least: int) -> Iterator[int]:
+    while (number := number // 2) >= least:
+        yield number
+
+
+_CHANGES: tuple[Change, ...] = (_smaller_batches, _checkpointing, _fewer_bits, _shorter_rows)
 
 
 def _describe(before: TrainingSetup, after: TrainingSetup) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.memory.device import RUNTIME_BYTES, human_bytes
-from suffice.memory.kv import KvLayout, size_of
+from suffice.memory.kv import KvLayout, head_size, size_of
 from suffice.memory.parameters import ModelSize, weight_bytes
 
 __all__ = ["Serving", "ServingMemory", "cache_tokens_that_fit", "kv_shortage", "step_bytes"]
@@ -39,12 +39,11 @@ class Serving:
 
     @property
     def compute_bytes(self) -> int:
-        """Bytes per value of an activation."""
+        """Per value of an activation."""
         return 4 if self.weight_bits == 32 else 2
 
     @property
     def kv_value_bytes(self) -> float:
-        """Bytes per number of the cache."""
         return self.kv_bits / 8
 
 
@@ -82,7 +81,7 @@ class ServingMemory:
             device_bytes: memory of the device.
             used: what other programs take of it.
             utilization: share of the device that may be used by all (0-1].
-            extra_parameters: that the config does not describe, a picture encoder's for example.
+            extra_parameters: as `KnownModel` has them.
             weights_loaded: the weights and the runtime are among what is used already.
 
         Raises:
@@ -90,17 +89,19 @@ class ServingMemory:
         """
         if not 0 < utilization <= 1:
             raise UsageError(f"the share of the device to use is {utilization}; it must be above 0 and at most 1")
-        weights = 0 if weights_loaded else weight_bytes(ModelSize.from_config(config), serving.weight_bits)
-        extra = 0 if weights_loaded else extra_parameters * max(serving.weight_bits, 16) // 8
+        weights = overhead = 0
+        if not weights_loaded:
+            weights = weight_bytes(ModelSize.from_config(config), serving.weight_bits)
+            weights += extra_parameters * max(serving.weight_bits, 16) // 8
+            overhead = RUNTIME_BYTES[serving.device.partition(":")[0]]
+        tokens, requests, reads = serving.step_tokens, serving.step_requests, serving.read_tokens
         return cls(
             device=device_bytes,
             used=used,
             unused=round(device_bytes * (1 - utilization)),
-            weights=weights + extra,
-            activations=step_bytes(
-                config, serving.step_tokens, serving.step_requests, serving.compute_bytes, serving.read_tokens
-            ),
-            overhead=0 if weights_loaded else RUNTIME_BYTES[serving.device.partition(":")[0]],
+            weights=weights,
+            activations=step_bytes(config, tokens, requests, serving.compute_bytes, reads),
+            overhead=overhead,
         )
 
     @property
@@ -135,8 +136,7 @@ def step_bytes(config: Mapping[str, Any], tokens: int, requests: int, value_byte
         read_tokens: of cache that attention copies out, keys and values repeated for every query head.
     """
     config = config.get("text_config") or config
-    hidden, heads = size_of(config, "hidden_size"), size_of(config, "num_attention_heads")
-    query = heads * size_of(config, "head_dim", hidden // heads)
+    hidden, query = size_of(config, "hidden_size"), size_of(config, "num_attention_heads") * head_size(config)
     try:
         size = ModelSize.from_config(config)
         mlp, vocabulary = size.widest, size.vocabulary
@@ -149,15 +149,7 @@ def step_bytes(config: Mapping[str, Any], tokens: int, requests: int, value_byte
 
 
 def cache_tokens_that_fit(layout: KvLayout, room: float, *, beside: int, bytes_per_value: float, page_size: int) -> int:
-    """Tokens of KV cache, whole pages, in the room that activations leave; one page at least.
-
-    Args:
-        layout: of the model.
-        room: bytes that cache and activations may take together.
-        beside: bytes of activations.
-        bytes_per_value: of the cache.
-        page_size: tokens of a page.
-    """
+    """Tokens of KV cache, in whole pages and at least one, in `room` less what lies `beside` it, both in bytes."""
     pages = int(room - beside) // (layout.bytes_per_token(bytes_per_value) * page_size)
     return max(1, pages) * page_size
 

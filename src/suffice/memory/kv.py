@@ -15,7 +15,7 @@ from typing import Any
 
 from suffice.errors import UsageError
 
-__all__ = ["KvLayout", "LayerCache", "kv_bytes_per_token", "size_of"]
+__all__ = ["KvLayout", "LayerCache", "head_size", "kv_bytes_per_token", "size_of"]
 
 _NAMES = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
@@ -45,7 +45,6 @@ class LayerCache:
     """Newest tokens that are kept at most; None keeps all."""
 
     def tokens(self, length: int) -> int:
-        """Tokens that are kept of a sequence."""
         return length if self.window is None else min(length, self.window)
 
 
@@ -132,12 +131,7 @@ class KvLayout:
 def kv_bytes_per_token(config: Mapping[str, Any], bytes_per_value: float = 2) -> int:
     """Bytes of KV cache for one token: layers x KV heads x head size x 2 (key and value) x bytes per value.
 
-    Args:
-        config: the model's `config.json`.
-        bytes_per_value: 2 for bfloat16 and float16, 4 for float32, 1 for an 8-bit cache.
-
-    Raises:
-        UsageError: as `KvLayout.from_config`.
+    `bytes_per_value` as in `KvLayout.bytes_per_token`; raises UsageError as `KvLayout.from_config` does.
     """
     return KvLayout.from_config(config).bytes_per_token(bytes_per_value)
 
@@ -165,8 +159,12 @@ def _values(config: Mapping[str, Any], kind: str) -> int:
         return size_of(config, "kv_lora_rank") + size_of(config, "qk_rope_head_dim")
     heads = size_of(config, "num_attention_heads")
     kv_heads = 1 if config.get("multi_query") else size_of(config, "num_key_value_heads", heads)
-    hidden = config.get("hidden_size") or size_of(config, "hidden_size")
-    return kv_heads * size_of(config, "head_dim", hidden // heads) * 2
+    return kv_heads * head_size(config) * 2
+
+
+def head_size(config: Mapping[str, Any]) -> int:
+    """Numbers of one attention head: what the config says, or an equal share of the hidden size."""
+    return size_of(config, "head_dim", size_of(config, "hidden_size") // size_of(config, "num_attention_heads"))
 
 
 def size_of(config: Mapping[str, Any], name: str, default: int | None = None) -> int:

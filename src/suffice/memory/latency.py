@@ -15,7 +15,7 @@ from typing import Any
 
 from suffice.memory.cards import Card
 from suffice.memory.inference import Serving
-from suffice.memory.kv import KvLayout, size_of
+from suffice.memory.kv import KvLayout, head_size, size_of
 from suffice.memory.parameters import ModelSize, weight_bytes
 
 __all__ = ["Speed", "speed"]
@@ -34,7 +34,6 @@ class Speed:
 
     @property
     def answer_seconds(self) -> float:
-        """For a whole answer."""
         return self.first_token + self.per_token * self.answer_tokens
 
     @property
@@ -43,7 +42,6 @@ class Speed:
         return 3600 / (self.first_token + self.per_token * self.answer_tokens / self.concurrency)
 
     def cost(self, price_per_hour: float, answers: int = 1000) -> float:
-        """Money for so many answers."""
         return answers * price_per_hour / self.answers_per_hour
 
 
@@ -56,22 +54,15 @@ def speed(
     answer_tokens: float,
     concurrency: int,
 ) -> Speed | None:
-    """Times for a model on a card; None for a card whose bandwidth or speed is not known.
+    """Times for a model (its `config.json`) on a card, with requests of one length of which so many run at once.
 
-    Args:
-        config: the model's `config.json`.
-        serving: how it is served.
-        card: where.
-        prompt_tokens: of a request.
-        answer_tokens: of its answer.
-        concurrency: requests that run at once.
+    None for a card whose bandwidth or speed is not known.
     """
     if card.bandwidth is None or card.flops is None:
         return None
     size, layout = ModelSize.from_config(config), KvLayout.from_config(config)
-    heads = size_of(config.get("text_config") or config, "num_attention_heads")
-    inner = config.get("text_config") or config
-    width = heads * size_of(inner, "head_dim", size_of(inner, "hidden_size") // heads)
+    text_config = config.get("text_config") or config
+    width = size_of(text_config, "num_attention_heads") * head_size(text_config)
     layers = sum(count for _, count in layout.layers)
     weights = weight_bytes(size, serving.weight_bits)
     active = weights * size.active / size.total  # of a mixture, what one token passes through

@@ -11,10 +11,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from suffice.memory.device import human_bytes
+from suffice.memory.device import free_memory, human_bytes
 
 __all__ = ["LiveMemory", "MemoryMeter", "MemoryReading", "Metered"]
 
@@ -58,8 +58,7 @@ class MemoryReading:
         return ", ".join([*parts, f"{human_bytes(self.free)} free"])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON or metrics can hold it."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"others": self.others}
+        return asdict(self) | {"others": self.others}
 
 
 class MemoryMeter:
@@ -79,8 +78,7 @@ class MemoryMeter:
         """The most that `read` saw this process reserve, in bytes."""
 
     def read(self) -> MemoryReading:
-        """Figures of this moment.
-
+        """
         Raises:
             UsageError: no such device here.
         """
@@ -91,61 +89,42 @@ class MemoryMeter:
         while now - self._history[0][0] > _TREND_SECONDS:
             self._history.popleft()
         used, capacity = (self._kv_use() if self._kv_use is not None else None) or (None, None)
-        return MemoryReading(
-            device=self._device,
-            total=total,
-            free=free,
-            allocated=allocated,
-            reserved=reserved,
-            kv_used=used,
-            kv_total=capacity,
-        )
+        figures = {"total": total, "free": free, "allocated": allocated, "reserved": reserved}
+        return MemoryReading(device=self._device, **figures, kv_used=used, kv_total=capacity)
 
     def warning(self, reading: MemoryReading) -> str | None:
         """A warning after a reading, each kind once: memory will be tight soon, it is tight, the KV cache is full.
         None where there is nothing new to say."""
-        tight = _TIGHT_SHARE * reading.total
-        falling = self._falling_per_second()
+        kind, text = self._state(reading)
+        if not kind or kind in self._warned:
+            return None
+        self._warned.add(kind)
+        return text
+
+    def _state(self, reading: MemoryReading) -> tuple[str, str]:
+        """What there is to warn of: its kind, and the text; empty where all is well."""
+        tight, falling = _TIGHT_SHARE * reading.total, self._falling_per_second()
+        free = human_bytes(reading.free)
         if reading.free < tight:
-            return self._once(
-                "tight",
-                f"memory on {reading.device} is tight: {human_bytes(reading.free)} of {human_bytes(reading.total)} "
-                f"free (this process {human_bytes(reading.reserved)}, others {human_bytes(reading.others)})",
-            )
-        if falling > 0 and (reading.free - tight) / falling < _AHEAD_SECONDS:
-            seconds = (reading.free - tight) / falling
-            return self._once(
-                "falling",
-                f"memory on {reading.device} will be tight in about {seconds:.0f} s: {human_bytes(reading.free)} free, "
-                f"{human_bytes(falling)} less each second",
-            )
+            held = f"this process {human_bytes(reading.reserved)}, others {human_bytes(reading.others)}"
+            total = human_bytes(reading.total)
+            return "tight", f"memory on {reading.device} is tight: {free} of {total} free ({held})"
+        if falling > 0 and (seconds := (reading.free - tight) / falling) < _AHEAD_SECONDS:
+            soon = f"memory on {reading.device} will be tight in about {seconds:.0f} s"
+            return "falling", f"{soon}: {free} free, {human_bytes(falling)} less each second"
         if reading.kv_used is not None and reading.kv_total and reading.kv_used > _KV_FULL * reading.kv_total:
-            return self._once(
-                "kv",
-                f"the KV cache is {100 * reading.kv_used // reading.kv_total} % full: requests wait for room; "
-                "a smaller --max_new_tokens or --concurrency avoids that",
-            )
-        return None
+            full = f"the KV cache is {100 * reading.kv_used // reading.kv_total} % full: requests wait for room"
+            return "kv", f"{full}; a smaller --max_new_tokens or --concurrency avoids that"
+        return "", ""
 
     def _falling_per_second(self) -> float:
         """Bytes that free memory lost per second of late; 0 while there is not half of the time to look back on."""
         (first, then), (last, now) = self._history[0], self._history[-1]
         return (then - now) / (last - first) if last - first >= _TREND_SECONDS / 2 else 0.0
 
-    def _once(self, kind: str, text: str) -> str | None:
-        if kind in self._warned:
-            return None
-        self._warned.add(kind)
-        return text
-
 
 class LiveMemory:
-    """A meter's reading for a progress line, read at most once a second, with warnings on the way.
-
-    Args:
-        meter: what is read.
-        warn: shows one line to the user.
-    """
+    """A meter's reading for a progress line, read at most once a second; warnings go to `warn`, one line each."""
 
     def __init__(self, meter: MemoryMeter, warn: Callable[[str], None]) -> None:
         self._meter, self._warn = meter, warn
@@ -172,7 +151,6 @@ class Metered(Protocol):
 
     def memory_meter(self) -> MemoryMeter:
         """A meter of the device that the model is on, with the KV cache."""
-        ...
 
 
 def _cpu() -> tuple[int, int, int, int]:
@@ -191,14 +169,11 @@ def _cuda(device: str) -> tuple[int, int, int, int]:
         allocated, reserved = int(torch.cuda.memory_allocated(device)), int(torch.cuda.memory_reserved(device))
     whole = _nvml(int(device.partition(":")[2] or 0))
     if whole is None:
-        from suffice.memory.device import free_memory
-
-        free = free_memory(device)
         import torch as loaded
 
-        return int(loaded.cuda.get_device_properties(device).total_memory), free, allocated, reserved
-    total, free = whole
-    return total, free, allocated, reserved
+        free = free_memory(device)  # raises where there is no such device
+        whole = int(loaded.cuda.get_device_properties(device).total_memory), free
+    return *whole, allocated, reserved
 
 
 def _nvml(index: int) -> tuple[int, int] | None:

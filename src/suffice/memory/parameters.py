@@ -42,7 +42,6 @@ class ModelSize:
     linear: int
     """Weights of the blocks' linear layers: what quantisation shrinks."""
     vocabulary: int
-    hidden: int
     widest: int
     """Numbers per token that the widest moment of a block holds in its MLP: gate, up projection and their product."""
 
@@ -63,14 +62,8 @@ class ModelSize:
             grouped = sum(inputs * outputs for inputs, outputs, _ in dense.linears[:4])
             more = dense.layers * (weights - grouped)
             total, linear, active = total + more + dense.layers * norms, linear + more, active + more
-        size = cls(
-            total=total,
-            active=active,
-            linear=linear,
-            vocabulary=dense.vocabulary,
-            hidden=dense.hidden,
-            widest=3 * dense.intermediate,
-        )
+        shape = {"vocabulary": dense.vocabulary, "widest": 3 * dense.intermediate}
+        size = cls(total=total, active=active, linear=linear, **shape)
         return size._with_experts(config, dense) if family in _DENSE_PART else size
 
     def _with_experts(self, config: Mapping[str, Any], dense: Architecture) -> ModelSize:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from suffice.errors import UsageError
@@ -19,8 +20,6 @@ __all__ = ["Cell", "ServingPlan", "ServingQuestion", "TrafficFit", "Verdict", "m
 
 @dataclass(frozen=True, slots=True)
 class ServingQuestion:
-    """What is to be planned."""
-
     model: KnownModel
     card: Card
     serving: Serving
@@ -73,8 +72,6 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingPlan:
-    """All that `suffice plan` knows about serving a model."""
-
     question: ServingQuestion
     layout: KvLayout
     memory: ServingMemory
@@ -90,7 +87,6 @@ class ServingPlan:
         return max(0, self.memory.kv_room) // self.layout.bytes_per_token(serving.kv_value_bytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
         asked, memory = self.question, self.memory
         found: dict[str, Any] = {
             "model": asked.model.name,
@@ -100,8 +96,8 @@ class ServingPlan:
             "kv_bits": asked.serving.kv_bits,
             "kv_bytes_per_token": self.layout.bytes_per_token(asked.serving.kv_value_bytes),
             "kv_tokens": self.kv_tokens,
-            "table": [{name: getattr(cell, name) for name in cell.__dataclass_fields__} for cell in self.cells],
-            "verdicts": [{"fits": each.fits, "reason": each.reason, "changes": each.changes} for each in self.verdicts],
+            "table": [asdict(cell) for cell in self.cells],
+            "verdicts": [asdict(each) for each in self.verdicts],
         }
         if self.traffic is not None:
             of_traffic = ("max_new_tokens", "paged", "reserved", "cut_share")
@@ -127,21 +123,14 @@ def make_plan(question: ServingQuestion) -> ServingPlan:
     layout, memory = KvLayout.from_config(question.model.config), _memory(question, question.serving)
     answers = tuple(sorted(set(question.answers)))
     cells = tuple(_cell(question, layout, memory, p, a) for p in sorted(set(question.prompts)) for a in answers)
-    traffic = None if question.lengths is None else _traffic(question, layout, memory, max(answers))
-    if question.lengths is None:
-        prompt, answer = float(min(question.prompts)), float(min(answers))
-        at_once = question.concurrency or max(1, cells[0].paged)
-    else:
-        prompt, answer = question.lengths.capped(max(answers)).mean()
-        at_once = question.concurrency or max(1, traffic.paged if traffic else 1)
-    best = speed(
-        question.model.config,
-        question.serving,
-        question.card,
-        prompt_tokens=prompt,
-        answer_tokens=answer,
-        concurrency=at_once,
-    )
+    traffic = None
+    prompt, answer, at_once = float(min(question.prompts)), float(min(answers)), cells[0].paged
+    if question.lengths is not None:
+        traffic = _traffic(question.lengths, question.serving, layout, max(0, memory.kv_room), max(answers))
+        (prompt, answer), at_once = question.lengths.capped(max(answers)).mean(), traffic.paged
+    model, serving, card = question.model.config, question.serving, question.card
+    at_once = question.concurrency or max(1, at_once)
+    best = speed(model, serving, card, prompt_tokens=prompt, answer_tokens=answer, concurrency=at_once)
     return ServingPlan(
         question=question,
         layout=layout,
@@ -176,16 +165,14 @@ def _cell(question: ServingQuestion, layout: KvLayout, memory: ServingMemory, pr
     return Cell(prompt, answer, reserved, running if reserved else 0)
 
 
-def _traffic(question: ServingQuestion, layout: KvLayout, memory: ServingMemory, limit: int) -> TrafficFit:
-    assert question.lengths is not None
-    serving, room = question.serving, max(0, memory.kv_room)
-    capped = question.lengths.capped(limit)
+def _traffic(lengths: TrafficLengths, serving: Serving, layout: KvLayout, room: int, limit: int) -> TrafficFit:
+    capped = lengths.capped(limit)
     return TrafficFit(
-        lengths=question.lengths,
+        lengths=lengths,
         max_new_tokens=limit,
         paged=concurrent_running(capped, layout, room, serving.kv_value_bytes, serving.page_size),
         reserved=concurrent_reserved(capped, layout, room, serving.kv_value_bytes, limit),
-        cut_share=question.lengths.cut_share(limit),
+        cut_share=lengths.cut_share(limit),
     )
 
 
@@ -204,9 +191,8 @@ def _verdicts(question: ServingQuestion, layout: KvLayout) -> tuple[Verdict, ...
     memory = _memory(question, serving, loaded=True)
     need = requests * layout.bytes_for(tokens, serving.kv_value_bytes)
     reason = (
-        f"inside the process whose model is loaded: {_requests(requests, tokens)} "
-        f"{'takes' if requests == 1 else 'take'} {human_bytes(need)} of KV cache "
-        f"and {human_bytes(memory.activations)} of activations; {human_bytes(memory.device - memory.used)} are free"
+        f"inside the process whose model is loaded: {_requests_take(requests, tokens, need)} of KV cache and "
+        f"{human_bytes(memory.activations)} of activations; {human_bytes(memory.device - memory.used)} are free"
     )
     first = replace(first, reason=f"with a copy of the model of its own: {first.reason}")
     return (first, Verdict(need <= memory.kv_room, reason))
@@ -223,19 +209,16 @@ def _verdict(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
         parts = " + ".join(f"{name} {human_bytes(size)}" for name, size in memory.parts() if size)
         reason = f"not even the model fits: {parts}, and the card has {human_bytes(memory.device)}"
     elif requests * each <= room:
-        return Verdict(
-            True,
-            f"{_requests(requests, tokens)} {'takes' if requests == 1 else 'take'} {human_bytes(requests * each)} of "
-            f"{human_bytes(room)}, if every one of them is full",
-        )
+        needed = _requests_take(requests, tokens, requests * each)
+        return Verdict(True, f"{needed} of {human_bytes(room)}, if every one of them is full")
     else:
-        fit = room // each
-        reason = f"{kv_shortage(layout, requests, tokens, value, room)}: {fit} fit at that length"
+        reason = f"{kv_shortage(layout, requests, tokens, value, room)}: {room // each} fit at that length"
     return Verdict(False, reason, tuple(_changes(question, layout, requests, tokens)))
 
 
-def _requests(requests: int, tokens: int) -> str:
-    return f"{requests} request{'' if requests == 1 else 's'} of {tokens:,} tokens"
+def _requests_take(requests: int, tokens: int, size: int) -> str:
+    words = "1 request of {} tokens takes" if requests == 1 else "{1} requests of {0} tokens take"
+    return f"{words.format(f'{tokens:,}', requests)} {human_bytes(size)}"
 
 
 def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens: int) -> Sequence[str]:
@@ -253,7 +236,8 @@ def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
         if other != serving and fits(other):
             changes.append(words)
             break
-    shorter = _longest(layout, serving, _memory(question, serving).kv_room // requests, tokens)
+    room = _memory(question, serving).kv_room // requests
+    shorter = bisect_right(range(1, tokens + 1), room, key=lambda n: layout.bytes_for(n, serving.kv_value_bytes))
     if shorter >= 256:
         changes.append(f"at most {shorter:,} tokens per request")
     if requests > 1:
@@ -262,18 +246,6 @@ def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
         bigger = sorted((each for each in cards().values() if fits(serving, each)), key=lambda each: each.memory)
         changes += [f"a card with {human_bytes(bigger[0].memory)}: {bigger[0].name}"] if bigger else []
     return changes
-
-
-def _longest(layout: KvLayout, serving: Serving, room: int, most: int) -> int:
-    """The longest request whose cache fits into `room`."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if layout.bytes_for(middle, serving.kv_value_bytes) <= room:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def tokens_of(text: str) -> int:

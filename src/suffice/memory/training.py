@@ -70,7 +70,7 @@ class TrainingSetup:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one forward pass."""
+        """Of one forward pass."""
         return self.batch_size * self.max_length
 
     @property
@@ -85,7 +85,6 @@ class TrainingForecast:
 
     setup: TrainingSetup
     weights: int
-    """The base model."""
     adapter: int
     gradients: int
     optimizer: int
@@ -98,7 +97,6 @@ class TrainingForecast:
 
     @property
     def total(self) -> int:
-        """The peak."""
         return sum(size for _, size, _ in self._parts())
 
     def lines(self) -> list[str]:
@@ -123,58 +121,21 @@ class TrainingForecast:
         )
 
 
-def forecast_training(
-    config: Mapping[str, Any],
-    *,
-    batch_size: int,
-    max_length: int,
-    lora_rank: int | None,
-    gradient_checkpointing: bool,
-    weight_bits: int,
-    compute_bytes: int,
-    optimizer_bytes_per_parameter: int = 8,
-    attention: str = "sdpa",
-    device: str = "cuda",
-    lora_dropout: float = 0.0,
-    logit_share: float = 1.0,
-) -> TrainingForecast:
+def forecast_training(config: Mapping[str, Any], **setup: Any) -> TrainingForecast:
     """The peak memory of a training step on one device.
 
     Args:
         config: the model's `config.json`.
-        batch_size: rows per forward pass; gradient accumulation does not count.
-        max_length: tokens of the longest row of a batch.
-        lora_rank: rank of LoRA on all linear layers; None trains every weight.
-        gradient_checkpointing: recompute each block in the backward pass.
-        weight_bits: 32, 16 or 4 bits per weight of the base model.
-        compute_bytes: bytes per value of an activation, 4 (float32) or 2 (bfloat16, float16).
-        optimizer_bytes_per_parameter: 8 for AdamW in float32.
-        attention: `sdpa`, `flash_attention_2` or `eager`.
-        device: `cpu`, `cuda` or `cuda:N`.
-        lora_dropout: share of the adapter's inputs that are dropped.
-        logit_share: share of a batch's tokens for which logits are computed.
+        setup: the fields of `TrainingSetup`.
 
     Raises:
         UsageError: a setting outside its range, or a model whose arithmetic is not known.
     """
-    setup = TrainingSetup(
-        batch_size=batch_size,
-        max_length=max_length,
-        lora_rank=lora_rank,
-        gradient_checkpointing=gradient_checkpointing,
-        weight_bits=weight_bits,
-        compute_bytes=compute_bytes,
-        optimizer_bytes_per_parameter=optimizer_bytes_per_parameter,
-        attention=attention,
-        device=device,
-        lora_dropout=lora_dropout,
-        logit_share=logit_share,
-    )
-    return forecast_setup(Architecture.from_config(config), setup)
+    checked = TrainingSetup(**setup)
+    return forecast_setup(Architecture.from_config(config), checked)
 
 
 def forecast_setup(shape: Architecture, setup: TrainingSetup) -> TrainingForecast:
-    """`forecast_training` for a shape and a setup that are there already."""
     weights = _weight_bytes(shape, setup)
     adapter_parameters = shape.lora_parameters(setup.lora_rank) if setup.lora_rank is not None else 0
     trained = adapter_parameters or shape.parameters
@@ -183,9 +144,7 @@ def forecast_setup(shape: Architecture, setup: TrainingSetup) -> TrainingForecas
         setup=setup,
         weights=weights,
         adapter=_ADAPTER_BYTES * adapter_parameters,
-        gradients=_ADAPTER_BYTES * adapter_parameters
-        if adapter_parameters
-        else shape.parameters * setup.weight_bits // 8,
+        gradients=trained * (_ADAPTER_BYTES if adapter_parameters else setup.weight_bits // 8),
         optimizer=setup.optimizer_bytes_per_parameter * trained,
         activations=_activation_bytes(shape, setup, logits),
         logits=logits,
