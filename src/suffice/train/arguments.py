@@ -14,16 +14,8 @@ __all__ = ["training_arguments"]
 
 
 def training_arguments(recipe: Recipe, run: Path, dtype: Any, device: str, *, evaluate: bool) -> TrainingArguments:
-    """The Trainer's settings.
-
-    Args:
-        recipe: the run.
-        run: its folder.
-        dtype: of the frozen weights; with half precision the rest is computed in it too.
-        device: `cpu` or `cuda:N`.
-        evaluate: whether there are validation rows.
-    """
-    name = str(dtype).removeprefix("torch.")
+    """The Trainer's settings, for a run in the folder `run`; `dtype` is the frozen weights'."""
+    name = str(dtype).removeprefix("torch.")  # with half precision, the rest is computed in it too
     arguments = TrainingArguments(
         output_dir=str(run),
         num_train_epochs=recipe.num_train_epochs,

@@ -24,7 +24,6 @@ class BaseModel:
     source: ModelSource
     tokenizer: Any
     config: Mapping[str, Any]
-    """Its `config.json`."""
     end_ids: tuple[int, ...]
     """Tokens that end an answer."""
 
@@ -37,7 +36,7 @@ class BaseModel:
 
     @property
     def context_tokens(self) -> int | None:
-        """The longest prompt + answer."""
+        """The longest prompt and answer together."""
         return self.config.get("max_position_embeddings")
 
 
@@ -92,9 +91,8 @@ def load_with_adapter(base: BaseModel, recipe: Recipe, device: str, *, checkpoin
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if recipe.quantization == "4bit":
-        model = prepare_model_for_kbit_training(
-            _load_4bit(base, recipe, device), use_gradient_checkpointing=checkpointing
-        )
+        model = _load_4bit(base, recipe, device)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     else:
         dtype, trust = recipe.dtype, recipe.trust_remote_code
         model = load_model(base.source, hub=recipe.hub, dtype=dtype, device=device, trust_remote_code=trust).model
@@ -109,7 +107,7 @@ def load_with_adapter(base: BaseModel, recipe: Recipe, device: str, *, checkpoin
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise ModelError(f"--target_modules {' '.join(targets)}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"--target_modules {' '.join(targets)}: {first_line(error)}") from error
     adapted.peft_config["default"].base_model_name_or_path = base.reference
     return adapted
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def new_run(output_dir: str | Path) -> Path:
         UsageError: the folder cannot be made.
     """
     parent = Path(output_dir).expanduser()
-    number = 1 + max((int(match[1]) for _, match in _runs(parent)), default=-1)
+    number = 1 + max(_runs(parent), default=-1)
     folder = parent / f"v{number}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         folder.mkdir(parents=True)
@@ -50,20 +50,19 @@ def checkpoint_to_resume(where: str, output_dir: str | Path) -> Path:
         UsageError: there is none.
     """
     if where:
-        folder = Path(where).expanduser()
-        if not folder.is_dir():
+        run = Path(where).expanduser()
+        if not run.is_dir():
             raise UsageError(f"--resume: no folder {where!r}")
-        if _is_whole(folder):
-            return folder.resolve()
-        runs = [folder]
+        if _is_whole(run):
+            return run.resolve()
     else:
-        runs = [path for path, _ in sorted(_runs(Path(output_dir).expanduser()), key=lambda run: int(run[1][1]))]
-        runs = runs[-1:]
+        runs = _runs(Path(output_dir).expanduser())
         if not runs:
             raise UsageError(f"--resume: no run in {output_dir}; name its folder, or start one without --resume")
-    whole = [path for path in _checkpoints(runs[0]) if _is_whole(path)]
+        run = runs[max(runs)]
+    whole = [path for path in _checkpoints(run) if _is_whole(path)]
     if not whole:
-        raise UsageError(f"--resume: {runs[0]} has no whole checkpoint (one is saved every --save_steps): start anew")
+        raise UsageError(f"--resume: {run} has no whole checkpoint (one is saved every --save_steps): start anew")
     return whole[-1].resolve()
 
 
@@ -74,10 +73,9 @@ def read_settings(checkpoint: Path) -> dict[str, Any]:
         UsageError: it cannot be read.
     """
     try:
-        settings: dict[str, Any] = json.loads((checkpoint / ARGS).read_text("utf-8"))
+        return dict(json.loads((checkpoint / ARGS).read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {checkpoint / ARGS}: {error}") from error
-    return settings
 
 
 def forget_after(checkpoint: Path) -> None:
@@ -97,23 +95,20 @@ def forget_after(checkpoint: Path) -> None:
 def link(run: Path, name: str, checkpoint: Path) -> None:
     """Point `run/name` to a checkpoint, in one step. On file systems without links there is none."""
     fresh = run / f".{name}.new"
-    try:
+    with suppress(OSError):
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(checkpoint.name, target_is_directory=True)
-        os.replace(fresh, run / name)
-    except OSError:
-        return
+        fresh.replace(run / name)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a small JSON file, indented, for programs and people."""
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-def _runs(parent: Path) -> list[tuple[Path, re.Match[str]]]:
-    if not parent.is_dir():
-        return []
-    return [(path, match) for path in parent.iterdir() if path.is_dir() and (match := _RUN.match(path.name))]
+def _runs(parent: Path) -> dict[int, Path]:
+    """The runs' folders by their numbers."""
+    folders = [path for path in parent.glob("v*-*") if path.is_dir()]
+    return {int(match[1]): path for path in folders if (match := _RUN.match(path.name))}
 
 
 def _checkpoints(run: Path) -> list[Path]:

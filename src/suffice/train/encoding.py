@@ -34,7 +34,6 @@ class EncodedRow:
 
     @property
     def tokens(self) -> int:
-        """Prompt and answer together."""
         return len(self.input_ids)
 
     @property
@@ -43,19 +42,13 @@ class EncodedRow:
         return self.tokens - self.prompt_tokens
 
     def cut(self, tokens: int) -> EncodedRow:
-        """The first `tokens` tokens."""
         return EncodedRow(self.input_ids[:tokens], self.labels[:tokens], min(self.prompt_tokens, tokens))
 
 
 class Encoder:
-    """Tokens and labels of conversations, for one tokenizer and its chat template."""
+    """Tokens and labels of conversations, for one tokenizer, its chat template and the tokens that end an answer."""
 
     def __init__(self, tokenizer: Any, end_ids: Sequence[int]) -> None:
-        """
-        Args:
-            tokenizer: of transformers, with a chat template.
-            end_ids: tokens that end an answer.
-        """
         self._tokenizer = tokenizer
         self._end_ids = frozenset(end_ids)
 
@@ -69,7 +62,10 @@ class Encoder:
         ids: list[int] = []
         labels: list[int] = []
         for text, learned in self._pieces(prompt, messages):
-            self._append(ids, labels, text, learned)
+            new = self._ids(text)
+            answer_end = len(self._through_end(new)) if learned else 0
+            ids += new
+            labels += new[:answer_end] + [IGNORED] * (len(new) - answer_end)
         prompt_tokens = len(ids)
         answer_ids = self._through_end(self._ids(answer))
         if answer_ids[-1] not in self._end_ids:  # a template without an end token would teach the model never to stop
@@ -108,12 +104,6 @@ class Encoder:
                 yield prompt[len(before) : len(after)], True
                 at = len(after)
         yield prompt[at:], False
-
-    def _append(self, ids: list[int], labels: list[int], text: str, learned: bool) -> None:
-        new = self._ids(text)
-        answer = self._through_end(new) if learned else []
-        ids += new
-        labels += answer + [IGNORED] * (len(new) - len(answer))
 
     def _through_end(self, ids: list[int]) -> list[int]:
         end = next((place for place, token in enumerate(ids) if token in self._end_ids), len(ids) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -23,36 +24,27 @@ _ADVICE = "a lower learning rate, fewer epochs, or an earlier checkpoint may hel
 
 
 class EndCheck:
-    """Answers the same prompts at each evaluation, and remembers the best share of them that ended."""
+    """Answers the prompts of `rows` at each evaluation, and remembers the best share of the answers that ended.
+
+    Budgets come from the profile of the training rows' answer lengths, as they will at inference.
+    """
 
     def __init__(self, base: BaseModel, rows: Sequence[TrainingRow], profile: LengthProfile) -> None:
-        """
-        Args:
-            base: whose tokenizer and end tokens count.
-            rows: validation rows; their prompts are answered.
-            profile: answer lengths of the training rows, from which budgets come as they will at inference.
-        """
         budgeter = Budgeter.load().with_estimator(ProfileEstimator(profile), before=Keywords)
         encoder = Encoder(base.tokenizer, base.end_ids)
         self._end_ids, self._padding = base.end_ids, base.tokenizer.pad_token_id
         self._prompts: list[tuple[list[int], int]] = []
         self._best: float | None = None
+        most = _TOO_LONG * profile.overall.longest + _SPARE_TOKENS
         for row in rows:
             ids = encoder.prompt_ids(row.messages)
-            try:
-                budget = budgeter.decide(
-                    row.messages, engine=EngineInfo(context_tokens=base.context_tokens, prompt_tokens=len(ids))
-                )
-            except PromptTooLongError:
-                continue
-            self._prompts.append((ids, min(budget.max_new_tokens, _TOO_LONG * profile.overall.longest + _SPARE_TOKENS)))
+            engine = EngineInfo(context_tokens=base.context_tokens, prompt_tokens=len(ids))
+            with suppress(PromptTooLongError):
+                budget = budgeter.decide(row.messages, engine=engine)
+                self._prompts.append((ids, min(budget.max_new_tokens, most)))
 
     def measure(self, model: Any) -> dict[str, float]:
-        """Answer greedily.
-
-        Returns:
-            `eval_ended_share` (0-1) and `eval_median_answer_tokens`; nothing when there are no prompts.
-        """
+        """Answer greedily: `eval_ended_share` (0-1) and `eval_median_answer_tokens`; {} when there are no prompts."""
         if not self._prompts:
             return {}
         was_training = model.training

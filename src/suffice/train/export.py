@@ -23,7 +23,7 @@ def export_merged(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write base model and adapters as one model: safetensors, tokenizer, generation defaults.
+    """Write base model and adapters as one model (safetensors, tokenizer, generation defaults); returns the folder.
 
     Args:
         adapters: LoRA folders, merged in this order.
@@ -32,9 +32,6 @@ def export_merged(
         dtype: of the weights, while merging and in the files; `auto` is the base model's own.
         overwrite: write into a folder that has files.
         trust_remote_code: run Python code that comes with the model.
-
-    Returns:
-        The folder.
 
     Raises:
         UsageError: the folder has files, or cannot be written.
@@ -60,10 +57,9 @@ def _own_dtype(source: ModelSource, trust_remote_code: bool) -> str:
     """The type that the base model's weights are stored in."""
     from transformers import AutoConfig
 
+    settings = {"local_files_only": source.only_here, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(
-            source.location, local_files_only=source.only_here, trust_remote_code=trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(source.location, **settings)
     except Exception as error:  # whatever a hub, a file or remote code comes up with
         raise ModelError(f"cannot load {source.location!r}: {first_line(error)}") from error
     return str(config.dtype or "float32").removeprefix("torch.")

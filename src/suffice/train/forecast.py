@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import timeit
 from dataclasses import dataclass, replace
 
 from suffice.errors import UsageError
@@ -21,7 +21,7 @@ from suffice.train.length_groups import BatchLimits
 from suffice.train.prepare import Prepared
 from suffice.train.recipe import Recipe
 
-__all__ = ["RunForecast", "checkpointing", "fitted", "forecast", "planned_steps"]
+__all__ = ["RunForecast", "checkpointing", "fitted", "forecast"]
 
 _EFFICIENCY = 0.5  # of a plain matrix product's speed: what training of large models reaches (PaLM, 2022: 46-58 %)
 _WITH_HOLES = 1.5  # times the forecast: left alone, glibc took up to 1.33 times in the benchmarks
@@ -30,8 +30,6 @@ _BLOCK_SECONDS = {"cpu": 1.2e-3, "cuda": 0.6e-3}  # Python and launches, per blo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForecast:
-    """The memory and the time that a run will take."""
-
     memory: TrainingForecast | None
     """None for a model whose arithmetic is not known."""
     free: int
@@ -44,7 +42,6 @@ class RunForecast:
 
     @property
     def fits(self) -> bool:
-        """Whether the forecast is below what is free."""
         return self.memory is None or self.memory.total <= self.free
 
     @property
@@ -59,17 +56,8 @@ def checkpointing(recipe: Recipe, device: str) -> bool:
 
 
 def forecast(recipe: Recipe, base: BaseModel, prepared: Prepared, device: str, processes: int) -> RunForecast:
-    """Memory on one device, and time.
-
-    Args:
-        recipe: the run.
-        base: its model.
-        prepared: its rows.
-        device: `cpu` or `cuda:N`.
-        processes: how many train together.
-    """
-    steps = planned_steps(recipe, len(prepared.train), processes)
-    free = free_memory(device)
+    """Memory on one device, and the time that so many processes take together."""
+    steps, free = _planned_steps(recipe, len(prepared.train), processes), free_memory(device)
     try:
         memory = _memory(recipe, base, prepared, device)
         seconds = _seconds(recipe, Architecture.from_config(base.config), prepared, memory.setup, steps)
@@ -90,7 +78,7 @@ def _seconds(recipe: Recipe, shape: Architecture, prepared: Prepared, setup: Tra
     return passes * shape.parameters * tokens / speed + overhead
 
 
-def planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
+def _planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
     """Steps of a run; an epoch's last step may have fewer rows."""
     per_step = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps * processes
     by_epochs = math.ceil(recipe.num_train_epochs * math.ceil(rows / per_step))
@@ -146,14 +134,9 @@ def _matrix_speed(device: str, value_bytes: int) -> float:
     side = 1024 if device == "cpu" else 8192
     dtype = torch.float32 if value_bytes == 4 else torch.bfloat16
     matrix = torch.ones(side, side, dtype=dtype, device=device)
-    _product_seconds(matrix)  # warm up
-    return 2 * side**3 / min(_product_seconds(matrix) for _ in range(3))
 
+    def product() -> None:
+        float((matrix @ matrix)[0, 0])  # reading a value waits for the device
 
-def _product_seconds(matrix: object) -> float:
-    import torch
-
-    assert isinstance(matrix, torch.Tensor)
-    started = time.perf_counter()
-    float((matrix @ matrix)[0, 0])  # reading a value waits for the device
-    return time.perf_counter() - started
+    product()  # warm up
+    return 2 * side**3 / min(timeit.repeat(product, repeat=3, number=1))

@@ -29,18 +29,13 @@ class BatchLimits:
     @classmethod
     def of(cls, rows: Sequence[EncodedRow], batch_size: int) -> BatchLimits:
         """What a batch of `batch_size` rows would hold if the longest rows met in it."""
-        longest = max(row.tokens for row in rows)
-        learned = sorted((_learned(row) for row in rows), reverse=True)
-        return cls(batch_size * longest, min(batch_size * longest, batch_size * sum(learned[:batch_size])))
+        tokens = batch_size * max(row.tokens for row in rows)
+        learned = sorted((sum(label != IGNORED for label in row.labels) for row in rows), reverse=True)
+        return cls(tokens, min(tokens, batch_size * sum(learned[:batch_size])))
 
 
 def collate(rows: Sequence[EncodedRow], padding: int) -> Batch:
-    """The rows of a step, padded on the right to the longest.
-
-    Args:
-        rows: of one step (on one device).
-        padding: token id that fills up; it is masked.
-    """
+    """The rows of a step (on one device), filled up on the right to the longest with the token `padding`, masked."""
     longest = max(row.tokens for row in rows)
 
     def filled(values: Sequence[list[int]], empty: int) -> torch.Tensor:
@@ -67,7 +62,3 @@ def split(batch: Mapping[str, torch.Tensor], limits: BatchLimits) -> list[Batch]
         else:
             groups.append([row])
     return [{name: values[group, : lengths[group[0]]] for name, values in batch.items()} for group in groups]
-
-
-def _learned(row: EncodedRow) -> int:
-    return sum(label != IGNORED for label in row.labels)

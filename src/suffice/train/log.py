@@ -33,62 +33,56 @@ class RunLog(TrainerCallback):
         run: Path,
         device: str,
         show: ProgressDisplay,
-        warn: Callable[[dict[str, float]], None],
+        warning: Callable[[dict[str, float]], str | None],
         tell: Callable[[str], None],
     ) -> None:
         """
         Args:
             run: the run's folder.
-            device: `cpu` or `cuda:N`, whose memory is logged.
+            device: whose memory is logged.
             show: gets each step.
-            warn: gets the metrics of each evaluation.
-            tell: shows one line to the user, before memory gets tight.
+            warning: what to warn of after an evaluation with these metrics, if anything.
+            tell: shows one line to the user.
         """
-        self._run, self._device, self._show, self._warn = run, device, show, warn
-        self._memory = LiveMemory(MemoryMeter(device), lambda text: tell(f"warning: {text}"))
+        self._run, self._device, self._show, self._warning = run, device, show, warning
+        self._tell = lambda text: tell(f"warning: {text}")
+        self._memory = LiveMemory(MemoryMeter(device), self._tell)
         self._started = time.monotonic()
         self._first_step, self._note = 0, ""
         self.latest: dict[str, float] = {}
         """The newest value of everything that was logged."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Progress counts the steps of this process."""
-        self._first_step = state.global_step
+        self._first_step = state.global_step  # progress counts the steps of this process
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the progress bar."""
-        memory = self._memory.note()
-        self._show.update(state.global_step - self._first_step, f"{self._note}{memory}")
+        self._show.update(state.global_step - self._first_step, f"{self._note}{self._memory.note()}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Write a line to the log."""
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
-        memory = memory_in_use(self._device)
         values = {name: value for name, value in logs.items() if not name.endswith(("_per_second", "_runtime"))}
         self.latest.update(values, step=state.global_step)
         line = {
             "step": state.global_step,
             "of": state.max_steps,
             **{name: float(f"{value:.6g}") for name, value in values.items()},
-            "memory_bytes": memory,
+            "memory_bytes": memory_in_use(self._device),
             "seconds": round(time.monotonic() - self._started, 2),
         }
         with (self._run / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if "loss" in logs:
             self._note = f"loss {logs['loss']:.3f}, "
-            self._show.update(state.global_step - self._first_step, f"{self._note}{self._memory.note()}")
+            self.on_step_end(args, state, control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        """Warn when answers do not end any more."""
-        if state.is_world_process_zero:
-            self._warn(metrics)
+        if state.is_world_process_zero and (warning := self._warning(metrics)):
+            self._tell(warning)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Point the links at the new checkpoint, which is whole by now."""
         if not state.is_world_process_zero:
             return
-        link(self._run, "last", self._run / f"checkpoint-{state.global_step}")
+        link(self._run, "last", self._run / f"checkpoint-{state.global_step}")  # it is whole by now
         if state.best_model_checkpoint:
             link(self._run, "best", Path(state.best_model_checkpoint))

@@ -25,15 +25,7 @@ def memory_in_use(device: str) -> int:
 
 @contextmanager
 def explained_memory_errors(device: str, run: Path) -> Iterator[None]:
-    """Turn running out of memory into an error for people.
-
-    Args:
-        device: `cpu` or `cuda:N`.
-        run: the run's folder, whose checkpoints stay.
-
-    Raises:
-        EngineError: with the figures, and what to change.
-    """
+    """Turn running out of memory into an EngineError for people, with the figures, what to change and what is saved."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -33,9 +33,8 @@ def plot_run(run: Path) -> Path | None:
         for key, label in series:
             points = [(entry["step"], entry[key]) for entry in entries if key in entry]
             scale = 2**30 if key == "memory_bytes" else 1
-            axes.plot(
-                [step for step, _ in points], [value / scale for _, value in points], marker=".", label=label or None
-            )
+            steps, values = [step for step, _ in points], [value / scale for _, value in points]
+            axes.plot(steps, values, marker=".", label=label or None)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         if len(series) > 1:

@@ -19,8 +19,6 @@ __all__ = ["Prepared", "prepare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Data that is ready to train on."""
-
     found: RowSet
     train: list[EncodedRow]
     validation: list[EncodedRow]
@@ -46,25 +44,22 @@ def prepare(recipe: Recipe, base: BaseModel, found: RowSet) -> Prepared:
         DataError: a row is over `max_length` and that is to be an error, or no row is left.
     """
     encoder = Encoder(base.tokenizer, base.end_ids)
-    pairs: list[tuple[TrainingRow, EncodedRow]] = []
-    for row in found.rows:
-        encoded = _encoded(row, encoder, recipe)
-        if isinstance(encoded, Dropped):
-            found.dropped.append(encoded)
-        else:
-            pairs.append((row, encoded))
+    every = [(row, _encoded(row, encoder, recipe)) for row in found.rows]
+    found.dropped += [encoded for _, encoded in every if isinstance(encoded, Dropped)]
+    pairs = [(row, encoded) for row, encoded in every if isinstance(encoded, EncodedRow)]
     if not pairs:
         raise DataError(
             f"no row is left to learn from: {places(found.dropped)} were dropped ({found.dropped[-1].reason}); "
             "raise --max_length, or see --truncation_strategy"
         )
-    held_out = _held_out(pairs, found, recipe)
-    learned = [pair for place, pair in enumerate(pairs) if place not in held_out]
+    places_held_out = _held_out(pairs, found, recipe)
+    learned = [pair for place, pair in enumerate(pairs) if place not in places_held_out]
+    held_out = [pairs[place] for place in sorted(places_held_out)]
     return Prepared(
         found=found,
         train=[encoded.cut(recipe.max_length) for _, encoded in learned],
-        validation=[pairs[place][1].cut(recipe.max_length) for place in sorted(held_out)],
-        validation_rows=[pairs[place][0] for place in sorted(held_out)],
+        validation=[encoded.cut(recipe.max_length) for _, encoded in held_out],
+        validation_rows=[row for row, _ in held_out],
         profile=LengthProfile.measure((row.prompt, encoded.answer_tokens) for row, encoded in learned),
         kept=Counter(row.source for row, _ in pairs),
         cut=sum(encoded.tokens > recipe.max_length for _, encoded in pairs),

@@ -35,7 +35,6 @@ class TrainingRow:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The whole conversation."""
         return *self.messages, self.answer
 
     @property
@@ -45,7 +44,6 @@ class TrainingRow:
 
     @property
     def place(self) -> str:
-        """Where the row is, for a person."""
         return f"{self.source} line {self.line}"
 
 
@@ -62,8 +60,6 @@ class Dropped:
 
 @dataclass(slots=True)
 class RowSet:
-    """What the datasets hold."""
-
     rows: list[TrainingRow] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     read: Counter[str] = field(default_factory=Counter)
@@ -74,14 +70,8 @@ class RowSet:
 
     def duplicates(self) -> list[TrainingRow]:
         """Rows that repeat an earlier one, word for word."""
-        seen: set[str] = set()
-        again = []
-        for row in self.rows:
-            key = repr(row.turns)
-            if key in seen:
-                again.append(row)
-            seen.add(key)
-        return again
+        first: dict[str, TrainingRow] = {}
+        return [row for row in self.rows if first.setdefault(repr(row.turns), row) is not row]
 
 
 def read_rows(recipe: Recipe) -> RowSet:
@@ -102,12 +92,13 @@ def read_rows(recipe: Recipe) -> RowSet:
     if not recipe.keep_placeholders:
         _refuse_placeholders(found.rows)
     if not found.rows:
-        raise DataError(_nothing_to_learn(found.dropped))
+        reasons, first = Counter(each.reason for each in found.dropped), found.dropped[0]
+        shown = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        raise DataError(f"no row can be learned from ({shown}); {first.source} line {first.line}: {first.detail}")
     return found
 
 
 def _add(found: RowSet, row: Conversation | UnusableRow, spec: str, system: str | None, names: Names) -> None:
-    """Sort a row into those that are learned from and those that are not."""
     if isinstance(row, UnusableRow):
         found.dropped.append(Dropped(spec, row.line, "cannot be read", row.reason))
         return
@@ -150,17 +141,7 @@ def _located(spec: str) -> str:
     return spec
 
 
-def _nothing_to_learn(dropped: list[Dropped]) -> str:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(each.reason for each in dropped).items())
-    first = dropped[0]
-    return f"no row can be learned from ({reasons}); {first.source} line {first.line}: {first.detail}"
-
-
 def _refuse_placeholders(rows: list[TrainingRow]) -> None:
-    """
-    Raises:
-        UsageError: a placeholder is left, which the model would learn to say.
-    """
     unfilled = [(row, left) for row in rows if (left := Names.left(row.turns))]
     if not unfilled:
         return

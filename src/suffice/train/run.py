@@ -31,8 +31,7 @@ from suffice.train.recipe import Recipe
 from suffice.train.rows import fingerprints, read_rows
 
 if TYPE_CHECKING:
-    from suffice.train.log import ProgressDisplay, RunLog
-    from suffice.train.time_limit import TimeLimit
+    from suffice.train.log import ProgressDisplay
     from suffice.train.trainer import SftTrainer
 
 __all__ = ["Outcome", "Resumed", "RunPlan", "make_plan", "resume", "train"]
@@ -52,8 +51,6 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A run to continue."""
-
     checkpoint: Path
     recipe: Recipe
     datasets: list[dict[str, Any]]
@@ -62,8 +59,6 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended."""
-
     run: Path
     checkpoint: Path
     step: int
@@ -118,7 +113,7 @@ def train(
     """Train to the end of the recipe, of its time, or to a signal; always with a checkpoint at the last step.
 
     Args:
-        plan: what `make_plan` said.
+        plan: of `make_plan`.
         resumed: a run to continue, whose recipe is the plan's.
         started: `time.monotonic()` from which `max_minutes` counts; None is now.
         showing: opens a progress display for a number of steps.
@@ -132,9 +127,8 @@ def train(
     from suffice.train.log import RunLog
     from suffice.train.time_limit import TimeLimit
 
-    recipe, steps = plan.recipe, plan.forecast.steps
+    recipe, steps, datasets = plan.recipe, plan.forecast.steps, fingerprints(plan.recipe)
     time_limit = TimeLimit(time.monotonic() if started is None else started, recipe.max_minutes)
-    datasets = fingerprints(recipe)
     done = _steps_done(resumed, datasets, steps)
     end_check = EndCheck(plan.base, plan.prepared.validation_rows[: recipe.stop_check_prompts], plan.prepared.profile)
     display = showing(steps - done) if _is_main() else nullcontext(_NoDisplay())
@@ -142,7 +136,7 @@ def train(
         return_freed_memory()
     with display as show, time_limit:
         run = _run_folder(recipe, resumed)
-        log = RunLog(run, plan.device, show, lambda metrics: _warn(end_check.warning(metrics), tell), tell)
+        log = RunLog(run, plan.device, show, end_check.warning, tell)
         with explained_memory_errors(plan.device, run), without_library_warnings():
             extras = functools.partial(_save_extras, plan=plan, datasets=datasets, metrics=log.latest)
             trainer = build_trainer(plan, run, end_check.measure, extras)
@@ -151,10 +145,7 @@ def train(
             trainer.add_callback(time_limit)
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.checkpoint))
     _leave_process_group()
-    return _outcome(run, int(trainer.state.global_step), steps, time_limit, log)
-
-
-def _outcome(run: Path, step: int, steps: int, time_limit: TimeLimit, log: RunLog) -> Outcome:
+    step = int(trainer.state.global_step)
     return Outcome(
         run=run,
         checkpoint=run / f"checkpoint-{step}",
@@ -168,10 +159,10 @@ def _outcome(run: Path, step: int, steps: int, time_limit: TimeLimit, log: RunLo
 
 
 class _NoDisplay:
-    """Shows nothing: of several processes, only the first has a progress display."""
+    """Of several processes, only the first has a progress display."""
 
     def update(self, done: int, note: str = "") -> None:
-        """Show nothing."""
+        pass
 
 
 def build_trainer(
@@ -207,11 +198,6 @@ def build_trainer(
     return trainer
 
 
-def _warn(warning: str | None, tell: Callable[[str], None]) -> None:
-    if warning:
-        tell(f"warning: {warning}")
-
-
 def _steps_done(resumed: Resumed | None, datasets: list[dict[str, Any]], steps: int) -> int:
     if resumed is None:
         return 0
@@ -241,9 +227,8 @@ def _run_folder(recipe: Recipe, resumed: Resumed | None) -> Path:
 
 def _save_extras(folder: Path, *, plan: RunPlan, datasets: list[dict[str, Any]], metrics: dict[str, float]) -> None:
     """Write our own files, so that the adapter can be used, and the run resumed, from the checkpoint alone."""
-    base = plan.base
     settings = {
-        "base_model": base.reference,
+        "base_model": plan.base.reference,
         "recipe": plan.recipe.to_dict(),
         "datasets": datasets,
         "rows": {"train": len(plan.prepared.train), "validation": len(plan.prepared.validation)},

@@ -17,7 +17,12 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 def prepared_lines(prepared: Prepared, max_length: int) -> list[str]:
     """The rows per dataset, why some were dropped, and the lengths of those that are learned from."""
     rows = f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate"
-    return [*_datasets(prepared), *_reasons(prepared, max_length), *prepared.found.notes, rows, *_lengths(prepared)]
+    lengths = [
+        f"{'tokens':<8}" + "".join(f"{name:>7}" for name in _QUANTILES),
+        f"{'prompt':<8}" + _quantiles([row.prompt_tokens for row in prepared.train]),
+        f"{'answer':<8}" + _quantiles([row.answer_tokens for row in prepared.train]),
+    ]
+    return [*_datasets(prepared), *_reasons(prepared, max_length), *prepared.found.notes, rows, *lengths]
 
 
 def forecast_lines(forecast: RunForecast) -> list[str]:
@@ -28,19 +33,16 @@ def forecast_lines(forecast: RunForecast) -> list[str]:
     lines = [*forecast.memory.lines(), f"{verdict}: {needed} of {human_bytes(forecast.free)} free"]
     if not forecast.fits:
         lines += [f"would fit: {change}" for change in forecast.suggestions] or ["nothing would make it fit here"]
-    time = _duration(forecast.seconds or 0)
+    seconds = forecast.seconds or 0
+    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     return [*lines, f"{forecast.steps} steps, roughly {time} (measured by a matrix product)"]
 
 
 def _datasets(prepared: Prepared) -> list[str]:
-    width = max(7, *(len(spec) for spec in prepared.found.read))
-    return [
-        f"{'dataset':<{width}}  {'read':>7}  {'kept':>7}  {'dropped':>7}",
-        *(
-            f"{spec:<{width}}  {read:>7}  {prepared.kept[spec]:>7}  {read - prepared.kept[spec]:>7}"
-            for spec, read in prepared.found.read.items()
-        ),
-    ]
+    counts = [(spec, read, prepared.kept[spec]) for spec, read in prepared.found.read.items()]
+    width = max(7, *(len(spec) for spec, _, _ in counts))
+    lines = [f"{spec:<{width}}  {read:>7}  {kept:>7}  {read - kept:>7}" for spec, read, kept in counts]
+    return [f"{'dataset':<{width}}  {'read':>7}  {'kept':>7}  {'dropped':>7}", *lines]
 
 
 def _reasons(prepared: Prepared, max_length: int) -> list[str]:
@@ -65,18 +67,6 @@ def _dropped(found: RowSet) -> list[str]:
     return lines
 
 
-def _lengths(prepared: Prepared) -> list[str]:
-    return [
-        f"{'tokens':<8}" + "".join(f"{name:>7}" for name in _QUANTILES),
-        f"{'prompt':<8}" + _quantiles([row.prompt_tokens for row in prepared.train]),
-        f"{'answer':<8}" + _quantiles([row.answer_tokens for row in prepared.train]),
-    ]
-
-
 def _quantiles(values: Sequence[int]) -> str:
     ordered = sorted(values)
     return "".join(f"{ordered[round(q * (len(ordered) - 1))]:>7}" for q in _QUANTILES.values())
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

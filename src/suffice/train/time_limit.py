@@ -15,14 +15,12 @@ __all__ = ["TimeLimit"]
 
 
 class TimeLimit(TrainerCallback):
-    """Stops the trainer in time, and has its last step evaluated and saved."""
+    """Stops the trainer in time, and has its last step evaluated and saved.
+
+    `max_minutes`, None for no limit, count from `started`, which is the `time.monotonic()` at which the command began.
+    """
 
     def __init__(self, started: float, max_minutes: float | None) -> None:
-        """
-        Args:
-            started: `time.monotonic()` when the command began.
-            max_minutes: time for everything; None has no limit.
-        """
         self.reason = ""
         """Why the run ended early, for a person; empty if it did not."""
         self.interrupted = False
@@ -53,16 +51,13 @@ class TimeLimit(TrainerCallback):
         self._signal = signal.Signals(number).name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note where this run, perhaps a resumed one, begins."""
-        self._first_step = state.global_step
+        self._first_step = state.global_step  # not 0 in a resumed run
         self._train_began = time.monotonic()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock of a step; the time since the last one went into evaluating and saving."""
-        now = time.monotonic()
-        if self._saving:
+        self._step_began = now = time.monotonic()
+        if self._saving:  # the time since the last step went into evaluating and saving
             self._extra = max(self._extra, now - self._saving)
-        self._step_began = now
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the schedule by the clock, and end the run where another step would take too long."""

@@ -58,7 +58,7 @@ class SftTrainer(Trainer):
     ) -> None:
         """
         Args:
-            warmup_ratio: see `Schedule`.
+            warmup_ratio: as `Schedule` has it.
             limits: of one forward pass.
             save_extras: writes our own files into a checkpoint.
             answer_some: answers validation prompts; what it measured joins the evaluation's metrics.
@@ -67,7 +67,6 @@ class SftTrainer(Trainer):
         super().__init__(**settings)
         self.schedule: Schedule | None = None
         self.limits = limits
-        """Of one forward pass."""
         self._warmup_ratio = warmup_ratio
         self._save_extras, self._answer_some = save_extras, answer_some
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the answer tokens of the whole step
@@ -109,7 +108,6 @@ class SftTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The cosine of `Schedule`."""
         self.schedule = Schedule(num_training_steps, self._warmup_ratio)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.schedule)
         self._created_lr_scheduler = True
