@@ -65,12 +65,7 @@ class PromptTooLongError(SufficeError):
     """The prompt fills the context, so that no token is left for an answer."""
 
     def __init__(self, prompt_tokens: int, limit: int, limit_name: str) -> None:
-        """
-        Args:
-            prompt_tokens: tokens in the prompt, chat template included.
-            limit: the limit it ran into, in tokens.
-            limit_name: what set that limit, in the caller's words ("max_length", "the model's context").
-        """
+        """Both numbers are tokens, the chat template's included; the limit's name is one that callers know."""
         super().__init__(
             f"the prompt has {prompt_tokens} tokens and {limit_name} is {limit}, which leaves no room for an answer: "
             "shorten the prompt or raise the limit"
@@ -83,25 +78,16 @@ class QueueFullError(SufficeError):
     """There is no room to wait, or the wait was too long."""
 
     def __init__(self, message: str, retry_after: int) -> None:
-        """
-        Args:
-            message: one line for a person.
-            retry_after: whole seconds after which it is worth trying again.
-        """
         super().__init__(message)
         self.retry_after = retry_after
+        """Whole seconds after which it is worth trying again."""
 
 
 class RateLimitError(SufficeError):
     """A key has used up one of its limits."""
 
     def __init__(self, message: str, code: str, headers: Mapping[str, str]) -> None:
-        """
-        Args:
-            message: one line for a person.
-            code: a word for programs.
-            headers: what to tell an HTTP client about its limits.
-        """
+        """`code` is a word for programs; `headers` tell an HTTP client about its limits."""
         super().__init__(message)
         self.code, self.headers = code, headers
 

@@ -63,14 +63,8 @@ class LanguageRatios:
 
     def scaled(self, factor: float) -> LanguageRatios:
         """The same language under a tokenizer that needs `factor` times as many tokens."""
-        return replace(
-            self,
-            word=self.word * factor,
-            character=self.character * factor,
-            sentence=self.sentence * factor,
-            item=self.item * factor,
-            paragraph=self.paragraph * factor,
-        )
+        units = ("word", "character", "sentence", "item", "paragraph")
+        return replace(self, **{unit: getattr(self, unit) * factor for unit in units})
 
 
 _LANGUAGES: Mapping[str, LanguageRatios] = MappingProxyType(
@@ -104,11 +98,7 @@ class TextRatios:
 
     @classmethod
     def measured(cls, count_tokens: Callable[[str], int]) -> TextRatios:
-        """The ratios for another tokenizer: the built-in ones, scaled by how it counts two short reference texts.
-
-        Args:
-            count_tokens: tokens of a text, without special tokens.
-        """
+        """The built-in ratios, scaled by how another tokenizer counts two short texts, without special tokens."""
         english = count_tokens(ENGLISH_REFERENCE) / _ENGLISH_REFERENCE_TOKENS
         chinese = count_tokens(CHINESE_REFERENCE) / _CHINESE_REFERENCE_TOKENS
         base = cls()
@@ -128,8 +118,6 @@ class TextRatios:
 
 @dataclass(frozen=True, slots=True)
 class CharacterKinds:
-    """What a text is made of."""
-
     words: int
     long_letters: int
     """Letters after the sixth of their word."""
@@ -175,16 +163,9 @@ def estimate_tokens(text: str, ratios: TextRatios | None = None) -> int:
         windows = "".join(text[at : at + width] for at in range(0, step * _WINDOWS, step))
         return round(estimate_tokens(windows, ratios) * len(text) / len(windows))
     kinds = count_kinds(text)
-    return max(
-        1 if text else 0,
-        round(
-            kinds.words * ratios.word
-            + kinds.long_letters * ratios.letter
-            + kinds.cjk * ratios.cjk
-            + kinds.script * ratios.script
-            + kinds.other * ratios.other
-        ),
-    )
+    latin = kinds.words * ratios.word + kinds.long_letters * ratios.letter
+    tokens = latin + kinds.cjk * ratios.cjk + kinds.script * ratios.script + kinds.other * ratios.other
+    return max(1 if text else 0, round(tokens))
 
 
 def estimate_prompt_tokens(prompt: Prompt, ratios: TextRatios | None = None) -> int:

@@ -134,7 +134,7 @@ class FakeOpenAI:
 
     @property
     def url(self) -> str:
-        """The address, without /v1."""
+        """Without /v1."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -283,13 +283,8 @@ def _logprobs(body: Mapping[str, Any], chat: bool, pieces: Sequence[str]) -> Any
     values = [-1.0 / len(piece) for piece in pieces]
     others = range(body.get("top_logprobs") or 0 if chat else body["logprobs"])
     if not chat:
-        tops = [{f"other{i}": -2.0 - i for i in others} for _ in pieces]
-        return {
-            "tokens": list(pieces),
-            "token_logprobs": values,
-            "top_logprobs": tops,
-            "text_offset": [0] * len(pieces),
-        }
+        tops, offsets = [{f"other{i}": -2.0 - i for i in others} for _ in pieces], [0] * len(pieces)
+        return {"tokens": list(pieces), "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
     top = [{"token": f"other{i}", "logprob": -2.0 - i, "bytes": list(f"other{i}".encode())} for i in others]
     entries = [
         {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": top}

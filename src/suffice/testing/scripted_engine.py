@@ -5,16 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from suffice.engines.base import (
-    AnswerPrefix,
-    Capabilities,
-    Chunk,
-    Finish,
-    GenerationRequest,
-    Health,
-    TokenCount,
-    Usage,
-)
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, GenerationRequest, Health, TokenCount, Usage
 from suffice.errors import EngineError
 from suffice.prompt import Prompt, content_text
 
@@ -52,15 +43,11 @@ class ScriptedEngine:
         fail_after: int | None = None,
         slow: bool = False,
     ) -> None:
-        self.answer = answer
-        self.context = context
-        self.default_max_new_tokens = default_max_new_tokens
-        self.fail_after = fail_after
-        self.slow = slow
+        self.answer, self.context, self.default_max_new_tokens = answer, context, default_max_new_tokens
+        self.fail_after, self.slow = fail_after, slow
         self.asked: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.running = 0
-        """Requests that are being answered now."""
         self.most_running = 0
         """The most that were being answered at once."""
 
