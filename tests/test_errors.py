@@ -48,7 +48,7 @@ def test_the_drawing_shows_every_exception_where_it_is() -> None:
 
 def test_every_exception_of_the_module_is_exported() -> None:
     here = {name for name, (_, place) in defined().items() if not place}
-    assert set(errors.__all__) == here | {"first_line"}
+    assert set(errors.__all__) == here | {"first_line", "packages_of"}
 
 
 def test_first_line() -> None:
