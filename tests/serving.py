@@ -94,7 +94,7 @@ def request_row(**fields: Any) -> dict[str, Any]:
     return {**empty, **counts, **times, **said, "finish": "stop", "finish_detail": "", **fields}
 
 
-async def reserve(quotas: Quotas, caller: Caller, tokens: int) -> Charge:
+async def charged(quotas: Quotas, caller: Caller, tokens: int) -> Charge:
     """One request and its tokens, taken from the caller's limits."""
     charge = Charge(caller)
     await quotas.charge_request(charge)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serving import LONG, Server, reserve, serving
+from serving import LONG, Server, charged, serving
 from suffice.cli.main import main
 from suffice.errors import RateLimitError, StorageAwayError, UsageError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
@@ -227,16 +227,16 @@ def test_a_refused_reservation_takes_nothing() -> None:
         quotas = Quotas()
         caller = Caller("k", "k", limits=KeyLimits(requests_per_minute=10, tokens_per_minute=100))
         with pytest.raises(RateLimitError) as refused:
-            await reserve(quotas, caller, 101)
+            await charged(quotas, caller, 101)
         assert refused.value.headers["x-ratelimit-remaining-requests"] == "10"
         assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
-        held = await reserve(quotas, caller, 100)
+        held = await charged(quotas, caller, 100)
         assert held.headers["x-ratelimit-remaining-requests"] == "9"
         quotas.settle(held, 30)
-        last = await reserve(quotas, caller, 70)
+        last = await charged(quotas, caller, 70)
         assert last.headers["x-ratelimit-remaining-tokens"] == "0"
         with pytest.raises(RateLimitError, match="100 tokens per minute"):
-            await reserve(quotas, caller, 1)
+            await charged(quotas, caller, 1)
 
     asyncio.run(run())
 
@@ -294,7 +294,7 @@ def test_what_is_counted_for_a_client_that_goes_meanwhile_is_given_back() -> Non
     caller = Caller("k", "k", limits=KeyLimits(tokens_per_minute=100))
 
     async def leave(quotas: Quotas) -> None:
-        going = asyncio.create_task(reserve(quotas, caller, 60))
+        going = asyncio.create_task(charged(quotas, caller, 60))
         await asyncio.sleep(0.01)
         going.cancel()
         await asyncio.gather(going, return_exceptions=True)
@@ -305,7 +305,7 @@ def test_what_is_counted_for_a_client_that_goes_meanwhile_is_given_back() -> Non
         quotas.shared = shared  # type: ignore[assignment]
         await leave(quotas)
         assert shared.count == 0
-        held = await reserve(quotas, caller, 60)
+        held = await charged(quotas, caller, 60)
         assert shared.count == 60
         quotas.top_up(held, 90)
         quotas.settle(held, 70)
@@ -322,7 +322,7 @@ def test_what_a_storage_that_is_away_did_not_take_is_not_given_back() -> None:
     async def run() -> None:
         quotas, shared = Quotas(), Elsewhere()
         quotas.shared = shared  # type: ignore[assignment]
-        held = await reserve(quotas, Caller("k", "k", limits=KeyLimits(tokens_per_minute=100)), 10)
+        held = await charged(quotas, Caller("k", "k", limits=KeyLimits(tokens_per_minute=100)), 10)
         shared.away = True
         quotas.top_up(held, 60)
         await quotas.settled()
@@ -342,9 +342,9 @@ def test_limits_of_callers_who_are_gone_are_forgotten(monkeypatch: pytest.Monkey
         for number in range(3000):
             now += 1.0
             caller = Caller(f"k{number}", "k", limits=KeyLimits(requests_per_minute=1))
-            await reserve(quotas, caller, 1)
+            await charged(quotas, caller, 1)
             with pytest.raises(RateLimitError):
-                await reserve(quotas, caller, 1)
+                await charged(quotas, caller, 1)
         assert quotas.windows <= 1000
 
     asyncio.run(run())

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from serving import reserve, serving
+from serving import charged, serving
 from suffice.errors import RateLimitError, UsageError
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.auth.permissions import Caller, KeyLimits
@@ -137,7 +137,7 @@ def test_tokens_are_settled_to_what_was_used_wherever_that_was(shared: Shared) -
         for server in (one, two):
             server.run(server.service.released())
         caller = one.service.ring.identify([(b"authorization", f"Bearer {key}".encode())])
-        found = two.run(reserve(two.service.quotas, caller, 1))
+        found = two.run(charged(two.service.quotas, caller, 1))
         assert (
             int(found.headers["x-ratelimit-remaining-tokens"]) == 100_000 - 40 * 7 - 1
         )  # 2 of the prompt, 5 of the answer
@@ -153,13 +153,13 @@ def test_refused_reservations_take_nothing_whoever_asks_at_the_same_time(shared:
             assert quotas.shared is not None
             await quotas.shared.check()
         found = await asyncio.gather(
-            *(reserve(both[i % 2], caller, 10) for i in range(60)), return_exceptions=True
+            *(charged(both[i % 2], caller, 10) for i in range(60)), return_exceptions=True
         )  # fmt: skip
         assert sum(isinstance(each, Charge) for each in found) == 10
         assert sum(isinstance(each, RateLimitError) for each in found) == 50
         for quotas in both:
             await quotas.settled()
-        last = await reserve(both[0], Caller(caller.key_id, "k", limits=KeyLimits(requests_per_minute=1000)), 0)
+        last = await charged(both[0], Caller(caller.key_id, "k", limits=KeyLimits(requests_per_minute=1000)), 0)
         assert last.headers["x-ratelimit-remaining-requests"] == str(1000 - 11)
         for quotas in both:
             await quotas.close()
@@ -197,10 +197,10 @@ def test_a_redis_that_hangs_holds_no_request_for_long(redis: RedisServer, caplog
     async def run() -> None:
         quotas = Quotas(redis.url)
         caller = Caller("k", "k", limits=KeyLimits(requests_per_minute=2))
-        await reserve(quotas, caller, 1)
+        await charged(quotas, caller, 1)
         redis.process.send_signal(signal.SIGSTOP)
         try:
-            found = await asyncio.gather(*(reserve(quotas, caller, 1) for _ in range(3)), return_exceptions=True)
+            found = await asyncio.gather(*(charged(quotas, caller, 1) for _ in range(3)), return_exceptions=True)
         finally:
             redis.process.send_signal(signal.SIGCONT)
         assert sum(isinstance(each, Charge) for each in found) == 2  # this replica's own limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -141,23 +141,21 @@ def database_options() -> list[click.Parameter]:
     ]
 
 
-def _create_options() -> list[click.Parameter]:
-    permits, positive = {"group": "What it permits"}, click.IntRange(min=1)
-    return [
-        click.Argument(["name"]),
-        Option(["--tiers"], multiple=True, **permits, help="Tiers by name. [default: those that need no key]"),
-        Option(["--models"], multiple=True, **permits, help="Models by name. [default: all]"),
-        Option(["--rpm", "requests_per_minute"], type=positive, **permits, help="Requests per minute."),
-        Option(["--tpm", "tokens_per_minute"], type=positive, **permits, help="Tokens per minute, prompts included."),
-        Option(["--tokens-per-day"], type=positive, **permits, help="Tokens per day, prompts included."),
-        Option(["--expires"], metavar="WHEN", **permits, help="12h, 30d, 2w, or a date. [default: never]"),
-        *database_options(),
-    ]
+def _command(name: str, callback: Callable[..., int], *options: click.Parameter) -> Command:
+    return Command(name, callback=callback, params=[*options, *database_options()], help=callback.__doc__)
 
 
+_NAME, _PERMITS, _POSITIVE = click.Argument(["name"]), {"group": "What it permits"}, click.IntRange(min=1)
+_CREATE_OPTIONS = [
+    Option(["--tiers"], multiple=True, **_PERMITS, help="Tiers by name. [default: those that need no key]"),
+    Option(["--models"], multiple=True, **_PERMITS, help="Models by name. [default: all]"),
+    Option(["--rpm", "requests_per_minute"], type=_POSITIVE, **_PERMITS, help="Requests per minute."),
+    Option(["--tpm", "tokens_per_minute"], type=_POSITIVE, **_PERMITS, help="Tokens per minute, prompts included."),
+    Option(["--tokens-per-day"], type=_POSITIVE, **_PERMITS, help="Tokens per day, prompts included."),
+    Option(["--expires"], metavar="WHEN", **_PERMITS, help="12h, 30d, 2w, or a date. [default: never]"),
+]
 command = click.Group("keys", help="Make, show, revoke and replace the keys of the server.")
-command.add_command(Command("create", callback=_create, params=_create_options(), help=_create.__doc__))
-command.add_command(Command("list", callback=_list, params=database_options(), help=_list.__doc__))
-for _name, _callback in (("revoke", _revoke), ("rotate", _rotate)):
-    _parameters: list[click.Parameter] = [click.Argument(["name"]), *database_options()]
-    command.add_command(Command(_name, callback=_callback, params=_parameters, help=_callback.__doc__))
+command.add_command(_command("create", _create, _NAME, *_CREATE_OPTIONS))
+command.add_command(_command("list", _list))
+command.add_command(_command("revoke", _revoke, _NAME))
+command.add_command(_command("rotate", _rotate, _NAME))

@@ -44,13 +44,10 @@ def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: 
     return 0
 
 
-def _options() -> list[click.Parameter]:
-    return [
-        Option(["--by"], type=click.Choice(["key", "tier", "model", "day"]), default="key", show_default=True),
-        Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
-        Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
-        *database_options(),
-    ]
-
-
-command = Command("usage", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)
+_OPTIONS = [
+    Option(["--by"], type=click.Choice(["key", "tier", "model", "day"]), default="key", show_default=True),
+    Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
+    Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
+    *database_options(),
+]
+command = Command("usage", callback=_run, params=_OPTIONS, help=_run.__doc__, examples=_EXAMPLES)

@@ -31,19 +31,17 @@ def show_check(settings: ServeSettings, origins: Mapping[str, str]) -> int:
     """Print the settings as TOML, and then, as a comment, a line for each thing that was tried. Returns 0 when a server
     with these settings would start and answer, and 1 when it would not.
     """
-    for name, text in _lines(settings).items():
-        print(f"{text:<60} # {origins.get(name, 'default')}")
+    for each in fields(ServeSettings):
+        print(f"{_line(each.name, getattr(settings, each.name)):<60} # {origins.get(each.name, 'default')}")
     print()
     outcomes = [(trial, *_outcome(trial)) for trial in _trials(settings)]
-    others_answer = any(trial.one_suffices and word == "ok" for trial, word, _ in outcomes)
-    wrong = False
+    others_answer = any(trial.one_suffices and outcome == "ok" for trial, outcome, _ in outcomes)
+    words = []
     for trial, outcome, said in outcomes:
-        word = outcome
-        if outcome == "away":
-            word = "warning" if trial.one_suffices and others_answer else "error"
-        wrong = wrong or word == "error"
-        print(f"# {word:<7} {trial.name}: {said}")
-    return 1 if wrong else 0
+        away = "warning" if trial.one_suffices and others_answer else "error"
+        words.append(away if outcome == "away" else outcome)
+        print(f"# {words[-1]:<7} {trial.name}: {said}")
+    return 1 if "error" in words else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +70,15 @@ def _outcome(trial: _Trial) -> tuple[str, str]:
         return "error", without_password(str(error))
 
 
-def _lines(settings: ServeSettings) -> dict[str, str]:
-    """Each setting as a line of TOML, without passwords; what is decided at start is a comment."""
-    found = {}
-    for each in fields(ServeSettings):
-        value = getattr(settings, each.name)
-        if isinstance(value, tuple):
-            value = [without_password(url) for url in value]
-        elif isinstance(value, str):
-            value = without_password(value)
-        written = json.dumps(value, ensure_ascii=False)
-        found[each.name] = f"# {each.name}: decided at start" if value is None else f"{each.name} = {written}"
-    return found
+def _line(name: str, value: Any) -> str:
+    """A setting as a line of TOML, without passwords; what is decided at start is a comment."""
+    if value is None:
+        return f"# {name}: decided at start"
+    if isinstance(value, tuple):
+        value = [without_password(url) for url in value]
+    elif isinstance(value, str):
+        value = without_password(value)
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
 def _trials(settings: ServeSettings) -> Iterator[_Trial]:

@@ -58,12 +58,9 @@ class RecentUsage:
         return len(self._lanes)
 
     async def of(self, key_name: str, by: str, days: int) -> _Sums:
-        """The groups in order of their names; the same query reaches the database at most once in five seconds.
+        """The groups (`by` is one of `GROUPS`) of so many days, today (UTC) included, in order of their names.
 
-        Args:
-            key_name: '' for callers without a key.
-            by: one of `GROUPS`.
-            days: how many, today (UTC) included.
+        The same query reaches the database at most once in five seconds. Callers without a key have the `key_name` ''.
 
         Raises:
             Problem: 503 while the database is away or too slow; 500 where it refuses; 429 while too many queries of
