@@ -161,11 +161,7 @@ class DelimitedReader(FileReader):
     unit = "line"
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
-        """
-        Args:
-            path: the file.
-            delimiter: what separates cells; None takes the comma, or `;` or tab where the header has no comma.
-        """
+        """`delimiter` None takes the comma, or `;` or tab where the header has no comma."""
         super().__init__(path)
         self.delimiter = delimiter or self._delimiter_of_header()
         self._header: list[str] = []

@@ -84,11 +84,7 @@ def card(name: str) -> Card:
 
 
 def card_here() -> Card:
-    """The first CUDA device of this machine, or its main memory.
-
-    Raises:
-        UsageError: neither can be read, because a package is missing.
-    """
+    """The first CUDA device of this machine, or its main memory. UsageError where packages to look with are missing."""
     try:
         import torch
 

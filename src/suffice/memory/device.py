@@ -22,10 +22,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a new process could still use on a device.
-
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`. For the CPU this is the memory that is available without swapping.
+    """Bytes that a new process could still use on a device (`cpu`, `cuda` or `cuda:N`), on the CPU without swapping.
 
     Raises:
         UsageError: no such device here.

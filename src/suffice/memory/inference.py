@@ -77,7 +77,7 @@ class ServingMemory:
 
         Args:
             config: the model's `config.json`.
-            serving: how it is served.
+            serving: its settings.
             device_bytes: memory of the device.
             used: what other programs take of it.
             utilization: share of the device that may be used by all (0-1].

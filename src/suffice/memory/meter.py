@@ -62,13 +62,7 @@ class MemoryReading:
 
 
 class MemoryMeter:
-    """Reads a device's memory, and warns once when it is about to get tight.
-
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`.
-        kv_use: of the engine whose cache is on the device, if any.
-        clock: seconds, for tests.
-    """
+    """Reads the memory of a device (`cpu`, `cuda` or `cuda:N`), and warns once when it is about to get tight."""
 
     def __init__(self, device: str, kv_use: KvUse | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._device, self._kv_use, self._clock = device, kv_use, clock

@@ -83,9 +83,7 @@ class ModelSize:
 
 
 def weight_bytes(size: ModelSize, bits: int) -> int:
-    """Bytes of the weights as they are served: 32, 16, 8 or 4 bits.
-
-    With 8 and 4 bits the blocks' linear layers are quantised and the rest stays at 16.
+    """Bytes of the weights at 32, 16, 8 or 4 bits; with 8 and 4, only the blocks' linear layers have less than 16.
 
     Raises:
         UsageError: another number of bits.

@@ -40,11 +40,7 @@ def new_run(output_dir: str | Path) -> Path:
 
 
 def checkpoint_to_resume(where: str, output_dir: str | Path) -> Path:
-    """The newest whole checkpoint of a run.
-
-    Args:
-        where: a checkpoint, a run's folder, or "" for the newest run in `output_dir`.
-        output_dir: where runs are.
+    """The checkpoint `where`, or the newest whole one of the run `where`; "" is the newest run in `output_dir`.
 
     Raises:
         UsageError: there is none.
@@ -56,14 +52,13 @@ def checkpoint_to_resume(where: str, output_dir: str | Path) -> Path:
         if _is_whole(run):
             return run.resolve()
     else:
-        runs = _runs(Path(output_dir).expanduser())
-        if not runs:
+        if not (runs := _runs(Path(output_dir).expanduser())):
             raise UsageError(f"--resume: no run in {output_dir}; name its folder, or start one without --resume")
         run = runs[max(runs)]
-    whole = [path for path in _checkpoints(run) if _is_whole(path)]
-    if not whole:
+    whole = next(filter(_is_whole, reversed(_checkpoints(run))), None)
+    if whole is None:
         raise UsageError(f"--resume: {run} has no whole checkpoint (one is saved every --save_steps): start anew")
-    return whole[-1].resolve()
+    return whole.resolve()
 
 
 def read_settings(checkpoint: Path) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def export_merged(
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise UsageError(f"--output {str(output)!r} is there already: name another folder, or use --overwrite")
     source = find_on_hub(resolve_model(model, adapters=adapters))
-    wanted = _own_dtype(source, trust_remote_code) if dtype == "auto" else dtype
+    stored = _own_dtype(source, trust_remote_code) if dtype == "auto" else dtype
     with without_library_warnings():
-        merged = load_model(source, dtype=wanted, device="cpu", trust_remote_code=trust_remote_code)
+        merged = load_model(source, dtype=stored, device="cpu", trust_remote_code=trust_remote_code)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         merged.model.save_pretrained(folder)

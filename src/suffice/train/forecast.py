@@ -86,11 +86,7 @@ def _planned_steps(recipe: Recipe, rows: int, processes: int) -> int:
 
 
 def fitted(recipe: Recipe, base: BaseModel, prepared: Prepared, device: str) -> tuple[Recipe, str]:
-    """The recipe with the least painful change that makes it fit, and what changed; the data stays as it is.
-
-    Raises:
-        UsageError: no change of batch, checkpointing and quantization makes it fit.
-    """
+    """The recipe with the least painful change that makes it fit, and what changed; the data stays as it is."""
     memory, free = _memory(recipe, base, prepared, device), free_memory(device)
     for each in what_would_fit(base.config, memory.setup, free):
         setup = each.setup

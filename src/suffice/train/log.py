@@ -26,7 +26,10 @@ class ProgressDisplay(Protocol):
 
 
 class RunLog(TrainerCallback):
-    """Writes a line per log event as it happens, shows progress, and keeps the links `best` and `last`."""
+    """Writes a line per log event as it happens, shows progress, and keeps the links `best` and `last`.
+
+    `warning` says what to warn of after an evaluation, if anything; `tell` shows one line to the user.
+    """
 
     def __init__(
         self,
@@ -36,14 +39,6 @@ class RunLog(TrainerCallback):
         warning: Callable[[dict[str, float]], str | None],
         tell: Callable[[str], None],
     ) -> None:
-        """
-        Args:
-            run: the run's folder.
-            device: whose memory is logged.
-            show: gets each step.
-            warning: what to warn of after an evaluation with these metrics, if anything.
-            tell: shows one line to the user.
-        """
         self._run, self._device, self._show, self._warning = run, device, show, warning
         self._tell = lambda text: tell(f"warning: {text}")
         self._memory = LiveMemory(MemoryMeter(device), self._tell)

@@ -24,12 +24,9 @@ class Names:
     author: tuple[str, ...] = ()
 
     def fill(self, value: _Json, language: str) -> _Json:
-        """The text with every placeholder filled that has a value; the others stay.
+        """The text (or lists and mappings of texts) with every placeholder filled that has a value; the others stay.
 
-        Args:
-            value: a text, or lists and mappings of texts; `{{NAME}}`, `{{name}}`, `{{ model_author }}` and the like
-                are placeholders.
-            language: `zh` or `en`.
+        `{{NAME}}`, `{{name}}`, `{{ model_author }}` and the like are placeholders; `language` is `zh` or `en`.
         """
 
         def said(match: re.Match[str]) -> str:

@@ -75,14 +75,12 @@ class RowSet:
 
 
 def read_rows(recipe: Recipe) -> RowSet:
-    """Read every dataset of a recipe.
-
+    """
     Raises:
         DataError: a file is missing or broken, or no row is left.
         UsageError: a placeholder has no value.
     """
-    found, names = RowSet(), Names(recipe.model_name, recipe.model_author)
-    columns = parse_columns(recipe.columns)
+    found, names, columns = RowSet(), Names(recipe.model_name, recipe.model_author), parse_columns(recipe.columns)
     for spec in recipe.dataset:
         rows = read_dataset(_located(spec), seed=recipe.seed, columns=columns)
         for row in rows:

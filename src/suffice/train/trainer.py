@@ -20,12 +20,7 @@ __all__ = ["Schedule", "SftTrainer"]
 
 
 class Schedule:
-    """Learning rate over a run, as a share of the highest: a linear rise, then a cosine down to 0.
-
-    Args:
-        steps: steps of the run.
-        warmup_ratio: share of them in which the rate rises.
-    """
+    """Share of the highest learning rate at a step: a linear rise over `warmup_ratio` of them, then a cosine to 0."""
 
     def __init__(self, steps: int, warmup_ratio: float) -> None:
         self.steps = steps
