@@ -1,10 +1,11 @@
 """One answer from several engine requests: when a reservation runs out, the next request continues it without a gap.
 
-Each request is a *segment*. `Session.stream` has the loop; what a segment is followed by is decided here:
+Each request is a *segment*. `Session.stream` has the loop, and puts the next segment into line here:
 
-    a segment's chunks come ──┬── the answer ends ─────────────────────────────────> no more segments
-                              ├── its reservation is used up ──────> `after()` ────> a segment that continues the answer
-                              └── its thinking is to be closed ────> `after(tag)` ─> a segment behind the closing tag
+    a segment's chunks come ──┬── the answer ends ───────────────────────────────> no more segments
+                              ├── its reservation is used up ─────> `extend()` ──> a segment that continues the answer
+                              ├── its thinking is to be closed ───> `extend(tag)` ─> a segment behind the closing tag
+                              └── it fails before its first chunk ─> `repeat()` ─> the same segment, on another engine
 
 An engine may write the end of the answer so far again (half a character, white space that a template strips): `join`
 takes that out, so that the reader sees everything once.
@@ -46,11 +47,14 @@ class Segments:
         prompt_tokens: length of the prompt, for where the engine does not say.
     """
 
-    def __init__(self, engine: Engine, first: GenerationRequest, prompt_tokens: int = 0) -> None:
-        self.first = first
-        """The first segment."""
+    def __init__(self, engine: Engine, first: GenerationRequest, prompt_tokens: int) -> None:
+        self.pending: GenerationRequest | None = first
+        """The segment to submit next; None where none is to follow the current one."""
+        self.begun = False
+        """Whether a chunk of the current segment has come."""
         self.used_up = False
         """The latest chunk has ended its segment because a reservation was used up, not the answer."""
+        self._first = self._current = first
         self._engine = engine
         self._so_far = AnswerSoFar(prompt_tokens)
         self._joiner = TextJoiner()
@@ -61,9 +65,46 @@ class Segments:
         """Tokens of all segments: the prompt of the first, and answers without what had to be written twice."""
         return self._so_far.usage
 
+    def next(self) -> GenerationRequest | None:
+        """The pending segment, which becomes the current one; None at the answer's end."""
+        segment, self.pending, self.begun = self.pending, None, False
+        self._current = segment or self._current
+        return segment
+
+    def repeat(self) -> None:
+        """Submit the current segment again."""
+        self.pending = self._current
+
+    async def extend(self, text: str = "") -> str:
+        """Let a segment follow that continues the answer behind what has come and `text`; each one doubles what there
+        is. Where it cannot be continued, nothing changes.
+
+        Returns:
+            '', or why the answer cannot be continued.
+        """
+        if text and not may_continue(self._first):
+            return "tool calls, JSON modes and the like are not continued"
+        written = self._so_far.prefix()
+        try:
+            prefix = await self._engine.resume_point(self._first, written, text)
+        except CannotContinueError as error:
+            return str(error)
+        self._joiner.begin("" if text else written.text.removeprefix(prefix.text))
+        self._begins_thinking = written.reasoned and not written.text and not text
+        self._so_far.next_segment(prefix, text)
+        generated, reservation = self.usage.answer_tokens, self._current.reservation
+        self.pending = replace(
+            self._current,
+            prefix=prefix,
+            max_new_tokens=max(1, self._first.max_new_tokens - generated),
+            reservation=None if reservation is None else max(generated, self._current.first_cap),
+        )
+        return ""
+
     def join(self, chunk: Chunk) -> Chunk:
         """Take the next chunk, and return it as part of one answer: without what was shown already, and without the
         `finish` of a segment that can be followed by another."""
+        self.begun = True
         chunk = self._without_repeats(chunk)
         self._so_far.add(chunk)
         self.used_up = chunk.finish is not None and chunk.finish.by == "reservation"
@@ -74,24 +115,6 @@ class Segments:
     def last(self, finish: Finish) -> Chunk:
         """The chunk that ends an answer where no segment can follow."""
         return self._with_rest(Chunk(finish=finish))
-
-    async def after(self, segment: GenerationRequest, text: str = "") -> GenerationRequest:
-        """The segment that continues the answer behind `segment` and `text`; each one doubles what there is.
-
-        Raises:
-            CannotContinueError: the engine cannot.
-        """
-        if text and not may_continue(self.first):
-            raise CannotContinueError("tool calls, JSON modes and the like are not continued")
-        written = self._so_far.prefix()
-        prefix = await self._engine.resume_point(self.first, written, text)
-        self._joiner.begin("" if text else written.text.removeprefix(prefix.text))
-        self._begins_thinking = written.reasoned and not written.text and not text
-        self._so_far.next_segment(prefix, text)
-        generated = self.usage.answer_tokens
-        left = max(1, self.first.max_new_tokens - generated)
-        reservation = None if segment.reservation is None else max(generated, segment.first_cap)
-        return replace(segment, prefix=prefix, max_new_tokens=left, reservation=reservation)
 
     def _without_repeats(self, chunk: Chunk) -> Chunk:
         """Text whose tokens are known is never written twice."""

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo, TextRatios
-from suffice.engines.base import Capabilities, Chunk, Engine, Finish, GenerationRequest, TokenCount
-from suffice.errors import CannotContinueError, EngineError, PromptTooLongError
+from suffice.engines.base import Capabilities, Engine, Finish, GenerationRequest, TokenCount
+from suffice.errors import EngineError, PromptTooLongError
 from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
 from suffice.session.events import Answer, AnswerBuilder, Event, Restarted
@@ -98,36 +98,28 @@ class Session:
         budget = budget or await self.decide(request)
         yield budget
         reader, segments = self._begin(request, budget)
-        segment: GenerationRequest | None = segments.first
-        while segment is not None:
-            current, segment, begun = segment, None, False
+        # One turn for each request to the engine. Most answers take one; `segments` says what others are followed by.
+        while (segment := segments.next()) is not None:
             try:
-                async with aclosing(self.engine.submit(current)) as chunks:
+                async with aclosing(self.engine.submit(segment)) as chunks:
                     async for chunk in chunks:
-                        begun = True
                         for event in reader.read(segments.join(chunk)):
                             yield event
-                        if reader.thinking_is_over:
-                            segment, refusal = await _behind_thinking(segments, current)
-                            for event in reader.close_thinking(refusal):
+                        if reader.thinking_is_over or segments.used_up:
+                            for event in await _extend(segments, reader):
                                 yield event
-                        if segments.used_up and segment is None and reader.finish is None:
-                            segment, last = await _continuation(segments, current)
-                            for event in reader.read(last) if last is not None else ():
-                                yield event
-                        if segment is not None or reader.finish is not None:
-                            break
+                        if segments.pending is not None or reader.finish is not None:
+                            break  # which closes `chunks`, and so cancels what would still come of this segment
             except PromptTooLongError as error:
-                if current.prefix is None:
+                if segment.prefix is None:
                     raise
                 for event in reader.read(segments.last(Finish("length", "context", str(error.limit)))):
                     yield event
             except EngineError as error:
-                if error.may_retry and not begun:
-                    segment = current
+                if error.may_retry and not segments.begun:
+                    segments.repeat()
                 elif error.may_retry and request.may_restart is not None and request.may_restart():
                     reader, segments = self._begin(request, budget)
-                    segment = segments.first
                     yield Restarted()
                 else:
                     reader.fail(str(error))
@@ -169,19 +161,13 @@ def _first_segment(
     return first if capabilities.charges == "nothing" else replace(first, reservation=budget.reservation)
 
 
-async def _behind_thinking(segments: Segments, current: GenerationRequest) -> tuple[GenerationRequest | None, str]:
-    """The segment behind a block of thinking that is closed now; or why it cannot be, and the current one continues."""
-    try:
-        return await segments.after(current, CLOSING), ""
-    except CannotContinueError as error:
-        return None, str(error)
-
-
-async def _continuation(
-    segments: Segments, current: GenerationRequest
-) -> tuple[GenerationRequest | None, Chunk | None]:
-    """The segment behind one whose reservation is used up; or the chunk that ends the answer there."""
-    try:
-        return await segments.after(current), None
-    except CannotContinueError as error:
-        return None, segments.last(Finish("length", "reservation", str(error)))
+async def _extend(segments: Segments, reader: ChunkReader) -> list[Event]:
+    """Close the thinking, or continue an answer whose reservation is used up: with another segment where the engine
+    can continue. Where it cannot, thinking goes on, and the answer ends with its reservation."""
+    events: list[Event] = []
+    if reader.thinking_is_over:
+        events += reader.close_thinking(await segments.extend(CLOSING))
+    if segments.used_up and segments.pending is None and reader.finish is None:
+        if refusal := await segments.extend():
+            events += reader.read(segments.last(Finish("length", "reservation", refusal)))
+    return events
