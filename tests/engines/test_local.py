@@ -387,8 +387,8 @@ def test_defaults_come_from_generation_config(folder: Path, tmp_path: Path) -> N
     (copy / "generation_config.json").write_text(json.dumps(own))
 
     async def use(engine: LocalEngine) -> list[SamplingParams]:
-        fill = engine._ready().sampling
-        return [fill(Sampling()), fill(Sampling(temperature=0)), fill(Sampling(top_k=0, top_p=1.0, seed=3))]
+        asked = Sampling(), Sampling(temperature=0), Sampling(top_k=0, top_p=1.0, seed=3)
+        return [SamplingParams.of(each, engine._ready().model.generation_config) for each in asked]
 
     assert with_engine(copy, use) == [
         SamplingParams(0.7, 0.8, 20, 1.05),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from suffice.deprecated import renamed
 from suffice.engines.base import (
@@ -90,16 +90,14 @@ def open_engine(
 def _engine_class(kind: str) -> Callable[..., Engine]:
     if kind in ENGINES:
         module, _, name = ENGINES[kind].partition(":")
-        found: Callable[..., Engine] = getattr(import_module(module), name)
-        return found
+        return cast("Callable[..., Engine]", getattr(import_module(module), name))
     from importlib.metadata import entry_points  # takes ten milliseconds
 
     added = entry_points(group="suffice.engines")
     if kind not in added.names:
         kinds = ", ".join(sorted({*ENGINES, *added.names}))
         raise UsageError(f"no engine {kind!r}; there are: {kinds}")
-    loaded: Callable[..., Engine] = added[kind].load()
-    return loaded
+    return cast("Callable[..., Engine]", added[kind].load())
 
 
 def _settings_of(make: Callable[..., Engine], kind: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class SamplingField:
 
     @property
     def range(self) -> str:
-        """The values that it may have, in words; '' for any."""
+        """In words; '' for any value."""
         if self.low is None:
             return ""
         low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
@@ -71,7 +71,7 @@ def _parameter(kind: type[int] | type[float], help: str, **limits: Any) -> Any: 
 class Sampling:
     """How the next token is drawn. `None` means: as the model's `generation_config.json` (or the server) says.
 
-    A parameter is added here, and in `engines.local.sampling`, which acts on it; servers get all of them.
+    A parameter is added here, and in `engines.local.sampling`, which acts on it. Servers get all of them.
     """
 
     temperature: float | None = _parameter(float, "0 always takes the likeliest token.", low=0, api_range=(0, 2))
@@ -90,7 +90,6 @@ class Sampling:
 
     @staticmethod
     def fields() -> tuple[SamplingField, ...]:
-        """The parameters, in their order."""
         return _SAMPLING_FIELDS
 
 
@@ -126,8 +125,6 @@ class Attempt:
 
 @immutable
 class GenerationRequest:
-    """One answer to generate."""
-
     id: str
     prompt: Prompt
     """What the model is asked. A conversation that ends with the assistant's message is continued."""
@@ -174,8 +171,6 @@ class Finish:
 
 @immutable
 class Usage:
-    """Tokens that one answer took."""
-
     prompt_tokens: int
     answer_tokens: int
     """Everything that was generated, thinking included: what `max_new_tokens` counts and servers bill."""
@@ -277,12 +272,10 @@ class Engine(Protocol):
     @property
     def model_name(self) -> str:
         """The model's name, as a person would say it."""
-        ...
 
     @property
     def decode_token(self) -> Callable[[int], str] | None:
         """The text of one token, always the same function; None where only the server knows."""
-        ...
 
     def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """Generate one answer, chunk by chunk; the last chunk has `finish`.
@@ -292,7 +285,6 @@ class Engine(Protocol):
         Raises:
             EngineError: generation failed; what was yielded before stays valid.
         """
-        ...
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
         """Where an answer that has ended can be continued, as `GenerationRequest.prefix`.
@@ -309,19 +301,13 @@ class Engine(Protocol):
             CannotContinueError: with the reason.
             EngineError: the engine failed.
         """
-        ...
 
-    def capabilities(self) -> Capabilities:
-        """What the engine can do, and what fits."""
-        ...
+    def capabilities(self) -> Capabilities: ...
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """Tokens of the prompt: a conversation with the chat template applied, tools included."""
-        ...
 
-    async def health(self) -> Health:
-        """Whether requests can be taken now."""
-        ...
+    async def health(self) -> Health: ...
 
     async def __aenter__(self) -> Engine: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Self
@@ -48,12 +48,6 @@ class Upstream:
     trying: bool = False
     """The circuit is half open, and one request is finding out."""
 
-    def available(self, now: float, failure_limit: int) -> bool:
-        """Whether a request may be sent there now."""
-        if not (self.entered and self.healthy):
-            return False
-        return self.failures < failure_limit or (now >= self.open_until and not self.trying)
-
 
 @dataclass(slots=True)
 class Pool:
@@ -81,7 +75,6 @@ class Pool:
 
     @property
     def model_name(self) -> str:
-        """The model's name, as the first engine that is there says it."""
         return self._first_there.engine.model_name
 
     async def __aenter__(self) -> Self:
@@ -107,11 +100,7 @@ class Pool:
                 await each.engine.__aexit__(*error)
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Generate one answer on the least loaded upstream at which it has not failed. See `Engine.submit`.
-
-        Raises:
-            EngineError: no upstream is healthy, or the one that was asked failed.
-        """
+        """Generate one answer on the least loaded upstream at which it has not failed."""
         own = [each for each in request.attempts if each.request_id == request.id]
         upstream = self._pick(self._failed_at(own))
         if upstream is None:
@@ -119,7 +108,9 @@ class Pool:
         attempt = Attempt(upstream=upstream.name, request_id=request.id, engine=upstream.engine)
         request.attempts.append(attempt)
         begun, well = False, False
-        self._begin(upstream)
+        self._turn += 1
+        upstream.running += 1
+        upstream.trying = upstream.failures >= self.failure_limit
         try:
             async with aclosing(upstream.engine.submit(request)) as chunks:
                 async for chunk in chunks:
@@ -142,14 +133,11 @@ class Pool:
 
     @property
     def decode_token(self) -> Callable[[int], str] | None:
-        """As the first engine that is there decodes: all have the same model."""
         return self._first_there.engine.decode_token
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer can be continued, on any upstream: all have the same model. See `Engine.resume_point`."""
-        upstream = self._pick(())
-        if upstream is None:
-            raise EngineError("no upstream is healthy: try again later", status=503)
+        if (upstream := self._pick(())) is None:
+            raise _none_is_healthy()
         return await upstream.engine.resume_point(request, written, then)
 
     def capabilities(self) -> Capabilities:
@@ -157,13 +145,11 @@ class Pool:
         found = [each.engine.capabilities() for each in self.upstreams if each.entered]
         if len(found) == 1:
             return found[0]
-        contexts = [each.context_tokens for each in found if each.context_tokens is not None]
-        caches = [each.kv_tokens for each in found if each.kv_tokens is not None]
-        defaults = [each.default_max_new_tokens for each in found if each.default_max_new_tokens is not None]
+        caches = _known(each.kv_tokens for each in found)
         return Capabilities(
-            context_tokens=min(contexts, default=None),
+            context_tokens=min(_known(each.context_tokens for each in found), default=None),
             kv_tokens=sum(caches) if caches and len(caches) == len(found) else None,
-            default_max_new_tokens=min(defaults, default=None),
+            default_max_new_tokens=min(_known(each.default_max_new_tokens for each in found), default=None),
             charges=found[0].charges if found else "nothing",
             calls_in_text=any(each.calls_in_text for each in found),
             counts_tokens=any(each.counts_tokens for each in found),
@@ -172,11 +158,6 @@ class Pool:
         )
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
-        """Tokens of the prompt, as one of the upstreams counts them.
-
-        Raises:
-            EngineError: none can be asked.
-        """
         tried: list[Upstream] = []
         while (upstream := self._pick(tried)) is not None:
             try:
@@ -184,17 +165,18 @@ class Pool:
             except EngineError as error:
                 self._failed(upstream, error, ())
                 tried.append(upstream)
-        raise EngineError("no upstream is healthy: try again later", status=503)
+        raise _none_is_healthy()
 
     async def health(self) -> Health:
-        """Ok while one upstream can take requests."""
         if any(map(self.is_available, self.upstreams)):
             return Health(True)
         return Health(False, "; ".join(f"{each.name}: {each.detail or 'too many failures'}" for each in self.upstreams))
 
     def is_available(self, upstream: Upstream) -> bool:
-        """Whether a request may be sent there now."""
-        return upstream.available(self.clock(), self.failure_limit)
+        if not (upstream.entered and upstream.healthy):
+            return False
+        closed = upstream.failures < self.failure_limit
+        return closed or (self.clock() >= upstream.open_until and not upstream.trying)
 
     async def check(self) -> None:
         """Ask every upstream how it is, and enter those that were not there."""
@@ -210,13 +192,7 @@ class Pool:
         if not candidates:
             return None
         first = self._turn % len(candidates)
-        rotated = candidates[first:] + candidates[:first]
-        return min(rotated, key=lambda each: each.running)
-
-    def _begin(self, upstream: Upstream) -> None:
-        self._turn += 1
-        upstream.running += 1
-        upstream.trying = upstream.failures >= self.failure_limit
+        return min(candidates[first:] + candidates[:first], key=lambda each: each.running)
 
     def _answers(self, upstream: Upstream) -> None:
         """A first piece closes an open circuit, so that the trial's whole answer need not be waited for; one more
@@ -241,7 +217,7 @@ class Pool:
         """Why an answer cannot be generated: what failed last, or that no upstream is left."""
         error = own[-1].error if own else None
         if error is None:
-            error = EngineError("no upstream is healthy: try again later", status=503)
+            error = _none_is_healthy()
             request.attempts.append(Attempt(upstream="", request_id=request.id, error=error))
         error.may_retry = False
         return error
@@ -270,6 +246,14 @@ class Pool:
             return
         health = await upstream.engine.health()
         upstream.healthy, upstream.detail = health.ok, health.detail
+
+
+def _none_is_healthy() -> EngineError:
+    return EngineError("no upstream is healthy: try again later", status=503)
+
+
+def _known(values: Iterable[int | None]) -> list[int]:
+    return [each for each in values if each is not None]
 
 
 def _is_refusal(error: EngineError) -> bool:

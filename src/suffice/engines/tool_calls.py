@@ -17,10 +17,7 @@ class ToolCalls:
         self._arguments: dict[int, list[str]] = {}
 
     def add(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take the next piece.
-
-        Returns:
-            The piece with its `index`, which some servers leave out.
+        """Take the next piece, and return it with its `index`, which some servers leave out.
 
         Raises:
             AttributeError, TypeError: it has another shape.

@@ -13,7 +13,7 @@ from transformers.generation.continuous_batching.model_runner import infer_max_s
 
 from suffice.engines.local import paged_attention
 from suffice.engines.local.growing_request import GrowingRequest
-from suffice.engines.local.logprobs import Describe, LogprobRecorder
+from suffice.engines.local.logprobs import LogprobRecorder
 from suffice.engines.local.oom_recovery import Recovery
 from suffice.engines.local.sampling import BatchSampler, SamplingParams
 from suffice.memory import KvLayout, free_memory, is_memory_error
@@ -49,8 +49,6 @@ class Manager(ContinuousBatchingManager):
     """A `ContinuousBatchingManager` that attends by pages where the model allows it.
 
     Args:
-        model: a causal language model of transformers.
-        config: page size, cache size, batch size.
         deliver: gets the outputs of each step.
         failed: told, in the generation thread, that it is about to end and every request with it.
         context_tokens: longest prompt + answer.
@@ -83,12 +81,10 @@ class Manager(ContinuousBatchingManager):
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes that a token takes in all layers."""
         return kv_layout(self.model).bytes_per_token(self.model.dtype.itemsize)
 
     @property
     def memory_failures(self) -> int:
-        """Steps that ran out of memory and were run again."""
         return self._recovery.failures
 
     @property
@@ -113,15 +109,6 @@ class Manager(ContinuousBatchingManager):
         running = list(self.batch_processor.scheduler.active_requests.values())
         return sum(len(each.initial_tokens) + each.reserved_tokens for each in running)
 
-    def watch(self, key: str, prompt_tokens: int, others: int, describe: Describe) -> LogprobRecorder:
-        """Note how likely the tokens of a request are, which has yet to be submitted."""
-        recorder = self.logit_processor.recorders[key] = LogprobRecorder(prompt_tokens, others, describe)
-        return recorder
-
-    def unwatch(self, key: str) -> None:
-        """The request is over."""
-        self.logit_processor.recorders.pop(key, None)
-
     def submit(
         self,
         prompt: list[int],
@@ -131,6 +118,7 @@ class Manager(ContinuousBatchingManager):
         reservation: int,
         end_ids: list[int],
         sampling: SamplingParams,
+        recorder: LogprobRecorder | None = None,
     ) -> bool:
         """Queue a request whose reservation grows up to `max_new_tokens`; whether the manager takes any.
 
@@ -140,6 +128,7 @@ class Manager(ContinuousBatchingManager):
             return False
         state = GrowingRequest(
             reservation=reservation,
+            recorder=recorder,
             request_id=key,
             initial_tokens=prompt,
             max_new_tokens=max_new_tokens,
@@ -168,7 +157,6 @@ class Manager(ContinuousBatchingManager):
         self._original_attn_impl = original
 
     def stop(self, *args: Any, **kwargs: Any) -> None:
-        """Stop the generation thread and leave the model as it was."""
         super().stop(*args, **kwargs)
         if self._hook is not None:
             self._hook.remove()
@@ -193,7 +181,6 @@ class Manager(ContinuousBatchingManager):
         return args, kwargs
 
     def _generation_step(self) -> None:
-        reason = None
         with torch.inference_mode():
             try:
                 super()._generation_step()
@@ -201,10 +188,10 @@ class Manager(ContinuousBatchingManager):
                 if not is_memory_error(error):
                     raise
                 reason = str(error)  # the traceback keeps tensors alive, so it has to go before memory is given back
-        if reason is None:
-            self._recovery.step_succeeded()
-        else:
-            self._recovery.step_failed(reason)
+            else:
+                self._recovery.step_succeeded()
+                return
+        self._recovery.step_failed(reason)
 
     def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
         self._failed(error)  # first, so that a caller who hears of it finds a new manager when asking again
@@ -217,11 +204,10 @@ def cache_config(
     """Page, cache and batch sizes for a model and the device it is on.
 
     CPU: pages of 16 tokens, so that little is gathered in vain. CUDA: transformers' own 256, which flash-attention's
-    block tables need. CUDA graphs and asynchronous batches stay off, because they record
-    one way of sampling and `BatchSampler` decides row by row.
+    block tables need. CUDA graphs and asynchronous batches stay off, because they record one way of sampling and
+    `BatchSampler` decides row by row.
 
     Args:
-        context_tokens: longest prompt + answer.
         kv_tokens: size of the cache; None takes a share of the free memory.
         max_batch_tokens: most tokens in one step; None takes 512 on CPU (a step stays short) and 2048 on CUDA.
     """

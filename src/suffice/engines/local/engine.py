@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from suffice.checkpoints.load_model import load_model
 from suffice.checkpoints.model_source import resolve_model
 from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, GenerationRequest, Health, TokenCount
+from suffice.engines.local.logprobs import LogprobRecorder
 from suffice.engines.local.model_text import ModelTokenizer
+from suffice.engines.local.sampling import SamplingParams
 from suffice.engines.local.token_stream import AnswerStream
 from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
 from suffice.memory import MemoryMeter, human_bytes, is_memory_error
@@ -86,7 +88,6 @@ class LocalEngine:
 
     @property
     def model_name(self) -> str:
-        """The model's name, as a person would say it."""
         return self._source.name
 
     @property
@@ -96,7 +97,6 @@ class LocalEngine:
 
     @property
     def decode_token(self) -> Callable[[int], str]:
-        """The text of one token."""
         return self._ready().decode_token
 
     async def __aenter__(self) -> LocalEngine:
@@ -116,12 +116,12 @@ class LocalEngine:
         gc.unfreeze()
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Generate one answer, chunk by chunk; the last chunk has `finish`. Closing the iterator cancels.
+        """Generate one answer.
 
         Raises:
             PromptTooLongError: the prompt leaves no room in the context or in the KV cache.
             UsageError: a request with this id is running, or it asks for something that makes no sense.
-            EngineError: generation failed; what was yielded before stays valid.
+            EngineError: generation failed.
         """
         tokenizer = self._ready()
         if any(stream.request.id == request.id for stream in self._streams.values()):
@@ -130,14 +130,15 @@ class LocalEngine:
         prompt = list(tokenizer.prompt_ids(request.prompt))
         after = list(request.prefix.token_ids) if request.prefix is not None else []
         limit, at_limit = self._room(request, len(prompt) + len(after))
-        sampling = tokenizer.sampling(request.sampling)
+        sampling = SamplingParams.of(request.sampling, tokenizer.model.generation_config)
         end_tokens = {} if self._ignore_end_tokens else tokenizer.end_tokens(request.stop_tokens)
         decoder = IncrementalDecoder(tokenizer.decode, after)
-        stream = AnswerStream(request, decoder, len(prompt), end_tokens, at_limit)
+        recorder = None
+        if request.logprobs is not None:
+            recorder = LogprobRecorder(len(prompt), request.logprobs, tokenizer.token_bytes)
+        stream = AnswerStream(request, decoder, len(prompt), end_tokens, at_limit, recorder)
         thinking = not after and tokenizer.opens_thinking(prompt)
         key = str(next(self._numbers))
-        if request.logprobs is not None:
-            stream.recorder = manager.watch(key, len(prompt), request.logprobs, tokenizer.token_bytes)
         self._streams[key] = stream
         try:
             accepted = manager.submit(
@@ -147,6 +148,7 @@ class LocalEngine:
                 reservation=request.reservation or limit,
                 end_ids=[*end_tokens],
                 sampling=sampling,
+                recorder=recorder,
             )
             if not accepted:
                 raise EngineError(f"generation has stopped: {self._failure or 'the engine is closing'}")
@@ -158,14 +160,11 @@ class LocalEngine:
                     return
         finally:
             self._streams.pop(key, None)
-            if stream.recorder is not None:
-                manager.unwatch(key)
             if stream.running:
                 stream.running = False
                 manager.cancel_request(key)
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer can be continued: after its own tokens, and those of `then`."""
         tokenizer = self._ready()
         ids = written.token_ids or tokenizer.text_ids(written.text)
         while ids and IncrementalDecoder.is_unfinished(tokenizer.decode(ids)):
@@ -173,28 +172,24 @@ class LocalEngine:
         return AnswerPrefix(written.text + then, (*ids, *tokenizer.text_ids(then)))
 
     def capabilities(self) -> Capabilities:
-        """What fits: the model's context, and the KV cache that was set aside."""
         tokenizer = self._ready()
-        kv_tokens = self._manager.kv_tokens if self._manager is not None else None
         return Capabilities(
             context_tokens=tokenizer.context_tokens,
-            kv_tokens=kv_tokens,
+            kv_tokens=None if self._manager is None else self._manager.kv_tokens,
             default_max_new_tokens=tokenizer.default_max_new_tokens,
             charges="reservation",
             calls_in_text=True,
         )
 
     def reserved_tokens(self) -> int:
-        """KV-cache tokens that running requests have been promised: prompts, and the reservations of answers."""
         return self._manager.reserved_tokens() if self._manager is not None else 0
 
     def memory_meter(self) -> MemoryMeter:
-        """A meter of the device that the model is on, with the KV cache."""
+        """Measures the device that the model is on, and the KV cache."""
         device = str(self._ready().model.device)
         return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
-        """Tokens of the prompt, the same that `submit` generates from."""
         return TokenCount(len(self._ready().prompt_ids(prompt)))
 
     async def health(self) -> Health:
@@ -217,24 +212,21 @@ class LocalEngine:
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {request.max_new_tokens}: it must be at least 1")
         limit, at_limit = request.max_new_tokens, Finish("length")
-        for total, name, words in (
-            (self._ready().context_tokens, "context", "the model's context"),
-            (None if self._manager is None else self._manager.longest_request, "memory", "the room in the KV cache"),
-        ):
+        longest = None if self._manager is None else self._manager.longest_request
+        for total, name in ((self._ready().context_tokens, "context"), (longest, "memory")):
             if total is None:
                 continue
             if prompt_tokens >= total:
-                raise PromptTooLongError(prompt_tokens, total, words + self._arithmetic(name))
+                raise PromptTooLongError(prompt_tokens, total, self._words(name))
             if total - prompt_tokens < limit:
                 limit, at_limit = total - prompt_tokens, Finish("length", name, str(total))
         return limit, at_limit
 
-    def _arithmetic(self, limit: str) -> str:
-        """Where the KV cache is the limit: what it holds."""
-        if limit != "memory" or self._manager is None:
-            return ""
+    def _words(self, limit: str) -> str:
+        if limit == "context" or self._manager is None:
+            return "the model's context"
         per_token, (_, total) = self._manager.kv_bytes_per_token, self._manager.kv_bytes
-        return f" ({human_bytes(total)} at {per_token:,} bytes a token)"
+        return f"the room in the KV cache ({human_bytes(total)} at {per_token:,} bytes a token)"
 
     async def _running_manager(self) -> Manager:
         """The manager, started when the first request comes, and made again after a failure."""
@@ -259,7 +251,8 @@ class LocalEngine:
         while True:
             config = cache_config(model, context, kv_tokens, self._max_batch_tokens)
             try:
-                manager = Manager(model, config, self._deliver, self._fail, context)
+                receive, give_up = partial(self._tell, self._receive), partial(self._tell, self._give_up)
+                manager = Manager(model, config, receive, give_up, context)
                 manager.warmup()
                 return manager
             except (RuntimeError, ValueError, MemoryError) as error:
@@ -269,15 +262,10 @@ class LocalEngine:
                 if self._kv_tokens is not None or kv_tokens < _LEAST_KV_TOKENS:
                     raise EngineError(f"no memory for a KV cache ({error}): free some, or set kv_tokens") from error
 
-    # The next two run in the generation thread.
-
-    def _deliver(self, outputs: list[Any]) -> None:
+    def _tell(self, function: Callable[..., None], news: object) -> None:
+        """From the generation thread to the event loop."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._receive, outputs)
-
-    def _fail(self, error: Exception) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._give_up, error)
+            self._loop.call_soon_threadsafe(function, news)
 
     def _receive(self, outputs: list[Any]) -> None:
         for output in outputs:
@@ -293,7 +281,7 @@ class LocalEngine:
         self._failure = f"{type(error).__name__}: {error}"
         manager, self._manager = self._manager, None
         for stream in self._streams.values():
-            stream.fail(self._failure)
+            stream.end(self._failure)
         if manager is not None:
             manager.stop(hard_stop=True)
 

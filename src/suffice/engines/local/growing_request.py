@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.generation.continuous_batching.requests import RequestState
 
+from suffice.engines.local.logprobs import LogprobRecorder
+
 __all__ = ["GrowingRequest"]
 
 
@@ -15,17 +17,16 @@ class GrowingRequest(RequestState):
     The generation thread asks for the limit just before the last token that it allows, so nothing is paused, sent or
     computed again. A request that loses its cache under memory pressure starts again with all that it has generated
     as its prompt, as transformers has it, and with a reservation of the same size.
+
+    Args:
+        reservation: tokens set aside at first, from 1.
+        recorder: is told how likely the answer's tokens are.
+        settings: as `RequestState` takes them; `max_new_tokens` must be a number.
     """
 
-    def __init__(self, *, reservation: int, **settings: Any) -> None:
-        """
-        Args:
-            reservation: tokens set aside at first, from 1.
-            settings: as `RequestState` takes them; `max_new_tokens` must be a number.
-        """
+    def __init__(self, *, reservation: int, recorder: LogprobRecorder | None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.grown = 0
-        """How often the reservation was used up."""
+        self.recorder = recorder
         self._reservation = max(1, reservation)
         self._new_tokens_limit = min(self._reservation, self._cap)
 
@@ -35,10 +36,8 @@ class GrowingRequest(RequestState):
         return self._new_tokens_limit
 
     def update_and_check_completion(self, token_id: int, logprob: float | None) -> bool:
-        """Take the next token; whether the answer is complete."""
         if self.generated_len() + 1 >= self._new_tokens_limit < self._cap:
             self._new_tokens_limit = min(self._cap, 2 * self._new_tokens_limit)
-            self.grown += 1
         return bool(super().update_and_check_completion(token_id, logprob))
 
     def create_equivalent_initial_request(self) -> RequestState:
@@ -46,13 +45,13 @@ class GrowingRequest(RequestState):
         plain = super().create_equivalent_initial_request()
         again = GrowingRequest(
             reservation=self._reservation,
+            recorder=self.recorder,
             request_id=plain.request_id,
             initial_tokens=plain.initial_tokens,
             logprobs=plain.logprobs,
             **plain.get_request_config(),
         )
         again._true_initial_tokens = plain._true_initial_tokens
-        again.grown = self.grown
         return again
 
     @property

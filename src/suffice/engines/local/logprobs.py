@@ -6,40 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 
 from suffice.engines.base import TokenLogprob
 
-__all__ = ["Describe", "LogprobRecorder"]
+__all__ = ["LogprobRecorder"]
 
-Describe = Callable[[int], tuple[str, bytes]]
-"""A token's text and bytes."""
-
-_NEVER = -9999.0  # stands for minus infinity, which JSON has not; vLLM writes the same
+_NEVER = -9999.0  # stands for minus infinity, which JSON does not have; vLLM writes the same
 
 
 class LogprobRecorder:
     """The log-probabilities of one answer, by the place of each token: a step that has to be run again notes it again.
 
     Args:
-        prompt_tokens: tokens before the answer.
         others: likeliest tokens to note in each place.
-        describe: for people to read.
+        describe: a token's text and bytes.
     """
 
-    def __init__(self, prompt_tokens: int, others: int, describe: Describe) -> None:
+    def __init__(self, prompt_tokens: int, others: int, describe: Callable[[int], tuple[str, bytes]]) -> None:
         self.others = others
         self._prompt_tokens, self._describe = prompt_tokens, describe
         self._noted: dict[int, tuple[float, Mapping[int, float]]] = {}
 
     def note(self, place: int, logprob: float, top: Mapping[int, float]) -> None:
-        """Take one token's.
-
-        Args:
-            place: tokens before it, the prompt's included.
-            logprob: its own.
-            top: the likeliest tokens there.
-        """
+        """Take one token's, and the likeliest in its place; tokens before it make its place, the prompt's included."""
         self._noted[place] = logprob, top
 
     def of(self, tokens: Sequence[int], begin: int) -> tuple[TokenLogprob, ...]:
-        """Of some tokens of the answer, of which `begin` come before them; each is read once."""
+        """Those of some tokens of the answer, before which `begin` others come; each is read once."""
         found = []
         for place, token in enumerate(tokens, self._prompt_tokens + begin):
             logprob, top = self._noted.pop(place)

@@ -1,14 +1,12 @@
-"""What a model's own files say: its chat template, end tokens, context and sampling defaults."""
+"""What a model's own files say: its chat template, end tokens, context and default limit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from suffice.checkpoints.chat_tokenizer import ChatTokenizer
 from suffice.checkpoints.load_model import LoadedModel
-from suffice.engines.base import Finish, Sampling
-from suffice.engines.local.sampling import SamplingParams
+from suffice.engines.base import Finish
 from suffice.errors import UsageError
 from suffice.prompt import Prompt
 
@@ -16,7 +14,7 @@ __all__ = ["ModelTokenizer"]
 
 
 class ModelTokenizer(ChatTokenizer):
-    """The text side of a loaded model: prompts to tokens, tokens to text, defaults filled in."""
+    """The text side of a loaded model: prompts to tokens, tokens to text, end tokens."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         super().__init__(loaded.tokenizer, loaded.source.name)
@@ -27,21 +25,14 @@ class ModelTokenizer(ChatTokenizer):
 
     @property
     def context_tokens(self) -> int:
-        """The longest prompt + answer."""
         return int(self._config.max_position_embeddings)
 
     @property
     def default_max_new_tokens(self) -> int | None:
-        """From `generation_config.json`, if it says."""
         limit: int | None = self._generation.max_new_tokens
         return limit
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
-        """See `ChatTokenizer.prompt_ids`.
-
-        Raises:
-            UsageError: as there, or a token is given that the vocabulary does not have.
-        """
         if prompt.ids and (largest := max(prompt.ids)) >= self._config.vocab_size:
             raise UsageError(f"the prompt has the token {largest}: this model's end at {self._config.vocab_size - 1}")
         return super().prompt_ids(prompt)
@@ -59,32 +50,9 @@ class ModelTokenizer(ChatTokenizer):
         own = {token: self.tokenizer.convert_ids_to_tokens(token) for token in self._end_ids}
         return found | {token: Finish("stop", "end_token", str(word)) for token, word in own.items()}
 
-    def sampling(self, wanted: Sampling) -> SamplingParams:
-        """Fill in what the request leaves open.
-
-        Raises:
-            UsageError: a value is out of range.
-        """
-        for each in Sampling.fields():
-            if (value := getattr(wanted, each.name)) is not None:
-                each.check(value)
-        own = self._generation
-        temperature = _first(wanted.temperature, (own.temperature or 1.0) if own.do_sample else 0.0)
-        return SamplingParams(
-            temperature=float(temperature),
-            top_p=float(_first(wanted.top_p, own.top_p, 1.0)),
-            top_k=int(_first(wanted.top_k, own.top_k, 0)),
-            repetition_penalty=float(_first(wanted.repetition_penalty, own.repetition_penalty, 1.0)),
-            seed=wanted.seed,
-        )
-
     def _own_end_ids(self) -> tuple[int, ...]:
         ids = self._generation.eos_token_id
         listed = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
         if self.tokenizer.eos_token_id is not None:
             listed.append(self.tokenizer.eos_token_id)
         return tuple(dict.fromkeys(int(each) for each in listed))
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)

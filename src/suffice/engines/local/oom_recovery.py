@@ -25,10 +25,7 @@ class Recovery:
     First each request of the step runs alone, then with fewer tokens per step, then it fails; the others go on. What
     was generated so far is kept: a request starts again from its prompt and its answer so far.
 
-    Lives in the generation thread.
-
-    Args:
-        processor: transformers' `ContinuousBatchProcessor`.
+    Lives in the generation thread. `processor` is transformers' `ContinuousBatchProcessor`.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -40,18 +37,16 @@ class Recovery:
         """Steps that ran out of memory so far."""
 
     def step_failed(self, reason: str) -> None:
-        """Put the step's requests back into the queue, or fail the one that has been tried enough.
-
-        Args:
-            reason: the error, in the device's words.
-        """
+        """Put the step's requests back into the queue, or fail the one that has been tried enough."""
         processor, scheduler = self._processor, self._processor.scheduler
         batch = processor.inputs_and_outputs
         states = [each.state for each in batch.requests_in_batch]
         batch.requests_in_batch, batch.num_request_in_batch = [], 0  # nothing to take over from this step
         self.failures += 1
         self._calm = 0
-        _give_back()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         scheduler.max_requests_per_batch = 1
         if len(states) == 1 and self._tried_enough(states[0].request_id):
             self._fail(states[0], reason)
@@ -84,9 +79,8 @@ class Recovery:
             return True
         self._alone[request_id] = tries + 1
         processor = self._processor
-        processor.max_batch_tokens = min(
-            processor.max_batch_tokens, max(_FEWEST_TOKENS, processor.max_batch_tokens // _FEWER_TOKENS)
-        )
+        tokens = processor.max_batch_tokens
+        processor.max_batch_tokens = min(tokens, max(_FEWEST_TOKENS, tokens // _FEWER_TOKENS))
         time.sleep(_PAUSES[tries])
         return False
 
@@ -101,9 +95,3 @@ class Recovery:
         processor.scheduler.finish_request(state.request_id)
         processor.scheduler.block_new_requests = False
         self._alone.pop(state.request_id, None)
-
-
-def _give_back() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,13 +1,8 @@
 """Attention over transformers' paged KV cache, one small batch per step instead of one large masked product.
 
-`ContinuousBatchingManager` packs all requests into one row. Its stock `sdpa` path multiplies every query with the keys
-of *every* request and masks the rest away, so the work grows with the square of the number of requests, and it builds
-that mask and a list of all cache positions in Python at each step. Here the step's geometry is worked out once
-(`plan_decode`, `plan_mixed`), and each request attends only to its own pages; when all decode, requests of similar
-length form one padded batch.
-
-Plain PyTorch, so it serves CPU and any accelerator without flash-attention. Only full attention without soft-capping
-or attention sinks is covered: `supports` tells.
+transformers' own `sdpa` path multiplies every query with the keys of *every* request and masks the rest away, so the
+work grows with the square of the number of requests. Here each request attends only to its own pages; when all decode,
+requests of similar length form one padded batch. Plain PyTorch, for CPU and accelerators without flash-attention.
 """
 
 from __future__ import annotations
@@ -20,16 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = [
-    "PAGED_ATTENTION",
-    "DecodeStep",
-    "MixedStep",
-    "has_sinks",
-    "plan_decode",
-    "plan_mixed",
-    "register",
-    "supports",
-]
+__all__ = ["PAGED_ATTENTION", "has_sinks", "plan_decode", "plan_mixed", "register", "supports"]
 
 PAGED_ATTENTION = "suffice_paged"
 """The name under which transformers knows the attention function (`attn_implementation`)."""
@@ -42,7 +28,7 @@ class DecodeGroup:
     """Requests of similar length, attended to as one padded batch."""
 
     rows: torch.Tensor
-    """Which requests of the step."""
+    """Places of the requests in the step."""
     pages: torch.Tensor
     """Pages to read, shape [requests * pages of the longest]."""
     mask: torch.Tensor
@@ -58,12 +44,9 @@ class DecodeStep:
     groups: tuple[DecodeGroup, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MixedStep:
-    """A step with prompts in it: where each request's queries and keys lie in the packed row."""
-
-    segments: tuple[tuple[int, int, int, int], ...]
-    """(first query, end of queries, first key, end of keys) per request."""
+MixedStep = tuple[tuple[int, int, int, int], ...]
+"""A step with prompts in it: where each request's queries and keys lie in the packed row (first query, end of queries,
+first key, end of keys)."""
 
 
 def supports(model: Any) -> bool:
@@ -93,7 +76,6 @@ def plan_decode(cache: Any, request_ids: Sequence[str], position_ids: torch.Tens
 
     Args:
         cache: transformers' `PagedAttentionCache`.
-        request_ids: the requests of the step, in order.
         position_ids: position of each new token, shape [1, requests].
         dtype: of queries and keys.
     """
@@ -125,7 +107,7 @@ def plan_decode(cache: Any, request_ids: Sequence[str], position_ids: torch.Tens
 def plan_mixed(query_ends: torch.Tensor, key_ends: torch.Tensor) -> MixedStep:
     """Work out a step with prompts in it from the cumulative lengths of queries and keys, both [requests + 1]."""
     pairs = zip(pairwise(query_ends.tolist()), pairwise(key_ends.tolist()), strict=True)
-    return MixedStep(tuple((*queries, *keys) for queries, keys in pairs))
+    return tuple((*queries, *keys) for queries, keys in pairs)
 
 
 def paged_attention(
@@ -201,7 +183,7 @@ def _prefill(
 ) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     out = torch.empty_like(query)
-    for q_start, q_end, k_start, k_end in step.segments:
+    for q_start, q_end, k_start, k_end in step:
         q, k, v = query[:, :, q_start:q_end], key[:, :, k_start:k_end], value[:, :, k_start:k_end]
         if groups > 1:
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))

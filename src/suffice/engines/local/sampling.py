@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from suffice.engines.local.logprobs import LogprobRecorder
+from suffice.engines.base import Sampling
 
 __all__ = ["BatchSampler", "SamplingParams"]
 
@@ -18,7 +18,7 @@ _SEED_MASK = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """One request's sampling with every default filled in."""
+    """One request's sampling with every default filled in: those fields of `Sampling` that `BatchSampler` acts on."""
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -28,10 +28,25 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
 
-    @property
-    def greedy(self) -> bool:
-        """Always the likeliest token."""
-        return self.temperature == 0
+    @classmethod
+    def of(cls, asked: Sampling, generation: Any) -> SamplingParams:
+        """What a request asks for, else what the model's `generation_config.json` says, else the defaults here.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        values: dict[str, Any] = {}
+        if not generation.do_sample or not generation.temperature:
+            values["temperature"] = 1.0 if generation.do_sample else 0.0
+        for each in Sampling.fields():
+            value = getattr(asked, each.name)
+            if value is not None:
+                each.check(value)
+            elif each.name not in values:
+                value = getattr(generation, each.name, None)
+            if value is not None:
+                values[each.name] = each.type(value)
+        return cls(**values)
 
 
 class BatchSampler:
@@ -51,9 +66,6 @@ class BatchSampler:
     def __init__(self) -> None:
         self._states: list[Any] = []
         self._seen: dict[str, tuple[torch.Tensor, int]] = {}
-        self.recorders: dict[str, LogprobRecorder] = {}
-        """By request, where the log-probabilities of tokens are wanted. Those are the model's own: before penalties and
-        temperature."""
 
     def check_kwargs(self, kwargs: dict[str, Any]) -> None:
         """Parameters are checked before a request is submitted."""
@@ -69,11 +81,11 @@ class BatchSampler:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, args: torch.Tensor) -> torch.Tensor:
         """Penalise, draw, and mark what was drawn. Shape of `scores`: [requests, vocabulary]."""
         params = [state.logit_processor_kwargs["sampling"] for state in self._states]
-        watched = self._watched() if self.recorders else []
+        watched = [row for row, state in enumerate(self._states) if _recorder(state) is not None]
         before = scores[watched].log_softmax(-1) if watched else None
         penalised = [row for row, each in enumerate(params) if each.repetition_penalty != 1]
         self._penalise(scores, penalised, params)
-        rows = [row for row, each in enumerate(params) if not each.greedy]
+        rows = [row for row, each in enumerate(params) if each.temperature > 0]
         if rows:
             chosen = self._draw(scores[rows], [params[row] for row in rows], [self._states[row] for row in rows])
             scores[rows, chosen] = float("inf")
@@ -81,16 +93,14 @@ class BatchSampler:
             self._note(before, scores[watched].argmax(-1), [self._states[row] for row in watched])
         return scores
 
-    def _watched(self) -> list[int]:
-        return [row for row, state in enumerate(self._states) if state.request_id in self.recorders]
-
     def _note(self, logprobs: torch.Tensor, chosen: torch.Tensor, states: list[Any]) -> None:
-        """Hand over the log-probabilities of what was chosen, and the likeliest others."""
+        """Hand over the log-probabilities of what was chosen, and the likeliest others: the model's own, before
+        penalties and temperature."""
         for row, token, state in zip(logprobs, chosen.tolist(), states, strict=True):
-            if (recorder := self.recorders.get(state.request_id)) is not None:
-                values, tokens = row.topk(min(recorder.others, len(row)))
-                top = dict(zip(tokens.tolist(), values.tolist(), strict=True))
-                recorder.note(len(state.initial_tokens) + len(state.generated_tokens), float(row[token]), top)
+            recorder = _recorder(state)
+            values, tokens = row.topk(min(recorder.others, len(row)))
+            top = dict(zip(tokens.tolist(), values.tolist(), strict=True))
+            recorder.note(_position(state), float(row[token]), top)
 
     def _penalise(self, scores: torch.Tensor, rows: list[int], params: list[SamplingParams]) -> None:
         """Divide positive and multiply negative logits of every token used so far (Keskar et al. 2019, CTRL)."""
@@ -105,8 +115,7 @@ class BatchSampler:
     def _used_tokens(self, state: Any, scores: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Which tokens of the vocabulary prompt and answer hold, and how many tokens that covers; kept between steps,
         so that a step costs its own tokens only."""
-        prompt, answer = state.initial_tokens, state.generated_tokens
-        total = len(prompt) + len(answer)
+        prompt, answer, total = state.initial_tokens, state.generated_tokens, _position(state)
         used, covered = self._seen.get(state.request_id, (None, 0))
         if used is None or covered > total:
             used, covered = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device), 0
@@ -139,8 +148,16 @@ class BatchSampler:
         noise = torch.empty_like(logits).exponential_()
         for row, (each, state) in enumerate(zip(params, states, strict=True)):
             if each.seed is not None:
-                position = len(state.initial_tokens) + len(state.generated_tokens)
                 generator = torch.Generator(logits.device)
-                generator.manual_seed((each.seed * _SEED_STRIDE + position) & _SEED_MASK)
+                generator.manual_seed((each.seed * _SEED_STRIDE + _position(state)) & _SEED_MASK)
                 noise[row, : kept[row]].exponential_(generator=generator)
         return noise
+
+
+def _recorder(state: Any) -> Any:
+    return getattr(state, "recorder", None)
+
+
+def _position(state: Any) -> int:
+    """Of the next token: how many come before it."""
+    return len(state.initial_tokens) + len(state.generated_tokens)

@@ -17,9 +17,6 @@ class AnswerStream:
     """Tokens in, chunks out. Lives in the event loop; only `next` waits.
 
     Args:
-        request: what was asked for.
-        decoder: turns tokens into text.
-        prompt_tokens: length of the prompt.
         end_tokens: tokens that end the answer, and what to say when one does.
         at_limit: the finish of an answer that no end token ends.
     """
@@ -31,17 +28,16 @@ class AnswerStream:
         prompt_tokens: int,
         end_tokens: dict[int, Finish],
         at_limit: Finish,
+        recorder: LogprobRecorder | None = None,
     ) -> None:
         self.request = request
         self.running = True  # the manager is still working on it
-        self.recorder: LogprobRecorder | None = None  # how likely the tokens are, where that is wanted
-        self._decoder, self._end_tokens, self._at_limit = decoder, end_tokens, at_limit
+        self._decoder, self._end_tokens, self._at_limit, self._recorder = decoder, end_tokens, at_limit, recorder
         self._prompt_tokens = prompt_tokens
         self._received = 0
         self._waiting: list[int] = []
         self._read = 0
-        self._finish: Finish | None = None
-        self._error: str | None = None
+        self._ended: Finish | str | None = None  # by a finish or an error
         self._news = asyncio.Event()
 
     def receive(self, output: Any) -> None:
@@ -49,28 +45,19 @@ class AnswerStream:
         if not self.running:
             return
         if output.error is not None:
-            self.fail(output.error)
+            self.end(output.error)
             return
         tokens = output.generated_tokens
         self._waiting += tokens[self._received :]
         self._received = len(tokens)
         if output.is_finished():
-            self.running = False
-            self._finish = self._end_tokens.get(tokens[-1]) or self._at_limit
+            self.end(self._end_tokens.get(tokens[-1]) or self._at_limit)
         self._news.set()
 
-    def end(self, finish: Finish) -> None:
-        """Finish for a reason that the manager does not know: it has to be told."""
+    def end(self, how: Finish | str) -> None:
+        """No more tokens will come: the answer is over, or an error is raised at the reader behind what has come."""
         if self.running:
-            self.running = False
-            self._finish = finish
-            self._news.set()
-
-    def fail(self, error: str) -> None:
-        """Raise at the reader, after what has come so far."""
-        if self.running:
-            self.running = False
-            self._error = error
+            self.running, self._ended = False, how
             self._news.set()
 
     async def next(self) -> Chunk:
@@ -81,16 +68,16 @@ class AnswerStream:
         """
         await self._news.wait()
         tokens, self._waiting = tuple(self._waiting), []
-        if self._error is not None and not tokens:
-            raise EngineError(f"generation failed: {self._error}")
-        if self._error is None:
+        if not isinstance(self._ended, str):
             self._news.clear()
+        elif not tokens:
+            raise EngineError(f"generation failed: {self._ended}")
         pieces = ["" if token in self._end_tokens else self._decoder.push(token) for token in tokens]
         text, lengths = "".join(pieces), tuple(map(len, pieces))
-        logprobs = () if self.recorder is None else self.recorder.of(tokens, self._read)
+        logprobs = () if self._recorder is None else self._recorder.of(tokens, self._read)
         self._read += len(tokens)
-        if self._finish is None:
+        if not isinstance(self._ended, Finish):
             return Chunk(text, tokens, lengths, logprobs=logprobs)
         usage = Usage(self._prompt_tokens, self._received)
         text += self._decoder.flush()
-        return Chunk(text, tokens, lengths, logprobs=logprobs, finish=self._finish, usage=usage)
+        return Chunk(text, tokens, lengths, logprobs=logprobs, finish=self._ended, usage=usage)

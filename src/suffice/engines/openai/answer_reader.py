@@ -35,26 +35,21 @@ class AnswerReader:
         """Pieces of text so far."""
         self.done = False
         """The server said that nothing more will come."""
-        self._request = request
-        self._host = host
+        self._request, self._host = request, host
         self._tokens = self._reasoning_tokens = 0  # by their ids, else by pieces
         self._finish_reason: str | None = None
         self._stop_reason: Any = None
         self._usage: Usage | None = None
         self._held: dict[object, str] = {}  # halves of characters: of the text, the reasoning, the arguments of a call
-        self._calls: ToolCalls | None = None
+        self._calls = ToolCalls()
 
     @property
     def complete(self) -> bool:
-        """Whether the server has said how the answer ended."""
         return self.done or self._finish_reason is not None
 
     def read(self, data: str) -> Chunk | None:
-        """What one event's data adds to the answer, None if nothing.
-
-        Raises:
-            EngineError: the event reports an error, or is not what the API promises.
-        """
+        """What one event's data adds to the answer, None if nothing; an event that is not what the API promises is
+        an `EngineError`."""
         if data.strip() == "[DONE]":
             self.done = True
             return None
@@ -69,18 +64,20 @@ class AnswerReader:
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
     def last(self, finish: Finish | None = None) -> Chunk:
-        """The chunk that ends the answer.
-
-        Args:
-            finish: why it ended, where that is not the server's decision.
+        """The chunk that ends the answer, with `finish` where the end is not the server's decision.
 
         Raises:
             EngineError: the server stopped sending before the answer's end, or gave the request up.
         """
         finish = finish or self._finish()
         tails = ["\ufffd" if where in self._held else "" for where in ("text", "reasoning")]
-        usage = self._usage or self._counted()
-        return Chunk(tails[0], reasoning=tails[1], tool_calls=self._last_halves(), finish=finish, usage=usage)
+        usage = self._usage
+        if usage is None:
+            prompt_tokens = estimate_prompt_tokens(self._request.prompt)
+            usage = Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
+        cut_calls = [where for where in self._held if where not in ("text", "reasoning")]
+        tool_calls = [self._calls.add({"index": where, "function": {"arguments": "\ufffd"}}) for where in cut_calls]
+        return Chunk(tails[0], reasoning=tails[1], tool_calls=tuple(tool_calls), finish=finish, usage=usage)
 
     def after(self) -> str:
         """How far the answer had come, for the end of an error message."""
@@ -106,7 +103,7 @@ class AnswerReader:
         message = choice.get("delta") or choice.get("message") or {}
         reasoning = self._whole("reasoning", _text(message.get("reasoning_content") or message.get("reasoning")))
         text = self._whole("text", _text(message.get("content") or choice.get("text")))
-        calls = self._tool_calls(message["tool_calls"]) if message.get("tool_calls") else ()
+        calls = tuple(map(self._read_call, message["tool_calls"])) if message.get("tool_calls") else ()
         self.pieces += bool(text) or bool(calls)
         told = choice.get("logprobs")
         chunk = Chunk(
@@ -122,23 +119,13 @@ class AnswerReader:
         self._reasoning_tokens += tokens if reasoning else 0
         return chunk if tokens or chunk.prompt_ids or chunk.logprobs else None
 
-    def _tool_calls(self, pieces: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-        if self._calls is None:
-            self._calls = ToolCalls()
-        return tuple(self._calls.add(self._whole_call(piece)) for piece in pieces)
-
-    def _last_halves(self) -> tuple[Mapping[str, Any], ...]:
-        if self._calls is None:
-            return ()
-        calls = [where for where in self._held if where not in ("text", "reasoning")]
-        return tuple(self._calls.add({"index": where, "function": {"arguments": "\ufffd"}}) for where in calls)
-
-    def _whole_call(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _read_call(self, piece: Mapping[str, Any]) -> Mapping[str, Any]:
         function = piece.get("function") or {}
-        if not isinstance(given := function.get("arguments"), str):
-            return piece
-        arguments = self._whole(piece.get("index"), given)
-        return piece if arguments == given else {**piece, "function": {**function, "arguments": arguments}}
+        if isinstance(given := function.get("arguments"), str):
+            arguments = self._whole(piece.get("index"), given)
+            if arguments != given:
+                piece = {**piece, "function": {**function, "arguments": arguments}}
+        return self._calls.add(piece)
 
     def _whole(self, where: object, text: str) -> str:
         """Joins a character beyond U+FFFF that JSON escapes as two surrogates and the server cut between them."""
@@ -164,7 +151,7 @@ class AnswerReader:
             return self._length()
         if reason == "repetition":  # vLLM's own detection, where the request asked for it
             return Finish("stop", "repetition", "found by the server")
-        if self._calls is not None and not self._calls.whole and self._cap_reached():
+        if not self._calls.whole and self._cap_reached():
             return self._length()  # some servers say `tool_calls` for a call that the cap has cut
         what = "" if self._stop_reason is None else str(self._stop_reason)
         return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
@@ -174,10 +161,6 @@ class AnswerReader:
 
     def _length(self) -> Finish:
         return Finish("length", "reservation" if self._request.first_cap < self._request.max_new_tokens else "")
-
-    def _counted(self) -> Usage:
-        prompt_tokens = estimate_prompt_tokens(self._request.prompt)
-        return Usage(prompt_tokens, self._tokens, exact=False, thinking_tokens=self._reasoning_tokens)
 
     def _error(self, text: str) -> EngineError:
         return EngineError(text, where=self._host)

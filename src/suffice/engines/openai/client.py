@@ -30,12 +30,10 @@ _STREAM_HEADERS = {
 
 
 class OpenAIClient:
-    """One server, one pool of connections. `start` it before use, `close` it after.
+    """One server, one pool of connections. `start` it before use, `close` it after. Arguments as for `RemoteEngine`.
 
     Certificates are always checked, redirects are reported and not followed (they would turn a POST into a GET), the
     environment's proxies are not used.
-
-    Args: as for `RemoteEngine`.
     """
 
     def __init__(
@@ -47,14 +45,11 @@ class OpenAIClient:
         self.root, self.api = addresses(base_url)
         self.host = self.root.split("/")[2]
         self._key = api_key(key)
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._proxy = proxy
+        self._connect_timeout, self._read_timeout, self._proxy = connect_timeout, read_timeout, proxy
         self._streaming = self._timeout(read_timeout)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Opens the pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),  # one caller's cookies are none of the next one's
@@ -63,16 +58,11 @@ class OpenAIClient:
         )
 
     async def close(self) -> None:
-        """Closes every connection."""
         if self._session is not None:
             await self._session.close()
 
     async def post_stream(self, url: str, body: dict[str, Any], request: GenerationRequest) -> aiohttp.ClientResponse:
-        """Sends a request whose answer streams, under its caller's id and trace. The caller closes the response.
-
-        Raises:
-            NETWORK_ERRORS: as aiohttp raises them; see `explain`.
-        """
+        """Sends a request whose answer streams. The caller closes the response, and explains `NETWORK_ERRORS`."""
         return await self._http.post(
             url,
             data=dump(body),
@@ -88,9 +78,9 @@ class OpenAIClient:
             EngineError: the server cannot be reached or does not answer.
         """
         silence = min(self._read_timeout, _CONTROL_TIMEOUT)
-        timeout = self._timeout(silence)
+        options: dict[str, Any] = {"timeout": self._timeout(silence), "allow_redirects": False}
         try:
-            async with self._http.request(method, url, json=body, timeout=timeout, allow_redirects=False) as response:
+            async with self._http.request(method, url, json=body, **options) as response:
                 return response.status, await read_body(response)
         except NETWORK_ERRORS as error:
             raise EngineError(self.explain(error, silence=silence), where=self.host) from error
@@ -112,7 +102,7 @@ class OpenAIClient:
 
         Args:
             after: how far an answer had come.
-            silence: seconds that were waited for the next piece; the engine's own by default.
+            silence: seconds that were waited for the next piece; the read time-out by default.
         """
         match error:
             case aiohttp.ConnectionTimeoutError():

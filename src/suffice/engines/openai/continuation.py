@@ -30,34 +30,18 @@ _TAIL_TOKENS = 8  # enough to see whether a character is unfinished: it has at m
 
 
 class Continuation:
-    """Finds the resume point for one server.
-
-    Args:
-        client: the connection.
-        tokenizer: the model's, where it is known here.
-    """
+    """Finds the resume point for one server; `tokenizer` is the model's, where it is known here."""
 
     def __init__(self, client: OpenAIClient, tokenizer: ChatTokenizer | None) -> None:
-        self._client = client
-        self._tokenizer = tokenizer
+        self._client, self._tokenizer = client, tokenizer
 
     async def resume_point(
         self, request: GenerationRequest, written: AnswerPrefix, then: str, owner: str, model: str
     ) -> AnswerPrefix:
-        """See `Engine.resume_point`.
-
-        Args:
-            owner: `owned_by` of the model.
-            model: its name on the server.
-
-        Raises:
-            CannotContinueError: with the reason.
-            EngineError: the server cannot be reached.
-        """
-        if written.prompt_ids and (written.token_ids or not written.text):
-            prefix = await self._by_tokens(written, then, model)
-            if prefix is not None:
-                return prefix
+        """As `Engine.resume_point`; `model` is the model's name on the server, and `owner` its `owned_by`."""
+        told = written.prompt_ids and (written.token_ids or not written.text)
+        if told and (prefix := await self._by_tokens(written, then, model)) is not None:
+            return prefix
         if written.reasoned:
             raise CannotContinueError("the server has taken thinking out of the text, and it does not tell its tokens")
         if request.prompt.ids:

@@ -68,7 +68,7 @@ class RemoteEngine:
         self._context_tokens: int | None = None
         self._dialect = Dialect()
         self._can_tokenize = True
-        self._running: dict[str, _Answer] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     @property
     def model_name(self) -> str:
@@ -77,8 +77,7 @@ class RemoteEngine:
 
     @property
     def decode_token(self) -> None:
-        """The server decodes."""
-        return None
+        return None  # the server decodes
 
     async def __aenter__(self) -> Self:
         """Connects, and asks the server for its models.
@@ -96,20 +95,15 @@ class RemoteEngine:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for run in self._running.values():
-            run.cancel()
+        for task in self._running.values():
+            task.cancel()
         await self._client.close()
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
-        """Generate one answer. See `Engine.submit`.
-
-        Raises:
-            EngineError: the server refused, failed, went silent or dropped the connection.
-        """
         if request.id in self._running:
             raise EngineError(f"request id {request.id!r} is already running: give every request its own")
-        run = self._running[request.id] = _Answer(AnswerReader(request, self._client.host))
-        task = run.task = asyncio.create_task(self._generate(request, run))
+        run = _Answer(AnswerReader(request, self._client.host))
+        task = self._running[request.id] = asyncio.create_task(self._generate(request, run))
         task.add_done_callback(run.end)
         try:
             while True:
@@ -126,16 +120,10 @@ class RemoteEngine:
                 await asyncio.wait([task])
 
     async def resume_point(self, request: GenerationRequest, written: AnswerPrefix, then: str = "") -> AnswerPrefix:
-        """Where an answer that has ended can be continued; see `engines.openai.continuation`.
-
-        Raises:
-            CannotContinueError: this server cannot do it.
-            EngineError: the server cannot be reached.
-        """
+        """Where an answer that has ended can be continued; see `engines.openai.continuation`."""
         return await self._continuation.resume_point(request, written, then, self._owner, self._model or "")
 
     def capabilities(self) -> Capabilities:
-        """The context length where the server tells it; servers do not tell their KV cache."""
         return Capabilities(
             context_tokens=self._context_tokens,
             charges="cap" if self._owner in CHARGES_CAP else "nothing",
@@ -146,11 +134,7 @@ class RemoteEngine:
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """Tokens of a prompt: exact where the tokenizer is known and from servers with a /tokenize route (vLLM,
-        SGLang), else estimated by characters.
-
-        Raises:
-            EngineError: the server cannot be reached.
-        """
+        SGLang), else estimated by characters."""
         if prompt.ids:
             return TokenCount(len(prompt.ids))
         if self._tokenizer is not None:
@@ -159,9 +143,8 @@ class RemoteEngine:
             subject: dict[str, Any] = {"messages": [*prompt.messages]} if prompt.is_chat else {"prompt": prompt.raw}
             if prompt.tools:
                 subject["tools"] = [*prompt.tools]
-            status, text = await self._client.ask(
-                "POST", f"{self._client.root}/tokenize", {"model": self._model, **subject}
-            )
+            url = f"{self._client.root}/tokenize"
+            status, text = await self._client.ask("POST", url, {"model": self._model, **subject})
             count = json_object(text).get("count") if status == 200 else None
             if isinstance(count, int):
                 return TokenCount(count)
@@ -183,7 +166,6 @@ class RemoteEngine:
         return Health(False, str(self._client.refusal(status, text)))
 
     async def _find_model(self) -> None:
-        """Learns the model's name, if none was given, and its context length."""
         status, text = await self._client.ask("GET", f"{self._client.api}/models")
         if status != 200 and self._model is None:
             refusal = self._client.refusal(status, text)
@@ -194,9 +176,8 @@ class RemoteEngine:
         models = [entry for entry in listed or () if isinstance(entry, dict) and entry.get("id")]
         if self._model is None:
             if not models:
-                raise ModelError(
-                    f"{self._client.host}: the server has no model: load one there, or name the one to use"
-                )
+                where = self._client.host
+                raise ModelError(f"{where}: the server has no model: load one there, or name the one to use")
             self._model = str(models[0]["id"])
         for entry in models:
             if entry["id"] == self._model:
@@ -239,11 +220,7 @@ class RemoteEngine:
             dialect = adapted
 
     async def _read(self, response: ClientResponse, run: _Answer) -> None:
-        """Passes the pieces of an answer on until its end.
-
-        Raises:
-            NETWORK_ERRORS: the connection broke, or fell silent.
-        """
+        """Passes the pieces of an answer on until its end."""
         if response.content_type in ("application/json", "text/html"):
             run.read(await self._whole_answer(response))
             run.reader.done = True
@@ -260,7 +237,8 @@ class RemoteEngine:
                 await drain(response)
                 return
             if len(run.pieces) >= _READ_AHEAD:
-                await run.caught_up()
+                run.caught_up.clear()
+                await run.caught_up.wait()
         if rest := parser.close():
             if rest.strip() != "[DONE]" and not json_object(rest):
                 raise ClientPayloadError("the last event is not whole")
@@ -286,25 +264,17 @@ class _Answer:
     pieces: deque[Chunk | BaseException] = field(default_factory=deque)
     news: asyncio.Future[None] | None = None
     """What the caller waits for: the next piece."""
-    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    caught_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the caller has taken every piece and wants more."""
-    task: asyncio.Task[None] | None = None
 
     async def next(self) -> Chunk | BaseException:
-        """Waits for the next piece."""
-        self.looked.set()
+        self.caught_up.set()
         while not self.pieces:
             self.news = asyncio.get_running_loop().create_future()
             await self.news
         return self.pieces.popleft()
 
-    async def caught_up(self) -> None:
-        """Waits until the caller has taken all pieces."""
-        self.looked.clear()
-        await self.looked.wait()
-
     def read(self, data: str) -> None:
-        """Passes on what one event says."""
         if (chunk := self.reader.read(data)) is not None:
             self.pass_on(chunk)
 
@@ -316,11 +286,6 @@ class _Answer:
             self.pass_on(error)
 
     def pass_on(self, piece: Chunk | BaseException) -> None:
-        """A piece, or why there are no more."""
         self.pieces.append(piece)
         if self.news is not None and not self.news.done():
             self.news.set_result(None)
-
-    def cancel(self) -> None:
-        if self.task is not None:
-            self.task.cancel()

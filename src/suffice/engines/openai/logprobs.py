@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from suffice.engines.base import TokenLogprob
 
 __all__ = ["chat_logprobs", "completion_logprobs", "token_logprobs"]
 
-_NEVER = -9999.0  # what vLLM writes for minus infinity, which JSON has not
+_NEVER = -9999.0  # what vLLM writes for minus infinity, which JSON does not have
 
 
 def token_logprobs(found: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
@@ -21,11 +22,7 @@ def token_logprobs(found: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
     """
     if "tokens" in found:
         tops = found.get("top_logprobs") or [None] * len(found["tokens"])
-        rows = zip(found["tokens"], found["token_logprobs"], tops, strict=False)
-        return tuple(
-            TokenLogprob(token, _number(value), None, tuple(TokenLogprob(*each) for each in _numbers(top)))
-            for token, value, top in rows
-        )
+        return tuple(map(_read_column, found["tokens"], found["token_logprobs"], tops))
     return tuple(map(_read, found.get("content") or ()))
 
 
@@ -35,21 +32,13 @@ def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
-    """The `logprobs` of a choice of completions.
-
-    Args:
-        tokens: of this piece.
-        offset: characters before it.
-    """
-    offsets = []
-    for each in tokens:
-        offsets.append(offset)
-        offset += len(each.token)
+    """The `logprobs` of a choice of completions, before which there are `offset` characters."""
+    offsets = [*accumulate((len(each.token) for each in tokens), initial=offset)]
     return {
         "tokens": [each.token for each in tokens],
         "token_logprobs": [each.logprob for each in tokens],
         "top_logprobs": [{other.token: other.logprob for other in each.others} or None for each in tokens],
-        "text_offset": offsets,
+        "text_offset": offsets[:-1],
     }
 
 
@@ -64,12 +53,12 @@ def _write(each: TokenLogprob) -> dict[str, Any]:
     return {"token": each.token, "logprob": each.logprob, "bytes": data}
 
 
-def _numbers(top: Mapping[str, float | None] | None) -> Iterator[tuple[str, float]]:
-    return ((token, _number(value)) for token, value in (top or {}).items())
+def _read_column(token: str, value: float | None, top: Mapping[str, float | None] | None = None) -> TokenLogprob:
+    return TokenLogprob(token, _number(value), others=tuple(_read_column(*each) for each in (top or {}).items()))
 
 
 def _number(value: float | None) -> float:
-    """One that JSON can hold: what is none (NaN, infinity, beyond all floats) says as little as none at all."""
+    """One that JSON can hold; NaN, infinity and numbers too large for a float count as none at all."""
     try:
         return max(float(value), _NEVER) if value is not None and math.isfinite(value) else _NEVER
     except OverflowError:

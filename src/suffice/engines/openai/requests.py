@@ -15,18 +15,9 @@ from suffice.errors import UsageError
 from suffice.json_codec import load
 from suffice.prompt import Message, content_text
 
-__all__ = [
-    "Dialect",
-    "addresses",
-    "api_key",
-    "error_message",
-    "is_chat",
-    "json_object",
-    "one_line",
-]
+__all__ = ["Dialect", "addresses", "api_key", "error_message", "is_chat", "json_object", "one_line"]
 
 _KEY_VARIABLES = ("SUFFICE_API_KEY", "OPENAI_API_KEY")
-
 _MAX_MESSAGE = 500  # characters of a server's error that are shown
 
 
@@ -173,7 +164,6 @@ def one_line(text: str) -> str:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object; empty if the text is something else."""
     try:
         found = load(text)
     except ValueError:

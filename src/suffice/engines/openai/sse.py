@@ -17,9 +17,6 @@ class EventParser:
     """Turns blocks of bytes into the data of whole events. Comments and fields other than `data` are skipped.
 
     Lines are decoded only when they are whole, so a UTF-8 character may be cut between two blocks.
-
-    Args:
-        max_bytes: bound on the bytes held for one event.
     """
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -60,10 +57,8 @@ class EventParser:
             self._line += line
             if self._data_bytes + len(self._line) > self._max_bytes:
                 raise ValueError(f"an event is longer than {self._max_bytes} bytes")
-            if line.endswith((b"\n", b"\r")):
-                event = self._end_line()
-                if event is not None:
-                    events.append(event)
+            if line.endswith((b"\n", b"\r")) and (event := self._end_line()) is not None:
+                events.append(event)
         return events
 
     def close(self) -> str | None:
@@ -81,9 +76,8 @@ class EventParser:
             return self._end_event()
         name, _, value = line.partition(b":")
         if name == b"data":
-            value = value.removeprefix(b" ")
-            self._data.append(value)
-            self._data_bytes += len(value) + 1
+            self._data.append(value.removeprefix(b" "))
+            self._data_bytes += len(self._data[-1]) + 1
         return None
 
     def _end_event(self) -> str | None:
