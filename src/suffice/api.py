@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from suffice.budget import Budgeter
@@ -83,9 +82,7 @@ class LoadedEngine:
     def __enter__(self) -> LoadedEngine:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     async def _feed(self, request: Request, queue: SimpleQueue[Event | BaseException | None]) -> None:

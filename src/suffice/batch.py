@@ -44,7 +44,6 @@ class BatchSummary:
 
     @property
     def rows(self) -> int:
-        """Rows that this run has dealt with."""
         return self.answered + self.failed
 
     @property
@@ -54,12 +53,10 @@ class BatchSummary:
 
     @property
     def asked_tokens(self) -> int:
-        """The old name of `cap_tokens`."""
         warn_deprecated("BatchSummary.asked_tokens", "BatchSummary.cap_tokens")
         return self.cap_tokens
 
     def add(self, answer: Answer) -> None:
-        """Count one more answer."""
         self.finishes[answer.finish.reason] += 1
         if answer.finish.reason == "error":
             self.failed += 1

@@ -14,21 +14,14 @@ from suffice.prompt import Message, Prompt, content_text, is_text
 
 __all__ = ["ChatTokenizer", "load_tokenizer", "template_message"]
 
-
 _OPENING_TOKENS = 12  # more than "<think>" and a line end take where they are not single tokens
 
 
 class ChatTokenizer:
-    """Turns what a caller writes into what a model reads.
-
-    Args:
-        tokenizer: of transformers.
-        name: the model's, for errors.
-    """
+    """Turns what a caller writes into what a model reads; `name` is the model's, for errors."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
-        self.tokenizer = tokenizer
-        self._name = name
+        self.tokenizer, self._name = tokenizer, name
         self._reads_tools: bool | None = None
         self._fast = getattr(tokenizer, "backend_tokenizer", None)  # a third of the time per token
         self.decode_token = lambda token: self.decode((token,))
@@ -53,7 +46,6 @@ class ChatTokenizer:
         return known
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """Tokens of a piece of an answer."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -113,11 +105,12 @@ class ChatTokenizer:
     def _knows_tools(self) -> bool:
         """Whether the chat template shows the model its tools: found out once, by trying."""
         if self._reads_tools is None:
-            probe: dict[str, Any] = {"conversation": [{"role": "user", "content": "x"}], "tokenize": False}
-            empty = {"type": "object", "properties": {}}
-            function = {"name": "probe_of_tools", "description": "", "parameters": empty}
-            tool = {"type": "function", "function": function}
-            self._reads_tools = "probe_of_tools" in self.tokenizer.apply_chat_template(**probe, tools=[tool])
+            parameters = {"type": "object", "properties": {}}
+            function = {"name": "probe_of_tools", "description": "", "parameters": parameters}
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": "x"}], tools=[{"type": "function", "function": function}], tokenize=False
+            )
+            self._reads_tools = "probe_of_tools" in text
         return self._reads_tools
 
 

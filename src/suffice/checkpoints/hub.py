@@ -11,7 +11,6 @@ from suffice.errors import ModelError, first_line
 __all__ = ["fetch_config", "find_on_hub"]
 
 _PATIENCE = 10.0  # seconds
-_FAILED = 500  # the first HTTP status that says that a server cannot answer
 
 
 def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
@@ -62,14 +61,13 @@ def _hub_answers(model_id: str) -> bool:
     try:
         HfApi().model_info(model_id, timeout=_PATIENCE)
     except HfHubHTTPError as error:
-        return error.response.status_code < _FAILED  # what it says below that is told when the model is loaded
+        return error.response.status_code < 500  # what it says below that is told when the model is loaded
     except Exception:  # no network, no such host, HF_HUB_OFFLINE
         return False
     return True
 
 
 def _from_modelscope(model_id: str) -> str:
-    """The folder of a model that is fetched from ModelScope, or was before."""
     try:
         from modelscope import snapshot_download
     except ImportError:

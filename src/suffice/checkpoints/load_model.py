@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from suffice.checkpoints.hub import find_on_hub
@@ -14,20 +13,11 @@ from suffice.errors import ModelError, first_line
 
 __all__ = ["LoadedModel", "check_device_and_dtype", "load_model"]
 
-_DTYPES = {
-    "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-    "fp16": "float16",
-    "float16": "float16",
-    "fp32": "float32",
-    "float32": "float32",
-}
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to run."""
-
     source: ModelSource
     model: Any
     """A causal language model of transformers."""
@@ -49,9 +39,14 @@ def load_model(
     Raises:
         ModelError: in one line, whatever goes wrong.
     """
-    _be_quiet()
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # Errors come as one line from us, progress from the command that loads.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
 
     target = _device(device, torch)
     found = find_on_hub(source, hub)
@@ -67,22 +62,15 @@ def load_model(
             **common,
         )
         with without_library_warnings():
+            if source.adapters:
+                from peft import PeftModel
             for adapter in source.adapters:
-                model = _merge(model, adapter)
+                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(_explain(source, error)) from error
     return LoadedModel(source, model.eval().requires_grad_(False), tokenizer)
-
-
-def _be_quiet() -> None:
-    """Errors come as one line from us, progress from the command that loads."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
 
 
 def check_device_and_dtype(device: str, dtype: str) -> None:
@@ -113,15 +101,10 @@ def _dtype(dtype: str, device: Any, torch: Any) -> Any:
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if dtype not in _DTYPES:
+    name = _DTYPES.get(dtype, dtype)
+    if name not in _DTYPES.values():
         raise ModelError(f"unknown dtype {dtype!r}: use auto, bfloat16, float16 or float32")
-    return getattr(torch, _DTYPES[dtype])
-
-
-def _merge(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    return getattr(torch, name)
 
 
 def _explain(source: ModelSource, error: Exception) -> str:

@@ -39,8 +39,6 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from."""
-
     name: str
     """As a person would say it."""
     location: str
@@ -139,8 +137,7 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _whats_there(path: Path) -> str:
-    parent = next((each for each in path.absolute().parents if each.is_dir()), Path("/"))
-    return _whats_inside(parent)
+    return _whats_inside(next(each for each in path.absolute().parents if each.is_dir()))
 
 
 def _whats_inside(folder: Path) -> str:

@@ -10,11 +10,7 @@ __all__ = ["AnswerSoFar"]
 
 
 class AnswerSoFar:
-    """Gathers the chunks of an answer over all of its segments.
-
-    Args:
-        prompt_tokens: length of the prompt, for where the engine does not say.
-    """
+    """Gathers the chunks of an answer over all its segments; `prompt_tokens` counts where the engine says nothing."""
 
     def __init__(self, prompt_tokens: int) -> None:
         self._pieces: list[str] = []
@@ -29,7 +25,6 @@ class AnswerSoFar:
         self._exact = True
 
     def add(self, chunk: Chunk) -> None:
-        """Take the next chunk."""
         self._pieces.append(chunk.text)
         self._ids += chunk.token_ids
         self._prompt_ids = self._prompt_ids or chunk.prompt_ids

@@ -22,9 +22,7 @@ class ChunkReader:
     """Reads one answer.
 
     Args:
-        request: what was asked for.
-        budget: what was decided.
-        split: how much of it may be thinking.
+        split: how much of the budget may be thinking.
         decode: the engine's text of one token, where it has one.
         calls_in_text: tool calls are to be looked for in the text.
     """
@@ -43,7 +41,7 @@ class ChunkReader:
         self._request, self._budget, self._split, self._decode = request, budget, split, decode
         self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
         self._splitter = ThinkingSplitter()
-        self._loops = self._new_watch()
+        self._loops = RunawayWatch(request.prompt, decode)
         # Three counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
         self._seen = 0  # of the engine's text so far, thinking included
         self._base = 0  # of the engine's text when the current watch for loops began: its positions count from there
@@ -89,7 +87,6 @@ class ChunkReader:
 
     @property
     def thinking(self) -> bool:
-        """Whether a block of thinking is open."""
         return self._splitter.thinking or self._separate
 
     @property
@@ -103,16 +100,12 @@ class ChunkReader:
         if refusal:
             self._note = f"; thinking could not be closed: {refusal}"
             if self._loop is not None:
-                self.finish = self._by_repetition(self._loop)
+                self.finish = Finish("stop", "repetition", str(self._loop))
             return
         if rest := self._splitter.close():
             yield Thinking(rest)
         self._separate, self._loop = False, None
-        self._loops, self._base = self._new_watch(), self._seen
-
-    def fail(self, error: str) -> None:
-        """The engine failed."""
-        self.finish = Finish("error", "engine", error)
+        self._loops, self._base = RunawayWatch(self._request.prompt, self._decode), self._seen
 
     def end(self, usage: Usage) -> Iterator[Event]:
         """What was held back, and the last two events."""
@@ -133,7 +126,6 @@ class ChunkReader:
         yield self._with_limit(finish)
 
     def _text_and_calls(self, text: str, calls: CallSplitter) -> Iterator[Event]:
-        """A piece of the answer, tool calls apart."""
         for part in calls.push(text):
             if isinstance(part, str):
                 yield from self._text(part)
@@ -141,7 +133,6 @@ class ChunkReader:
                 yield ToolCallPiece(part)
 
     def _text(self, text: str) -> Iterator[Event]:
-        """A piece of the text, as far as it may be shown."""
         if self.finish is not None:
             return
         match = self._stop_words.push(text)
@@ -169,9 +160,6 @@ class ChunkReader:
         elif self._splitter.phase == "answer" or chunk.tool_calls:
             self._answer_tokens, self._undecided = self._answer_tokens + self._undecided, 0
 
-    def _new_watch(self) -> RunawayWatch:
-        return RunawayWatch(self._request.prompt, self._decode)
-
     def _loop_elsewhere(self, chunk: Chunk) -> Loop | None:
         """A loop in thinking that the server keeps apart, or in the arguments of a call."""
         if chunk.lengths:
@@ -188,18 +176,15 @@ class ChunkReader:
         stopped = self._request.on_runaway == "stop"
         dropped = entries = 0
         if stopped and not self.thinking:
-            keep = max(0, self._base + loop.keep - (self._splitter.answer_start or 0))
-            dropped = max(0, self._shown - keep)
+            begin = self._splitter.answer_start or 0
+            keep = max(begin, self._base + loop.keep)
+            dropped = max(0, begin + self._shown - keep)
             if dropped and self._aligner is not None:
-                entries = self._aligner.after((self._splitter.answer_start or 0) + keep)
-            self.finish = self._by_repetition(loop)
+                entries = self._aligner.after(keep)
+            self.finish = Finish("stop", "repetition", str(loop))
         elif stopped:
             self._loop = loop
-        thinking = self.thinking
-        yield Repetition(loop.onset, loop.period, loop.unit, dropped, stopped, thinking, dropped_logprobs=entries)
-
-    def _by_repetition(self, loop: Loop) -> Finish:
-        return Finish("stop", "repetition", str(loop))
+        yield Repetition(loop.onset, loop.period, loop.unit, dropped, stopped, self.thinking, dropped_logprobs=entries)
 
     def _with_limit(self, finish: Finish) -> Finish:
         """An engine knows its own limits (context, memory); whose limit the cap was, the budget knows."""

@@ -97,8 +97,6 @@ a request with `may_restart` gets, leads back to behind the `Budget`."""
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
-
     text: str
     finish: Finish
     usage: Usage
@@ -131,18 +129,17 @@ class AnswerBuilder:
     thoughts: list[str] = field(default_factory=list)
     """Pieces of the thinking."""
     calls: ToolCalls | None = None
-    """The tool calls; None while there are none."""
     call_pieces: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     repetition: Repetition | None = None
     usage: Usage | None = None
     finish: Finish | None = None
     began: float = field(default_factory=time.perf_counter)
-    """`time.perf_counter()` of the request."""
+    """When the request came, by `time.perf_counter()`, as the next two."""
     first_text: float | None = None
-    """`time.perf_counter()` of the first piece of the answer (thinking is not part of it)."""
+    """When the first piece of the answer came (thinking is not part of it)."""
     first_piece: float | None = None
-    """`time.perf_counter()` of the first piece of all, thinking included."""
+    """When the first piece of all came, thinking included."""
     _budget: Budget | None = None
 
     @property
@@ -152,12 +149,10 @@ class AnswerBuilder:
 
     @property
     def text(self) -> str:
-        """The text so far."""
         return "".join(self.pieces)
 
     @property
     def thinking(self) -> str:
-        """The thinking so far."""
         return "".join(self.thoughts)
 
     @property
@@ -171,7 +166,6 @@ class AnswerBuilder:
         return self.finish is not None and self.finish.reason in ("error", "cancelled")
 
     def add(self, event: Event) -> None:
-        """Take the next event."""
         match event:
             case Text(text, logprobs):
                 self._note_first(answer=True)

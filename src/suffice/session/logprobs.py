@@ -19,7 +19,6 @@ class LogprobAligner:
         self._starts = array("L")  # of what was given out
 
     def push(self, chunk: Chunk) -> None:
-        """Take the next chunk."""
         at, end = self._seen, self._seen + len(chunk.text)
         lengths = chunk.lengths if len(chunk.lengths) == len(chunk.logprobs) else map(_characters, chunk.logprobs)
         for entry, length in zip(chunk.logprobs, lengths, strict=True):

@@ -16,12 +16,7 @@ _EVERY = 16  # tokens between two events
 
 
 class ProgressMeter:
-    """Tells how far an answer is, every 16 tokens.
-
-    Args:
-        request: what was asked for.
-        budget: what was decided.
-    """
+    """Tells how far an answer is, every 16 tokens."""
 
     def __init__(self, request: Request, budget: Budget) -> None:
         self._remaining = RemainingLength(budget.quantiles, budget.max_new_tokens, request.prompt.user)

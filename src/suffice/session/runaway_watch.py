@@ -30,12 +30,7 @@ class Loop:
 
 
 class RunawayWatch:
-    """Watches one answer: by its tokens where the engine says what text came with each, else by its text.
-
-    Args:
-        prompt: what was asked, as `RunawayDetector` takes it.
-        decode: the text of one token.
-    """
+    """Watches one answer: by its tokens where the engine says what text came with each, else by its text."""
 
     def __init__(self, prompt: object, decode: Callable[[int], str] | None) -> None:
         self._detector = RunawayDetector(prompt, decode)

@@ -42,8 +42,7 @@ class Segments:
     """What has come of an answer over all of its segments, and the request for the next one.
 
     Args:
-        engine: who generates.
-        first: the whole answer, with its cap and its first reservation.
+        first: asks for the whole answer, with its cap and its first reservation.
         prompt_tokens: length of the prompt, for where the engine does not say.
     """
 

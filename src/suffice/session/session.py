@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo, TextRatios
-from suffice.engines.base import Capabilities, Engine, Finish, GenerationRequest, TokenCount
+from suffice.engines.base import Capabilities, Engine, Finish, GenerationRequest
 from suffice.errors import EngineError, PromptTooLongError
 from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
@@ -29,11 +29,7 @@ class Session:
     """Joins a budgeter and an engine. One session serves any number of requests at once."""
 
     def __init__(self, engine: Engine, budgeter: Budgeter | None = None) -> None:
-        """
-        Args:
-            engine: who generates; entered by the caller (`async with engine`).
-            budgeter: who decides lengths; the packaged defaults when None.
-        """
+        """Takes an engine that the caller enters (`async with engine`); without a budgeter, the packaged defaults."""
         self.engine = engine
         self.budgeter = budgeter or Budgeter.load()
         self._ratios: TextRatios | None = None
@@ -48,12 +44,10 @@ class Session:
         """
         request.check()
         capabilities = self.engine.capabilities()
-        if request.prompt.ids:
-            count = TokenCount(len(request.prompt.ids))
-        elif capabilities.counts_tokens:
+        prompt_tokens = len(request.prompt.ids) or None
+        if not prompt_tokens and capabilities.counts_tokens:
             count = await self.engine.count_tokens(request.prompt)
-        else:
-            count = TokenCount(0, exact=False)
+            prompt_tokens = count.tokens if count.exact else None
         return self.budgeter.decide(
             request.prompt,
             replace(request, tier=tier) if tier else request,
@@ -68,7 +62,7 @@ class Session:
                 context_tokens=capabilities.context_tokens,
                 default_max_new_tokens=capabilities.default_max_new_tokens,
                 ratios=await self._tokenizer_ratios(),
-                prompt_tokens=count.tokens if count.exact else None,
+                prompt_tokens=prompt_tokens,
             ),
         )
 
@@ -87,9 +81,8 @@ class Session:
     async def stream(self, request: Request, budget: Budget | None = None) -> AsyncGenerator[Event, None]:
         """Answer a request, event by event. Closing the generator cancels the generation at once.
 
-        `budget` is what `decide` said, where the caller has asked already.
-
-        A failure of the engine is the `Finish` with reason `error`, after everything that arrived before it.
+        `budget` is what `decide` said, where the caller has asked already. A failure of the engine is the `Finish` with
+        reason `error`, after everything that arrived before it.
 
         Raises:
             PromptTooLongError: before the first event, when the prompt leaves no room for an answer.
@@ -122,15 +115,12 @@ class Session:
                     reader, segments = self._begin(request, budget)
                     yield Restarted()
                 else:
-                    reader.fail(str(error))
+                    reader.finish = Finish("error", "engine", str(error))
         for event in reader.end(segments.usage):
             yield event
 
     async def answer(self, request: Request, budget: Budget | None = None) -> Answer:
-        """Answer a request and return it whole.
-
-        Raises as `stream` does, before anything is generated; a later failure is in `finish`.
-        """
+        """Answer a request and return it whole; raises as `stream` does, and a later failure is in `finish`."""
         builder = AnswerBuilder()
         async with aclosing(self.stream(request, budget)) as events:
             async for event in events:
@@ -138,7 +128,6 @@ class Session:
         return builder.answer()
 
     def _begin(self, request: Request, budget: Budget) -> tuple[ChunkReader, Segments]:
-        """An answer of which nothing has come."""
         capabilities = self.engine.capabilities()
         split = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
         in_text = bool(request.prompt.tools) and capabilities.calls_in_text
@@ -168,6 +157,7 @@ async def _extend(segments: Segments, reader: ChunkReader) -> list[Event]:
     if reader.thinking_is_over:
         events += reader.close_thinking(await segments.extend(CLOSING))
     if segments.used_up and segments.pending is None and reader.finish is None:
-        if refusal := await segments.extend():
+        refusal = await segments.extend()
+        if refusal:
             events += reader.read(segments.last(Finish("length", "reservation", refusal)))
     return events
