@@ -91,7 +91,8 @@ class Session:
         budget = budget or await self.decide(request)
         yield budget
         reader, segments = self._begin(request, budget)
-        # One turn for each request to the engine. Most answers take one; `segments` says what others are followed by.
+        # One turn for each request to the engine, a segment. Most answers take one. Another follows where a reservation
+        # is used up, thinking is to be closed, or the engine fails and can be asked again: `segments` has it then.
         while (segment := segments.next()) is not None:
             try:
                 async with aclosing(self.engine.submit(segment)) as chunks:
@@ -105,7 +106,7 @@ class Session:
                             break  # which closes `chunks`, and so cancels what would still come of this segment
             except PromptTooLongError as error:
                 if segment.prefix is None:
-                    raise
+                    raise  # there is no answer yet that could end with the context
                 for event in reader.read(segments.last(Finish("length", "context", str(error.limit)))):
                     yield event
             except EngineError as error:
@@ -151,8 +152,8 @@ def _first_segment(
 
 
 async def _extend(segments: Segments, reader: ChunkReader) -> list[Event]:
-    """Close the thinking, or continue an answer whose reservation is used up: with another segment where the engine
-    can continue. Where it cannot, thinking goes on, and the answer ends with its reservation."""
+    """Close the thinking, or continue an answer whose reservation is used up, with another segment. Where the engine
+    cannot do that, the thinking continues, and the answer ends with its reservation."""
     events: list[Event] = []
     if reader.thinking_is_over:
         events += reader.close_thinking(await segments.extend(CLOSING))

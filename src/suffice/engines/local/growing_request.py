@@ -16,12 +16,8 @@ class GrowingRequest(RequestState):
 
     The generation thread asks for the limit just before the last token that it allows, so nothing is paused, sent or
     computed again. A request that loses its cache under memory pressure starts again with all that it has generated
-    as its prompt, as transformers has it, and with a reservation of the same size.
-
-    Args:
-        reservation: tokens set aside at first, from 1.
-        recorder: is told how likely the answer's tokens are.
-        settings: as `RequestState` takes them; `max_new_tokens` must be a number.
+    as its prompt, as transformers has it, and with a reservation of the same size. `recorder` is told how likely the
+    answer's tokens are; `settings` are those of `RequestState`.
     """
 
     def __init__(self, *, reservation: int, recorder: LogprobRecorder | None, **settings: Any) -> None:

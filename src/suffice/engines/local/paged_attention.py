@@ -122,16 +122,10 @@ def paged_attention(
     step: DecodeStep | MixedStep | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer, in transformers' interface.
+    """Attention of one layer, in transformers' interface, for a `step` that `plan_decode` or `plan_mixed` worked out.
 
-    Args:
-        query: shape [1, heads, tokens, head size]; `key` and `value` likewise with the key-value heads.
-        cache: transformers' `PagedAttentionCache`, where the layer has not put keys and values into it: from
-            transformers 5.24 on it does so before it comes here.
-        step: what `plan_decode` or `plan_mixed` worked out.
-
-    Returns:
-        The output, shape [1, tokens, heads, head size], and no weights.
+    `query`, `key` and `value` have the shape [1, heads, tokens, head size], and the output [1, tokens, heads, head
+    size]. From transformers 5.24 on, a layer puts keys and values into the cache itself; before, this does.
 
     Raises:
         ValueError: called outside continuous batching.

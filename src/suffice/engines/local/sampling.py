@@ -50,8 +50,8 @@ class SamplingParams:
 
 
 class BatchSampler:
-    """Takes the place of transformers' `ContinuousBatchingLogitsProcessorList`: per-request penalty, temperature,
-    top-k, top-p and seed, which the stock list has only in part and not for penalties, seeds and greedy rows.
+    """Takes the place of transformers' `ContinuousBatchingLogitsProcessorList`, which has no penalties, seeds and
+    greedy rows for each request.
 
     The manager always takes the arg-max; for a sampled row the token drawn here is given an infinite score. Tokens are
     drawn by the Gumbel-max trick: argmax(log p - log Exp(1)) is distributed as p.
