@@ -297,6 +297,7 @@ def test_a_request_that_loses_its_cache_keeps_growing() -> None:
     """Under memory pressure transformers begins a request anew, with what it has generated as its prompt."""
     pytest.importorskip("transformers")
     from suffice.engines.local.growing_request import GrowingRequest
+    from suffice.engines.local.logprobs import LogprobRecorder
 
     state = GrowingRequest(
         reservation=4, request_id="a", initial_tokens=[1, 2], max_new_tokens=10, eos_token_id=[99], streaming=True
@@ -312,6 +313,8 @@ def test_a_request_that_loses_its_cache_keeps_growing() -> None:
     anew = state.create_equivalent_initial_request()
     assert isinstance(anew, GrowingRequest)
     assert (anew.initial_tokens, anew.max_new_tokens, anew.reserved_tokens) == ([1, 2, 0, 1, 2, 3, 4], 5, 4)
+    state.recorder = LogprobRecorder(2, 0, lambda token: ("", b""))
+    assert getattr(state.create_equivalent_initial_request(), "recorder", None) is state.recorder  # and not a copy
     anew._status = RequestStatus.DECODING
     assert [anew.update_and_check_completion(token, None) for token in range(5, 10)] == [False] * 4 + [True]
     assert anew.to_generation_output().generated_tokens == list(range(10))

@@ -20,7 +20,7 @@ class GrowingRequest(RequestState):
     answer's tokens are; `settings` are those of `RequestState`.
     """
 
-    def __init__(self, *, reservation: int, recorder: LogprobRecorder | None, **settings: Any) -> None:
+    def __init__(self, *, reservation: int, recorder: LogprobRecorder | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self.recorder = recorder
         self._reservation = max(1, reservation)
