@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from suffice.budget.length_constraints.constraint import LengthConstraint
@@ -14,7 +14,7 @@ from suffice.budget.length_key import LengthKey
 from suffice.budget.types import EngineInfo, Quantiles, RequestInfo
 from suffice.deprecated import warn_deprecated
 from suffice.immutable import immutable
-from suffice.prompt import Prompt, instructions
+from suffice.prompt import Prompt
 from suffice.token_ratios import TextRatios
 
 __all__ = ["Expectation", "LengthEstimator", "LengthQuery", "Room"]
@@ -43,7 +43,7 @@ class LengthQuery:
     @cached_property
     def system_constraints(self) -> Sequence[LengthConstraint]:
         """The lengths that the system prompt asks for."""
-        return _system_constraints(self.prompt.system) if self.prompt.system else ()
+        return find_constraints(self.prompt.system_instructions) if self.prompt.system else ()
 
     if not TYPE_CHECKING:
 
@@ -54,12 +54,6 @@ class LengthQuery:
             new, read = _OLD_NAMES[name]
             warn_deprecated(f"LengthQuery.{name}", f"LengthQuery.{new}")
             return read(self)
-
-
-@lru_cache(maxsize=256)
-def _system_constraints(system: str) -> Sequence[LengthConstraint]:
-    """Remembered, because an application sends the same system prompt with each request."""
-    return tuple(find_constraints(instructions(system)))
 
 
 _OLD_NAMES: Mapping[str, tuple[str, Callable[[LengthQuery], Any]]] = {

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
+from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit, sentence_around
 from suffice.budget.length_constraints.numbers import CHINESE_NUMBER, parse_number
-from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
 
 __all__ = ["chinese_constraints"]
 
@@ -16,14 +15,17 @@ _ITEM_VERBS = (
     "列出|列举|举出|举|给出|给我|说出|推荐|提供|写出|介绍|分享|总结|概括|归纳|提出|分成|分为|"
     r"(?:用|以|分)(?=[\d一二两三四五六七八九十])|答出|想出|写"
 )
-_UNITS: dict[str, Unit] = {
-    "字": "hanzi",
-    "词": "word",
-    "句": "sentence",
-    "段": "paragraph",
-    "页": "page",
-    "行": "line",
-}
+_UNITS: dict[str, Unit] = {"字": "hanzi", "词": "word", "句": "sentence", "段": "paragraph", "页": "page", "行": "line"}
+_AT_MOST = frozenset(
+    [
+        *("不超过", "不多于", "不要超过", "别超过", "少于", "小于", "不到", "最多", "至多"),
+        *("限", "限制", "限在", "限制在", "控制在", "低于", "不高于"),
+    ]
+)
+_AT_LEAST = frozenset(["至少", "不少于", "不低于", "超过", "多于", "最少", "不小于", "大于"])
+_GIVEN = frozenset("第这那前后有了上下本才刚")
+_TASKS = ("概括", "总结", "解释", "说明", "回答", "介绍")
+_QUOTED = _AT_MOST | _AT_LEAST | {"用", "以", "约", "大约"}
 
 
 @cache
@@ -62,24 +64,12 @@ def chinese_constraints(text: str) -> Iterator[LengthConstraint]:
     if not rules["number"].search(text):
         return
     if any(unit in text for unit in _UNITS):
-        for match in rules["amount"].finditer(text):
-            constraint = _constraint(text, match)
-            if constraint is not None:
-                yield constraint
+        found = (_constraint(text, match) for match in rules["amount"].finditer(text))
+        yield from (constraint for constraint in found if constraint is not None)
     for match in rules["item"].finditer(text):
         amount = parse_number(match["n"])
         if amount and 2 <= amount <= 500:
             yield LengthConstraint("piece" if match["unit"] in "篇首部章" else "item", amount, "about", match.group())
-
-
-_AT_MOST = frozenset(
-    [
-        *("不超过", "不多于", "不要超过", "别超过", "少于", "小于", "不到", "最多", "至多"),
-        *("限", "限制", "限在", "限制在", "控制在", "低于", "不高于"),
-    ]
-)
-_AT_LEAST = frozenset(["至少", "不少于", "不低于", "超过", "多于", "最少", "不小于", "大于"])
-_GIVEN = frozenset(["第", "这", "那", "前", "后", "有", "了", "上", "下", "本", "才", "刚"])
 
 
 def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
@@ -89,35 +79,24 @@ def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
         return None
     pre, suffix = "".join(match["pre"].split()), match["suffix"] or ""
     unit: Unit = "character" if match["unit"] == "字符" else _UNITS[match["unit"][0]]
-    before = sentence_before(text, match.start("low"), "。！？；\n!?;，,")
-    after = sentence_after(text, match.end(), "。！？；\n!?;，,")
+    before, after = sentence_around(text, match.start("low"), match.end(), "。！？；\n!?;，,")
     at_most = pre in _AT_MOST or suffix in ("以内", "之内", "内", "以下")
     at_least = not at_most and (pre in _AT_LEAST or suffix in ("以上", "起") or bool(match["ish"]))
     bounded = at_most or at_least or suffix in ("左右", "上下", "之间") or pre in ("大约", "约", "大概")
-    if pre in _GIVEN and not (bounded and pre == "有"):
-        return None
-    if rules["statement"].search(before) and not bounded:
+    if (pre in _GIVEN and not (bounded and pre == "有")) or (rules["statement"].search(before) and not bounded):
         return None
     near = before if unit == "hanzi" and high >= 100 else before[-14:]
-    directed = bool(rules["directive"].search(near)) or after.startswith(
-        ("概括", "总结", "解释", "说明", "回答", "介绍")
-    )
+    directed = rules["directive"].search(near) or after.startswith(_TASKS)
     alone = not before.strip(" ：:-*（(") and not after.strip(" ）)*.")
     each = pre.startswith("每") or "每" in before[-10:]
     if not (bounded or directed or alone or each):
         return None
     if unit in ("hanzi", "word", "line") and high < 5 and pre not in ("用", "以", "只", "仅"):
         return None  # 两个字, 限一词: about spelling and single words more often than about length
-    if rules["title"].search(before[-8:]):
-        return None
-    if unit == "line" and high == 1 and pre != "用":
-        return None
-    if unit == "paragraph" and high == 1 and not rules["directive"].search(before[-3:]):
+    one_line = unit == "line" and high == 1 and pre != "用"
+    one_paragraph = unit == "paragraph" and high == 1 and not rules["directive"].search(before[-3:])
+    if one_line or one_paragraph or rules["title"].search(before[-8:]):
         return None
     bound: Bound = "at most" if at_most else "at least" if at_least else "about"
-    said = (
-        match.group().strip()
-        if pre in _AT_MOST | _AT_LEAST | {"用", "以", "约", "大约"}
-        else match.group()[len(match["pre"]) :]
-    )
+    said = match.group() if pre in _QUOTED else match.group()[len(match["pre"]) :]
     return LengthConstraint(unit, max(low, high), bound, said.strip(), each)

@@ -1,4 +1,4 @@
-"""One length that a prompt asks for, and how many tokens an answer of that length has."""
+"""One length that a prompt asks for, the sentence around it, and how many tokens an answer of that length has."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ from typing import Literal
 
 from suffice.token_ratios import TextRatios
 
-__all__ = ["Bound", "LengthConstraint", "Unit"]
+__all__ = ["Bound", "LengthConstraint", "Unit", "sentence_around"]
 
 Unit = Literal["word", "hanzi", "character", "sentence", "paragraph", "item", "piece", "page", "line"]
 Bound = Literal["about", "at least", "at most"]
 
-_UNIT_NAMES: dict[Unit, str] = {
-    "word": "word",
-    "hanzi": "character",
-    "character": "character",
-    "sentence": "sentence",
-    "paragraph": "paragraph",
-    "item": "point",
-    "piece": "text",
-    "page": "page",
-    "line": "line",
-}
+_SHOWN: dict[Unit, str] = {"hanzi": "character", "item": "point", "piece": "text"}
 _ITEM_TOKENS = 45  # a list entry with its share of introduction and explanation: the median; bare bullets have 17 (en)
 _PIECE_TOKENS = 250  # a whole text of its own: a version, a poem, an e-mail
 _LINE_WORDS = 9  # a line of verse
@@ -43,7 +33,7 @@ class LengthConstraint:
     """It speaks of each part ("100 words each"), not of the whole answer."""
 
     def __str__(self) -> str:
-        name = _UNIT_NAMES[self.unit] + ("" if self.amount == 1 else "s")
+        name = _SHOWN.get(self.unit, self.unit) + ("" if self.amount == 1 else "s")
         prefix = "" if self.bound == "about" else f"{self.bound} "
         return f"{prefix}{self.amount:g} {name} ({' '.join(self.text.split())})"
 
@@ -63,3 +53,11 @@ class LengthConstraint:
             "piece": _PIECE_TOKENS * finer,
         }[self.unit]
         return self.amount * per_unit
+
+
+def sentence_around(text: str, start: int, end: int, ends: str) -> tuple[str, str]:
+    """The parts of a sentence before `start` and after `end`, at most 160 and 80 characters; `ends` are the characters
+    that end a sentence."""
+    before, after = text[max(0, start - 160) : start], text[end : end + 80]
+    begin = max(before.rfind(mark) for mark in ends) + 1
+    return before[begin:], after[: min((at for mark in ends if (at := after.find(mark)) >= 0), default=80)]

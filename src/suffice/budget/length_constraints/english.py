@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit
+from suffice.budget.length_constraints.constraint import Bound, LengthConstraint, Unit, sentence_around
 from suffice.budget.length_constraints.numbers import ENGLISH_NUMBER, NUMBER_WORDS, parse_number
-from suffice.budget.length_constraints.sentences import sentence_after, sentence_before
 
 __all__ = ["english_constraints"]
 
@@ -42,7 +41,10 @@ _DIGIT, _WORD = re.compile(r"\d"), re.compile("[a-z]+")
 
 @cache
 def _rules() -> dict[str, re.Pattern[str]]:
-    number = ENGLISH_NUMBER
+    return _units_and_items(ENGLISH_NUMBER) | _bounds_before() | _context()
+
+
+def _units_and_items(number: str) -> dict[str, re.Pattern[str]]:
     return {
         "amount": re.compile(
             rf"(?<![\w.$€£#/])(?P<low>{number})(?:\s?(?:-|–|~|to|and|or)\s?(?P<high>{number}))?"
@@ -71,6 +73,12 @@ def _rules() -> dict[str, re.Pattern[str]]:
             r"|\b(?:write|give|say|provide|make|create)\s+(?:me\s+)?a\s+(?:single\s+|short\s+|brief\s+)?"
             r"(?P<unit2>sentence|paragraph)\b",
         ),
+    }
+
+
+def _bounds_before() -> dict[str, re.Pattern[str]]:
+    """What stands before a number and says whether it is a bound."""
+    return {
         "at_most": re.compile(
             r"(?:at most|no more than|not more than|up to|less than|fewer than|under|below|within|max(?:imum)?(?: of)?|"
             r"(?:not|n't) exceed|not exceeding|limit(?:ed)?(?: \w+){0,3} to|no longer than|(?:not|n't) be longer than|"
@@ -84,6 +92,12 @@ def _rules() -> dict[str, re.Pattern[str]]:
             r"(?:\bin|\busing|\bwith|about|around|approximately|approx\.?|roughly|exactly|nearly|some|circa|between|"
             r"of|precisely|only|just|be|count:?|length:?|to|~)\s*(?:the )?$",
         ),
+    }
+
+
+def _context() -> dict[str, re.Pattern[str]]:
+    """What the sentence around a number says: whether the number is asked for, and of what it speaks."""
+    return {
         "directive": re.compile(
             r"\b(?:(?:writ|creat|mak|giv|draft|prepar|us)ing|write|give|list|explain|describe|create|compose|answer|respond|response|reply|use|"
             r"using|generate|make|made|summari[sz]e|tell|draft|produce|provide|prepare|compare|discuss|outline|define|should|"
@@ -121,10 +135,8 @@ def english_constraints(text: str) -> Iterator[LengthConstraint]:
     has_digit = _DIGIT.search(text) is not None
     if not words.isdisjoint(_UNIT_WORDS):
         if has_digit or not words.isdisjoint(NUMBER_WORDS):
-            for match in rules["amount"].finditer(text):
-                constraint = _constraint(text, match)
-                if constraint is not None:
-                    yield constraint
+            found = (_constraint(text, match) for match in rules["amount"].finditer(text))
+            yield from (constraint for constraint in found if constraint is not None)
         for match in rules["one"].finditer(text) if not words.isdisjoint(_ONE_WORDS) else ():
             yield LengthConstraint(_UNITS[match["unit"] or match["unit2"]], 1, "about", match.group())
     if (has_digit or not words.isdisjoint(_ITEM_NUMBERS)) and not words.isdisjoint(_ITEM_VERB_WORDS):
@@ -143,13 +155,11 @@ def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
     unit = _UNITS[match["unit"].rstrip("s")]
     if (unit == "item" and high < 2) or (unit == "character" and high < 5):
         return None
-    before = sentence_before(text, match.start(), ".!?;\n")
-    after = sentence_after(text, match.end(), ".!?;\n")
+    before, after = sentence_around(text, match.start(), match.end(), ".!?;\n")
     more = f"{match['plus'] or ''}{match['more'] or ''}"
-    at_most = bool(rules["at_most"].search(before)) or "less" in more or "fewer" in more or "max" in more
-    at_least = not at_most and (
-        bool(rules["at_least"].search(before)) or any(mark in more for mark in ("+", "plus", "or more", "min"))
-    )
+    at_most, at_least = rules["at_most"].search(before), rules["at_least"].search(before)
+    is_most = bool(at_most) or any(mark in more for mark in ("less", "fewer", "max"))
+    is_least = not is_most and (bool(at_least) or any(mark in more for mark in ("+", "plus", "or more", "min")))
     directed = bool(rules["directive"].search(before) or rules["directive"].search(after))
     if rules["given"].search(before) or (rules["statement"].search(before) and not directed):
         return None
@@ -159,15 +169,9 @@ def _constraint(text: str, match: re.Match[str]) -> LengthConstraint | None:
         return None  # "5 words in capitals", "10 words that rhyme"
     clause = before.rpartition(",")[2]
     alone = len(clause.strip(" :-(*#")) < 25 and not after.partition(",")[0].strip(" :-)*.")
-    if not (at_most or at_least or directed or alone or rules["about"].search(before)):
+    if not (is_most or is_least or directed or alone or rules["about"].search(before)):
         return None
     each = bool(rules["each_after"].match(after) or rules["part"].search(before))
-    said = f"{_bound_words(before) if at_most or at_least else ''}{match.group()}".strip()
-    bound: Bound = "at most" if at_most else "at least" if at_least else "about"
-    return LengthConstraint(unit, max(low, high), bound, said, each)
-
-
-def _bound_words(before: str) -> str:
-    rules = _rules()
-    match = rules["at_most"].search(before) or rules["at_least"].search(before)
-    return match.group() if match else ""
+    said = (at_most or at_least) if is_most or is_least else None
+    bound: Bound = "at most" if is_most else "at least" if is_least else "about"
+    return LengthConstraint(unit, max(low, high), bound, f"{said.group() if said else ''}{match.group()}".strip(), each)

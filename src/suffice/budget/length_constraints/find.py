@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from suffice.budget.length_constraints.chinese import chinese_constraints
 from suffice.budget.length_constraints.constraint import LengthConstraint
@@ -14,14 +14,15 @@ __all__ = ["find_constraints"]
 _CODE_WORDS = 150  # words from which on a number in a programming task is about a text to write
 
 
-def find_constraints(text: str) -> list[LengthConstraint]:
+@lru_cache(maxsize=1024)  # applications repeat themselves; instructions have at most some 2,400 characters
+def find_constraints(text: str) -> tuple[LengthConstraint, ...]:
     """Every length constraint in `text` (instructions only: see `suffice.prompt.instructions`).
 
     Numbers that describe something else ("I have 200 words in my file", 这800字) are not constraints.
     """
     found = [*english_constraints(text), *chinese_constraints(text)]
     if not found:
-        return []
+        return ()
     text = text.lower()
     if _says("code", text):
         # A limit in a programming task ("truncate to at most 100 characters") is about data.
@@ -29,7 +30,7 @@ def find_constraints(text: str) -> list[LengthConstraint]:
     if _says("more", text) or _says("parts", text, times=2):
         # The limit is for the final answer, or for one of several, while the rest is as long as it needs to be.
         found = [constraint for constraint in found if constraint.bound == "at least"]
-    return found
+    return tuple(found)
 
 
 def _says(rule: str, text: str, times: int = 1) -> bool:
@@ -67,21 +68,8 @@ def _rules() -> dict[str, tuple[re.Pattern[str], tuple[str, ...]]]:
                 r"algorithm|program|class|api|code)\b|代码|函数|程序|脚本|正则|编程",
             ),
             (
-                *(
-                    "function",
-                    "python",
-                    "script",
-                    "java",
-                    "c++",
-                    "c#",
-                    "sql",
-                    "regex",
-                    "html",
-                    "css",
-                    "bash",
-                    "algorithm",
-                ),
-                *("program", "class", "api", "code", "代码", "函数", "程序", "脚本", "正则", "编程"),
+                *("function", "python", "script", "java", "c++", "c#", "sql", "regex", "html", "css", "bash"),
+                *("algorithm", "program", "class", "api", "code", "代码", "函数", "程序", "脚本", "正则", "编程"),
             ),
         ),
     }
