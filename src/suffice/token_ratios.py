@@ -16,16 +16,8 @@ from types import MappingProxyType
 
 from suffice.prompt import Prompt
 
-__all__ = [
-    "CHINESE_REFERENCE",
-    "ENGLISH_REFERENCE",
-    "CharacterKinds",
-    "LanguageRatios",
-    "TextRatios",
-    "count_kinds",
-    "estimate_prompt_tokens",
-    "estimate_tokens",
-]
+__all__ = ["CHINESE_REFERENCE", "ENGLISH_REFERENCE", "CharacterKinds", "LanguageRatios", "TextRatios"]
+__all__ += ["count_kinds", "estimate_prompt_tokens", "estimate_tokens"]
 
 ENGLISH_REFERENCE = (
     "The morning train was late again, so Maria opened her notebook and made a list of everything she wanted to do "
@@ -132,12 +124,8 @@ _LATIN = "A-Za-z\u00c0-\u024f"
 
 @cache
 def _kinds() -> tuple[re.Pattern[str], ...]:
-    return (
-        re.compile(rf"[{_LATIN}]+"),
-        re.compile(rf"[{_CJK}]"),
-        re.compile("[\u0370-\u1fff]"),
-        re.compile(r"[^\w\s]|[\d_\n]"),
-    )
+    patterns = (rf"[{_LATIN}]+", rf"[{_CJK}]", "[\u0370-\u1fff]", r"[^\w\s]|[\d_\n]")
+    return tuple(re.compile(pattern) for pattern in patterns)
 
 
 def count_kinds(text: str) -> CharacterKinds:

@@ -170,8 +170,9 @@ def test_a_reservation_that_ends_inside_a_servers_reasoning_is_gone_on_with() ->
 def test_thinking_comes_on_top_as_far_as_the_context_has_room(
     thinking: int | None, context: int | None, caps: tuple[int, int, int]
 ) -> None:
-    budget = Budget(100, 50, ((0.5, 50),), "caller", (), prompt_tokens=10)
-    planned = ThinkingSplit.plan(Request(prompt="a", max_thinking_tokens=thinking), budget, context)
+    left = None if context is None else context - 10
+    budget = Budget(100, 50, ((0.5, 50),), "caller", (), prompt_tokens=10, context_left=left)
+    planned = ThinkingSplit.plan(Request(prompt="a", max_thinking_tokens=thinking), budget)
     assert (100 + planned.on_top, planned.thinking, 100) == caps
 
 

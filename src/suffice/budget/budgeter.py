@@ -92,7 +92,6 @@ class Budgeter:
 
     @property
     def learned_length(self) -> LearnedLength | None:
-        """The length model among the estimators, if there is one."""
         return next((each for each in self.estimators if isinstance(each, LearnedLength)), None)
 
     @property
@@ -130,11 +129,12 @@ class Budgeter:
         others = iter(self.estimators)
         expectation = self._expect(query, others)
         reasons.append(expectation.reason)
-        if limits.max_new_tokens == "auto":
+        asked = limits.max_new_tokens
+        if asked == "auto":
             cap = self._default_cap(query, expectation, others, reasons)
         else:
-            reasons.append(f"the caller asks for {limits.max_new_tokens}")
-            cap = _Cap(limits.max_new_tokens, "caller", reasons)
+            reasons.append(f"the caller asks for {asked}")
+            cap = _Cap(asked, "caller", reasons)
         if limits.tier is not None:
             cap.clip(self._tier(limits.tier).max_new_tokens, "tier", f"tier {limits.tier}")
         context_left = cap.clip_to_context(query.prompt_tokens, limits.max_length, engine.context_tokens)
@@ -144,7 +144,7 @@ class Budgeter:
             quantiles=tuple([(p, min(tokens, cap.tokens)) for p, tokens in expectation.quantiles]),
             limited_by=cap.limited_by,
             reasons=tuple(reasons),
-            clamped_from=cap.clamped_from(limits),
+            clamped_from=asked if asked != "auto" and cap.tokens < asked else None,
             prompt_tokens=query.prompt_tokens,
             context_left=context_left,
             length_key=self._length_key(query, expectation),
@@ -152,12 +152,11 @@ class Budgeter:
 
     def _query(self, prompt: Prompt, info: RequestInfo, engine: EngineInfo) -> tuple[LengthQuery, list[str]]:
         """What the estimators are asked; and the reasons, of which the first says that the prompt was not counted."""
-        ratios = engine.ratios or _QWEN2
-        if engine.prompt_tokens is not None:
-            return LengthQuery(prompt, info, engine, ratios, engine.prompt_tokens), []
-        estimated = estimate_prompt_tokens(prompt, ratios)
-        said = f"prompt length estimated: about {estimated} tokens"
-        return LengthQuery(prompt, info, engine, ratios, estimated), [said]
+        ratios, tokens, reasons = engine.ratios or _QWEN2, engine.prompt_tokens, []
+        if tokens is None:
+            tokens = estimate_prompt_tokens(prompt, ratios)
+            reasons.append(f"prompt length estimated: about {tokens} tokens")
+        return LengthQuery(prompt, info, engine, ratios, tokens), reasons
 
     def _expect(self, query: LengthQuery, estimators: Iterator[LengthEstimator]) -> Expectation:
         """The first answer; `estimators` is left at those that were not asked."""
@@ -229,26 +228,17 @@ class _Cap:
                 self.clip(left[-1], "context", f"{name} {limit} minus {prompt_tokens} prompt tokens")
         return min(left, default=None)
 
-    def clamped_from(self, limits: Limits) -> int | None:
-        """What the caller asked for, where a limit has reduced it."""
-        asked = limits.max_new_tokens
-        return asked if asked != "auto" and self.tokens < asked else None
-
 
 def _check(limits: Limits, engine: EngineInfo) -> None:
-    if limits.max_new_tokens != "auto":
-        _check_tokens("max_new_tokens", limits.max_new_tokens, allowed='a whole number of tokens >= 1 or "auto"')
-    for name, value in (
-        ("max_length", limits.max_length),
-        ("context", engine.context_tokens),
-        ("model_default", engine.default_max_new_tokens),
-    ):
-        if value is not None:
-            _check_tokens(name, value)
-    if engine.prompt_tokens is not None:
-        _check_tokens("prompt_tokens", engine.prompt_tokens, 0, "a whole number of tokens >= 0")
+    asked = limits.max_new_tokens
+    if asked != "auto" and (not isinstance(asked, int) or isinstance(asked, bool) or asked < 1):
+        raise UsageError(f'max_new_tokens is {asked!r}; it must be a whole number of tokens >= 1 or "auto"')
+    _check_tokens("max_length", limits.max_length)
+    _check_tokens("context", engine.context_tokens)
+    _check_tokens("model_default", engine.default_max_new_tokens)
+    _check_tokens("prompt_tokens", engine.prompt_tokens, least=0)
 
 
-def _check_tokens(name: str, value: object, least: int = 1, allowed: str = "a whole number of tokens >= 1") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name} is {value!r}; it must be {allowed}")
+def _check_tokens(name: str, value: object, least: int = 1) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise UsageError(f"{name} is {value!r}; it must be a whole number of tokens >= {least}")

@@ -32,15 +32,10 @@ class DecideKeywords(TypedDict, total=False):
     more: Mapping[str, Any] | None
 
 
-_LIMITS = ("max_new_tokens", "max_length", "tier")
-_ENGINE = {
-    "context": "context_tokens",
-    "prompt_tokens": "prompt_tokens",
-    "model_default": "default_max_new_tokens",
-    "ratios": "ratios",
-    "model": "model",
-}
-_INFO = ("client", "route")
+_LIMITS = {name: name for name in ("max_new_tokens", "max_length", "tier")}
+_INFO = {name: name for name in ("client", "route")}
+_ENGINE = {name: name for name in ("prompt_tokens", "ratios", "model")}
+_ENGINE |= {"context": "context_tokens", "model_default": "default_max_new_tokens"}
 
 
 def with_keywords(
@@ -51,7 +46,7 @@ def with_keywords(
     Raises:
         TypeError: there is no such keyword.
     """
-    for name in given.keys() - set(_LIMITS):
+    for name in given.keys() - _LIMITS.keys():
         if name not in DecideKeywords.__annotations__:
             raise TypeError(f"Budgeter.decide() has no keyword {name!r}")
         record = f"EngineInfo({_ENGINE[name]}=...)" if name in _ENGINE else f"RequestInfo({name}=...)"
@@ -62,12 +57,7 @@ def with_keywords(
         prompt = replace(prompt, tools=tuple(more.get("tools") or ()))
         temperature = (more.get("sampling") or {}).get("temperature")
         info = replace(info, response_format=more.get("response_format"), temperature=temperature)
-    return (
-        prompt,
-        _changed(limits, {name: name for name in _LIMITS}, given),
-        _changed(info, {name: name for name in _INFO}, given),
-        _changed(engine, _ENGINE, given),
-    )
+    return prompt, _changed(limits, _LIMITS, given), _changed(info, _INFO, given), _changed(engine, _ENGINE, given)
 
 
 def _changed(record: _Record, fields: Mapping[str, str], given: Mapping[str, Any]) -> _Record:

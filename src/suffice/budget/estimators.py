@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from suffice.budget.answer_language import answer_language
@@ -75,9 +75,8 @@ class ExplicitLength:
         """The most generous of the constraints, or None without one."""
         if constraints := _of_whole_answer(query.constraints):
             return _by_constraints(constraints, "the prompt", query)
-        if constraints := _of_whole_answer(query.system_constraints):
-            return _by_constraints(constraints, "the system prompt", query)
-        return None
+        constraints = _of_whole_answer(query.system_constraints)
+        return _by_constraints(constraints, "the system prompt", query) if constraints else None
 
 
 def _of_whole_answer(constraints: Sequence[LengthConstraint]) -> Sequence[LengthConstraint]:
@@ -148,7 +147,7 @@ def _rules() -> dict[str, re.Pattern[str]]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeywordClass:
     """Words that hint at a length: one class of the keyword table."""
 
@@ -159,11 +158,15 @@ class KeywordClass:
     """Room for such answers, head-room included: a default cap that is smaller is raised to it."""
     words: tuple[str, ...]
     """Any of these in the instructions makes the prompt one of this class. Case does not matter."""
-    _pattern: list[re.Pattern[str]] = field(default_factory=list, repr=False, compare=False)
-    _folded: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_folded", tuple(word.casefold() for word in self.words))
+    @cached_property
+    def _folded(self) -> tuple[str, ...]:
+        return tuple(word.casefold() for word in self.words)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        alternatives = (rf"\b{re.escape(w)}\b" if w.isascii() else re.escape(w) for w in self.words)
+        return re.compile("|".join(alternatives) or r"(?!)", re.I)
 
     def find(self, text: str, folded: str | None = None) -> str | None:
         """The first of the words in `text`; alphabetic ones only as whole words. `folded` is `text.casefold()`."""
@@ -173,10 +176,7 @@ class KeywordClass:
                 break
         else:
             return None  # most texts have none, and a pattern of many words takes ten times as long to say so
-        if not self._pattern:
-            alternatives = (rf"\b{re.escape(w)}\b" if w.isascii() else re.escape(w) for w in self.words)
-            self._pattern.append(re.compile("|".join(alternatives) or r"(?!)", re.I))
-        match = self._pattern[0].search(text)
+        match = self._pattern.search(text)
         return match.group() if match else None
 
 
@@ -194,12 +194,11 @@ class Keywords:
         return Expectation.around(keywords.expected_tokens, _KEYWORD_SPREAD, reason, keywords.max_new_tokens)
 
     def room(self, query: LengthQuery) -> Room | None:
-        """The room of the answer, also where the length model says what to expect; None without a keyword."""
+        """Also where the length model says what to expect; None without a keyword."""
         found = self._find(query)
         return found and Room(found[0].max_new_tokens, found[1])
 
     def _find(self, query: LengthQuery) -> tuple[KeywordClass, str] | None:
-        """The class of the first keyword, and that in a sentence."""
         text = query.prompt.instructions
         folded = text.casefold()
         for keywords in self._longest_first:
@@ -216,5 +215,4 @@ class UsualLength:
     """Always an answer: without a requested length and a keyword, answers are as long as they usually are."""
 
     def estimate(self, query: LengthQuery) -> Expectation:
-        """The usual length, whatever the query is."""
         return Expectation.around(_USUAL_MEDIAN, _USUAL_SPREAD, "no requested length and no keyword: the usual length")

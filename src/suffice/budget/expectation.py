@@ -100,14 +100,7 @@ class Expectation:
 
     @classmethod
     def around(cls, median: float, spread: float, reason: str, room: float | None = None) -> Expectation:
-        """An expectation with log-normal quantiles.
-
-        Args:
-            median: tokens that half of the answers stay below.
-            spread: standard deviation of the natural logarithm of the length.
-            reason: why, for a person.
-            room: as the field of that name.
-        """
+        """An expectation with log-normal quantiles; `spread` is the standard deviation of the length's logarithm."""
         quantiles = tuple([(p, max(1, round(median * math.exp(spread * z)))) for p, z in _Z])
         return cls(quantiles, reason, None if room is None else math.ceil(room))
 
@@ -122,7 +115,6 @@ class LengthEstimate(Expectation):
     def around(
         cls, median: float, spread: float, reason: str, room: float | None = 0, guess: bool = False
     ) -> LengthEstimate:
-        """`Expectation.around`, as it was."""
         found = Expectation.around(median, spread, reason, room)
         return cls(found.quantiles, reason, found.room or 0, guess)
 
@@ -135,5 +127,5 @@ class LengthEstimator(Protocol):
     """
 
     def estimate(self, query: LengthQuery, /) -> Expectation | None:
-        """The expectation, or None when this estimator has nothing to say about the query."""
+        """None when this estimator has nothing to say about the query."""
         ...

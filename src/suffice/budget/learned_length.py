@@ -28,10 +28,7 @@ class LearnedLength:
     """What a length model expects. A budget that does not need it costs no numpy."""
 
     def __init__(self, model: LengthModel | None = None) -> None:
-        """
-        Args:
-            model: the model; None takes the packaged one at the first query.
-        """
+        """Without a model, takes the packaged one at the first query."""
         self._model = model
 
     @classmethod

@@ -26,7 +26,6 @@ class LengthKey:
     """What the length model needs to predict an answer's length, and to learn from it later."""
 
     groups: tuple[bytes, ...]
-    """Keys of the groups that the request belongs to."""
     by_prompt: LocationScale | None
     """What its prompt says; None where it has no text, or was not read."""
     predicted: bool

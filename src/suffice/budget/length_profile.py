@@ -64,7 +64,6 @@ class AnswerLengths:
         return cls(len(ordered), tuple((p, ordered[rank]) for p, rank in ranks), ordered[-1])
 
     def to_dict(self) -> dict[str, int]:
-        """As JSON holds it."""
         names = {f"p{round(p * 100)}": tokens for p, tokens in self.quantiles}
         return {"rows": self.rows, **names, "longest": self.longest}
 
@@ -203,22 +202,14 @@ def _terms(prompt: Prompt) -> frozenset[str]:
     return frozenset(terms)
 
 
-def _constraint_unit(query: LengthQuery) -> str:
-    return query.constraints[0].unit if query.constraints else "none"
-
-
-def _form(query: LengthQuery) -> str:
-    return "question" if _QUESTION.search(query.prompt.instructions.strip()) else "request"
-
-
 def _prompt_length(query: LengthQuery) -> str:
     tokens = estimate_tokens(query.prompt.user)
     return next((f"up to {limit} tokens" for limit in (16, 64, 256) if tokens <= limit), "over 256 tokens")
 
 
 _SPLITS: Mapping[str, Callable[[LengthQuery], str]] = {
-    "wish": _constraint_unit,
-    "form": _form,
+    "wish": lambda query: query.constraints[0].unit if query.constraints else "none",
+    "form": lambda query: "question" if _QUESTION.search(query.prompt.instructions.strip()) else "request",
     "prompt length": _prompt_length,
     "language": lambda query: answer_language(query.prompt.user),
 }

@@ -21,13 +21,12 @@ __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settin
 
 ENVIRONMENT_VARIABLE = "SUFFICE_BUDGET_FILE"
 _PACKAGED = Path(__file__).with_name("defaults.toml")
+_Check = Callable[[float], bool]
 _TIER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a settings file says, checked."""
-
     default_max_new_tokens: int
     """The cap of *auto* where the model has no default of its own, in tokens."""
     tiers: Mapping[str, Tier]
@@ -52,7 +51,6 @@ def load_settings(path: Path | None = None) -> Settings:
 
 @cache
 def packaged_settings() -> Settings:
-    """What the packaged `defaults.toml` says."""
     return _parse(read_toml(_PACKAGED, "budget file"), str(_PACKAGED))
 
 
@@ -70,22 +68,15 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     reader.only(document, "", "settings", "tiers", "presets", "keywords", "estimators")
     reader.gone(document)
     settings = reader.table(document, "settings", "default_max_new_tokens")
-    tiers = {
-        name: reader.tier(name, entry)
-        for name, entry in reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority")
-    }
-    presets = {
-        name: reader.preset(name, entry, tiers)
-        for name, entry in reader.tables(document, "presets", "tier", "temperature", "top_p")
-    }
+    tiers = reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority")
+    known = {name: reader.tier(name, entry) for name, entry in tiers}
+    presets = reader.tables(document, "presets", "tier", "temperature", "top_p")
+    keywords = reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words")
     return Settings(
         default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
-        tiers=tiers,
-        presets=presets,
-        keywords=tuple(
-            reader.keywords(name, entry)
-            for name, entry in reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words")
-        ),
+        tiers=known,
+        presets={name: reader.preset(name, entry, known) for name, entry in presets},
+        keywords=tuple(reader.keywords(name, entry) for name, entry in keywords),
         first_estimators=reader.estimators(reader.table(document, "estimators", "first")),
     )
 
@@ -115,13 +106,12 @@ class _Reader:
         table = document.get(where.rpartition(".")[2], {})
         if not isinstance(table, dict):
             raise UsageError(f"{self.source}: {where} must be a table, not {table!r}")
-        self.only(table, where, *known)
+        if known:
+            self.only(table, where, *known)
         return table
 
     def tables(self, document: Mapping[str, Any], where: str, *known: str) -> list[tuple[str, Mapping[str, Any]]]:
-        parent = document.get(where, {})
-        if not isinstance(parent, dict):
-            raise UsageError(f"{self.source}: {where} must be a table, not {parent!r}")
+        parent = self.table(document, where)
         return [(name, self.table(parent, f"{where}.{name}", *known)) for name in parent]
 
     def tier(self, name: str, entry: Mapping[str, Any]) -> Tier:
@@ -156,9 +146,7 @@ class _Reader:
         top_p = self.number(entry, where, "top_p", lambda value: 0 < value <= 1, "above 0 and at most 1")
         return Preset(name, tier, temperature, top_p)
 
-    def number(
-        self, table: Mapping[str, Any], where: str, key: str, allowed: Callable[[float], bool], words: str
-    ) -> float:
+    def number(self, table: Mapping[str, Any], where: str, key: str, allowed: _Check, words: str) -> float:
         value = table.get(key)
         if not isinstance(value, int | float) or isinstance(value, bool) or not allowed(value):
             raise UsageError(f"{self.source}: {where}.{key} must be {words}, not {value!r}")

@@ -19,8 +19,6 @@ _RESERVED = 0.9  # one answer in ten has to be continued; a higher quantile sets
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A named class of service."""
-
     name: str
     max_new_tokens: int
     """The most tokens one answer may have."""
@@ -72,7 +70,6 @@ class EngineInfo:
     """What an engine says of its model and of this prompt; None for what it cannot say."""
 
     model: str | None = None
-    """Name of the model that will answer."""
     context_tokens: int | None = None
     """The most tokens that prompt and answer may have together."""
     default_max_new_tokens: int | None = None

@@ -130,7 +130,7 @@ class Session:
 
     def _begin(self, request: Request, budget: Budget) -> tuple[ChunkReader, Segments]:
         capabilities = self.engine.capabilities()
-        split = ThinkingSplit.plan(request, budget, capabilities.context_tokens)
+        split = ThinkingSplit.plan(request, budget)
         in_text = bool(request.prompt.tools) and capabilities.calls_in_text
         reader = ChunkReader(request, budget, split, self.engine.decode_token, calls_in_text=in_text)
         first = _first_segment(request, budget, budget.max_new_tokens + split.on_top, capabilities)

@@ -21,20 +21,17 @@ class ThinkingSplit:
     """What may be generated beyond the budget, because thinking has one of its own."""
 
     @classmethod
-    def plan(cls, request: Request, budget: Budget, context: int | None) -> ThinkingSplit:
+    def plan(cls, request: Request, budget: Budget) -> ThinkingSplit:
         """Share out a budget.
 
         With `max_thinking_tokens`, thinking comes on top of the budget as far as the context has room, and no more than
         half of that room goes to it where both do not fit. Without, thinking counts as part of the budget and is closed
         when a quarter of it is left.
-
-        Args:
-            context: tokens that prompt and answer may have on the engine; None where it is not known.
         """
         answer = budget.max_new_tokens
         if request.max_thinking_tokens is None:
             return cls(answer - max(1, answer // _ANSWER_SHARE))
         total = answer + request.max_thinking_tokens
-        rooms = [limit - (budget.prompt_tokens or 0) for limit in (request.max_length, context) if limit is not None]
-        total = max(1, min([total, *rooms]))
+        if budget.context_left is not None:
+            total = min(total, budget.context_left)
         return cls(min(request.max_thinking_tokens, total - min(answer, (total + 1) // 2)), total - answer)

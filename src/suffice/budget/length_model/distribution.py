@@ -74,9 +74,7 @@ class LengthPrediction:
             tokens: the calibrated quantiles there, ascending whole numbers.
             source: where the prediction comes from, in words.
         """
-        self._levels, self._tokens = levels, tokens
-        self.source = source
-        """Where the prediction comes from, in words."""
+        self._levels, self._tokens, self.source = levels, tokens, source
 
     def quantile(self, p: float) -> int:
         """Tokens that a share `p` of such answers does not exceed.
@@ -96,5 +94,4 @@ class LengthPrediction:
         return total / (self._levels[-1] - self._levels[0])
 
     def quantiles(self) -> Quantiles:
-        """(p, tokens) for each p that a budget has, at least one token each."""
         return budget_quantiles(self._levels, self._tokens)

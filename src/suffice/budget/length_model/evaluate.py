@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suffice.budget.length_model.model import LengthModel
+from suffice.budget.length_model.prompt_model import OnStep, ignored_steps
 from suffice.budget.length_model.sample import LengthSample, Record
 
 __all__ = ["EVALUATED", "Figures", "evaluate", "pinball"]
 
 _Floats = NDArray[np.float64]
-_Step = Callable[[int, int], None]
 
 EVALUATED = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _AT_95 = EVALUATED.index(0.95)
@@ -57,7 +57,6 @@ class Figures:
         return self.pinball / max(self.pinball_constant, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
         return {
             "held_out": self.rows,
             "pinball": round(self.pinball, 3),
@@ -68,7 +67,6 @@ class Figures:
         }
 
     def describe(self) -> str:
-        """A few lines for a person."""
         levels = "  ".join(f"q{p:g} {100 * share:.1f} %" for p, share in zip(EVALUATED, self.coverage, strict=True))
         return (
             f"held out {self.rows} answers: pinball loss {self.pinball:.2f} tokens, a constant's "
@@ -78,7 +76,7 @@ class Figures:
         )
 
 
-def evaluate(records: Sequence[Record], on_step: _Step = lambda done, total: None) -> Figures:
+def evaluate(records: Sequence[Record], on_step: OnStep = ignored_steps) -> Figures:
     """Held-out figures of `LengthModel.fit` on these records.
 
     Where records say who asked, or have no prompt, they are taken as a stream in order: the first four fifths are
@@ -133,5 +131,5 @@ def _by_prompt(samples: Sequence[LengthSample]) -> NDArray[np.int64]:
     return np.array([zlib.crc32(content.encode("utf-8", "replace")) % _FOLDS for content in contents])
 
 
-def _shifted(on_step: _Step, part: int, parts: int) -> _Step:
+def _shifted(on_step: OnStep, part: int, parts: int) -> OnStep:
     return lambda done, total: on_step(part * total + done, parts * total)

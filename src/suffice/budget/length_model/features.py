@@ -18,16 +18,8 @@ from suffice.immutable import immutable
 from suffice.prompt import Prompt, content_text, instructions
 from suffice.token_ratios import TextRatios
 
-__all__ = [
-    "BITS",
-    "FORM_NAMES",
-    "SEEN_BITS",
-    "TextFeatures",
-    "conversation_features",
-    "features",
-    "model_key",
-    "prompt_text",
-]
+__all__ = ["BITS", "FORM_NAMES", "SEEN_BITS", "TextFeatures"]
+__all__ += ["conversation_features", "features", "model_key", "prompt_text"]
 
 BITS = 15
 """n-grams are hashed into 2^15 cells (the hashing trick, Weinberger et al. 2009)."""
@@ -54,8 +46,6 @@ _QWEN2 = TextRatios()
 
 @immutable
 class TextFeatures:
-    """One prompt, as numbers."""
-
     cells: NDArray[np.int64]
     """Cells of the n-grams that occur, ascending, each once."""
     fingerprints: NDArray[np.uint32]
@@ -88,7 +78,7 @@ def conversation_features(query: LengthQuery) -> tuple[float, ...]:
 
 
 def features(query: LengthQuery, conversation: tuple[float, ...]) -> TextFeatures:
-    """What can be said about a prompt, which must have a text; `conversation` is what `conversation_features` says."""
+    """The features of a prompt that has a text; `conversation` is what `conversation_features` says."""
     text = prompt_text(query.prompt)
     shown = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
     codes = np.frombuffer(f"\x02{shown}\x03".encode("utf-32-le", "replace"), np.uint32)
@@ -169,15 +159,7 @@ def _form(
     return np.array(
         [
             *(log(len(text)), log(small + capitals), capitals / seen, log(sum(counts[48:58])), log(han)),
-            *(
-                log(script),
-                log(kana),
-                log(marks),
-                log(lines),
-                han / seen,
-                marks / seen,
-                *counted,
-            ),
+            *(log(script), log(kana), log(marks), log(lines), han / seen, marks / seen, *counted),
             *(log(len(text.partition("\n")[0])), log(len(text.rpartition("\n")[2]))),
             *_constraint_features(query, text, language),
             _size(model_key(query.engine.model)),

@@ -64,7 +64,6 @@ class Group:
         self.answers += 1
 
     def compare(self, advantage: float, ratio: float, z: float) -> None:
-        """One more answer that history and prompt can be compared on."""
         self.compared = min(_SHORT_MEMORY, self.compared + 1)
         step = 1 / self.compared
         self.advantage += step * (min(3.0, max(-3.0, advantage)) - self.advantage)
@@ -84,14 +83,9 @@ def _key(name: str, value: str) -> bytes:
 
 
 class Groups:
-    """The groups, at most `capacity` of them."""
+    """The groups, at most `capacity` of them, `EVERYONE` included; each takes about 2 KB."""
 
     def __init__(self, capacity: int, shifts: int) -> None:
-        """
-        Args:
-            capacity: groups kept, `EVERYONE` included; each takes about 2 KB.
-            shifts: length of `Group.shift`.
-        """
         self.capacity, self._shifts = capacity, shifts
         self._groups: OrderedDict[bytes, Group] = OrderedDict()
 
@@ -106,8 +100,7 @@ class Groups:
         """The groups of these keys, made where they are new; the oldest others make room."""
         found = []
         for key in reversed(keys):  # EVERYONE last, so that it is always the most recent and never goes
-            group = self._groups.get(key)
-            if group is None:
+            if (group := self._groups.get(key)) is None:
                 group = self._groups[key] = Group(np.zeros(BINS, np.float32), np.zeros(self._shifts))
             self._groups.move_to_end(key)
             found.append(group)
@@ -116,7 +109,7 @@ class Groups:
         return found[::-1]
 
     def items(self) -> Sequence[tuple[bytes, Group]]:
-        """Keys and groups, the least recently seen first."""
+        """The least recently seen first."""
         return list(self._groups.items())
 
     def put(self, key: bytes, group: Group) -> None:
@@ -146,7 +139,6 @@ class History:
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> History:
-        """Works it out."""
         advantage, bias, square = 0.0, 0.0, 1.0
         for group in groups:  # each is drawn to its parents, the less it has been compared
             own = group.compared / (group.compared + _PRIOR)

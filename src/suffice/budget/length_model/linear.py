@@ -22,11 +22,7 @@ class SparseRows:
     """Rows of cells as one compressed matrix, each scaled to length 1."""
 
     def __init__(self, rows: Sequence[NDArray[np.int64]], weights: _Floats) -> None:
-        """
-        Args:
-            rows: cells of each row; none may be empty.
-            weights: of every cell, shape (cells,).
-        """
+        """From the cells of each row, none of them empty, and the weights of every cell, shape (cells,)."""
         self._cells = np.concatenate(rows)
         self._counts = np.array([len(row) for row in rows])
         self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
@@ -37,8 +33,7 @@ class SparseRows:
 
     def times(self, vector: _Floats) -> _Floats:
         """Rows @ vector, shape (rows,)."""
-        product: _Floats = np.add.reduceat(vector[self._cells] * self._values, self._starts)
-        return product
+        return np.asarray(np.add.reduceat(vector[self._cells] * self._values, self._starts), np.float64)
 
     def transposed_times(self, vector: _Floats) -> _Floats:
         """Rows^T @ vector, shape (cells,)."""

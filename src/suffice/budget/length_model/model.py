@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from statistics import NormalDist
@@ -20,7 +20,7 @@ from suffice.budget.length_model.distribution import EDGES, LengthPrediction, bi
 from suffice.budget.length_model.features import conversation_features, features, model_key, prompt_text
 from suffice.budget.length_model.history import Group, Groups, History, groups_of
 from suffice.budget.length_model.prompt_model import LEVELS as SHAPE_LEVELS
-from suffice.budget.length_model.prompt_model import PromptModel, to_scale, to_tokens
+from suffice.budget.length_model.prompt_model import OnStep, PromptModel, ignored_steps, to_scale, to_tokens
 from suffice.budget.length_model.sample import LengthSample, Record
 from suffice.budget.length_model.state import packed, read_state, write_state
 from suffice.errors import DataError
@@ -47,7 +47,7 @@ _CORRECTED = 0.1  # the same of what history corrects the prompt's word by
 class LengthModel:
     """Predicts how long an answer will be, and learns from every answer. Safe for several threads.
 
-    Two ways in: a `LengthQuery`, as budgets ask; and records, mappings with any of the fields of `RecordFields`.
+    Two ways in: a `LengthQuery`, as budgets ask; and records, which `sample.Record` describes.
     """
 
     def __init__(self, *, capacity: int = 20_000) -> None:
@@ -65,13 +65,7 @@ class LengthModel:
         """What the model was trained on and how well it did, as JSON; saved with it."""
 
     @classmethod
-    def fit(
-        cls,
-        records: Sequence[Record],
-        *,
-        capacity: int = 20_000,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Self:
+    def fit(cls, records: Sequence[Record], *, capacity: int = 20_000, on_step: OnStep = ignored_steps) -> Self:
         """Learn from records with `output_tokens`, in order of time.
 
         Answers that a limit ended say nothing to the prompt's part; history takes them as "longer than this". Records
@@ -89,11 +83,7 @@ class LengthModel:
 
     @classmethod
     def fit_samples(
-        cls,
-        samples: Sequence[LengthSample],
-        *,
-        capacity: int = 20_000,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
+        cls, samples: Sequence[LengthSample], *, capacity: int = 20_000, on_step: OnStep = ignored_steps
     ) -> Self:
         """`fit`, from records that have been read."""
         if not samples:
@@ -108,7 +98,7 @@ class LengthModel:
         return model
 
     def _fit_prompts(
-        self, samples: Sequence[LengthSample], lengths: Sequence[int], on_step: Callable[[int, int], None]
+        self, samples: Sequence[LengthSample], lengths: Sequence[int], on_step: OnStep
     ) -> dict[int, LocationScale]:
         """Train the prompt's part, where there are enough prompts; what it says of each without having seen it."""
         texts = {
@@ -127,7 +117,7 @@ class LengthModel:
         """The distribution of the answer's length.
 
         Raises:
-            UsageError: a message is not one.
+            UsageError: a message is malformed.
         """
         return self.predict_by(self.key(LengthSample.of(record).query))
 
@@ -138,11 +128,7 @@ class LengthModel:
         return LengthPrediction(_LEVELS, tokens, source)
 
     def expect(self, query: LengthQuery) -> Expectation:
-        """The quantiles of the answer's length that a budget has, and the key for learning from the answer.
-
-        Raises:
-            UsageError: a message is not one.
-        """
+        """The quantiles of the answer's length that a budget has, and the key for learning from the answer."""
         key = self.key(query)
         if (known := self._expected.get(key)) is not None:
             return known
@@ -160,9 +146,6 @@ class LengthModel:
         Args:
             query: what is asked.
             predicted: False where the model does not predict the answer; then the prompt is not read.
-
-        Raises:
-            UsageError: a message is not one.
         """
         return LengthKey(groups_of(query), self._by_prompt(query) if predicted else None, predicted)
 
@@ -171,7 +154,7 @@ class LengthModel:
 
         Raises:
             DataError: `output_tokens` is not a number of tokens.
-            UsageError: a message is not one.
+            UsageError: a message is malformed.
         """
         sample = LengthSample.of(record)
         self.learn(self.key(sample.query), sample.tokens, cut=sample.cut)
@@ -261,7 +244,7 @@ class LengthModel:
         return quantiles.tolist(), self._source(history, by_prompt)
 
     def _history(self, keys: tuple[bytes, ...]) -> History:
-        """What these groups say: many requests that come between two answers ask the same ones."""
+        """Remembered, because many requests that come between two answers have the same groups."""
         found = self._histories.get(keys)
         if found is None:
             if len(self._histories) >= _HISTORIES:
@@ -270,7 +253,6 @@ class LengthModel:
         return found
 
     def _forget(self) -> None:
-        """What was worked out is no longer true."""
         self._histories.clear()
         self._expected.clear()
 
@@ -299,7 +281,6 @@ class LengthModel:
         return cumulative
 
     def _source(self, history: History, by_prompt: LocationScale | None) -> str:
-        """Where a prediction comes from, in words."""
         said = []
         if by_prompt is not None and self._prompt is not None:
             unlike = f", which this one is unlike ({100 * by_prompt.novelty:.0f} %): widened"

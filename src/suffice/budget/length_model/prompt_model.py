@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -22,10 +23,12 @@ from suffice.budget.length_model.features import BITS, FORM_NAMES, SEEN_BITS, Te
 from suffice.budget.length_model.linear import SparseRows, cell_weights, ridge
 from suffice.budget.length_model.trees import Forest, Growth, Trees
 
-__all__ = ["COLUMNS", "FOLDS", "LEVELS", "PromptModel", "to_scale", "to_tokens"]
+__all__ = ["COLUMNS", "FOLDS", "LEVELS", "OnStep", "PromptModel", "ignored_steps", "to_scale", "to_tokens"]
 
 _Floats = NDArray[np.float64]
 _Model = TypeVar("_Model", bound="PromptModel")
+OnStep = Callable[[int, int], None]
+"""Told the steps done and the steps in all."""
 
 FOLDS = 4
 LEVELS = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 99), [0.995, 0.9975, 0.999]])
@@ -36,6 +39,9 @@ _PENALTY, _STEPS = 1.0, 10  # of the ridge; 25 steps are no better
 _INNER = 4  # parts in which a fold predicts its own training prompts for the trees
 _MODEL_PRIOR = 10.0  # answers of the average model that every model's own are averaged with
 _WIDE = 2.0  # standard deviations of all training lengths, where a prompt is like nothing in training
+
+
+def ignored_steps(done: int, total: int) -> None: ...
 
 
 def to_scale(tokens: Any) -> Any:
@@ -57,16 +63,15 @@ def _table(form: _Floats, offset: float | _Floats, linear: _Floats) -> _Floats:
     return table
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptModel:
     """Trained once, never changed; any number of threads may predict."""
 
     cell_weights: NDArray[np.float32]
     """Rarity of every n-gram cell, shape (2^BITS,)."""
     ridge: NDArray[np.float32]
-    """Shape (2^BITS, folds)."""
+    """Shape (2^BITS, folds), as `intercepts` is (folds,)."""
     intercepts: _Floats
-    """Shape (folds,)."""
     forest: Forest
     shape: _Floats
     """Quantiles of the standardised residuals at `LEVELS`."""
@@ -80,13 +85,11 @@ class PromptModel:
     familiar: float
     """Share of unseen 3-grams that 95 % of held-out training prompts stay below."""
     rows: int
-    """Training rows."""
-    model_spread: float = field(init=False)
-    """Standard deviation between models, on the model's scale."""
 
-    def __post_init__(self) -> None:
-        spread = float(np.std(list(self.models.values()))) if len(self.models) > 1 else 0.0
-        object.__setattr__(self, "model_spread", spread)
+    @cached_property
+    def model_spread(self) -> float:
+        """Standard deviation between models, on the model's scale."""
+        return float(np.std(list(self.models.values()))) if len(self.models) > 1 else 0.0
 
     def expect(self, found: TextFeatures, model: str) -> LocationScale:
         """What a prompt with these features says of the answer of a model, which `model_key` names."""
@@ -116,17 +119,9 @@ class PromptModel:
         models: Sequence[str],
         tokens: _Floats,
         growth: Growth | None = None,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
+        on_step: OnStep = ignored_steps,
     ) -> tuple[Self, list[LocationScale]]:
-        """A model, and for each row what it says about that row without having seen its prompt.
-
-        Args:
-            rows: features of each record's prompt.
-            models: `model_key` of each record.
-            tokens: length of each answer, shape (rows,).
-            growth: how trees are grown.
-            on_step: called with steps done and steps in all.
-        """
+        """A model, and what it says of each row without having seen its prompt; `models` are `model_key`s."""
         return _Fitting(rows, models, to_scale(tokens), growth or Growth(), on_step).run(cls)
 
 
@@ -202,10 +197,9 @@ class _Fitting:
         for row, fold in zip(self._rows, self._fold, strict=True):
             sets[fold][row.fingerprints] = True
         others = [np.logical_or.reduce([s for at, s in enumerate(sets) if at != fold]) for fold in range(FOLDS)]
-        unseen = [
-            _unseen_share(others[fold], row.fingerprints) for row, fold in zip(self._rows, self._fold, strict=True)
-        ]
-        return np.logical_or.reduce(sets), np.array(unseen)
+        rows = zip(self._rows, self._fold, strict=True)
+        unseen = np.array([_unseen_share(others[fold], row.fingerprints) for row, fold in rows])
+        return np.logical_or.reduce(sets), unseen
 
     def _step(self) -> None:
         self._steps += 1

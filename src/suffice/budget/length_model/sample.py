@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -17,27 +17,9 @@ from suffice.prompt import Prompt
 __all__ = ["LengthSample", "Record"]
 
 Record = Mapping[str, Any]
-"""A mapping with any of the fields of `RecordFields`; others are ignored."""
-
-
-class RecordFields(TypedDict, total=False):
-    """What a record may say of a request, and of its answer."""
-
-    messages: list[dict[str, Any]]
-    prompt: str
-    """Raw text, where there are no messages."""
-    tools: list[dict[str, Any]]
-    system: str
-    """The system prompt, where the messages do not hold it."""
-    model: str
-    client: str
-    route: str
-    response_format: dict[str, Any]
-    sampling: dict[str, float]
-    output_tokens: int
-    """The answer's length. Only learning needs it."""
-    finish: str
-    """`length`: a limit ended the answer, so that its own length is at least this."""
+"""A mapping with any of `messages` or `prompt` (raw text), `tools`, `system` (where the messages do not hold it),
+`model`, `client`, `route`, `response_format` and `sampling`; and for learning `output_tokens`, the answer's length, and
+`finish`, which is `length` where a limit ended the answer. Other fields are ignored."""
 
 
 @immutable
@@ -52,7 +34,6 @@ class LengthSample:
 
     @classmethod
     def of(cls, record: Record) -> LengthSample:
-        """The sample that a record describes."""
         content = record.get("messages") or record.get("prompt") or ""
         sampling, tools = record.get("sampling"), record.get("tools") or ()
         info = RequestInfo(
@@ -80,7 +61,6 @@ class LengthSample:
 
     @property
     def has_prompt(self) -> bool:
-        """Whether the record has a prompt, and not just who asked."""
         return bool(self.query.prompt.messages or self.query.prompt.raw)
 
     @property

@@ -38,23 +38,11 @@ _RANGES = {
 }
 _NUMBERS = tuple(_RANGES)
 """Of a group, with what `Group` keeps them within."""
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a file holds."""
-
     prompt: PromptModel | None
     groups: Groups
     card: dict[str, Any]
@@ -63,19 +51,13 @@ class State:
 def write_state(
     path: Path, prompt: PromptModel | None, groups: Mapping[str, NDArray[Any]], capacity: int, card: Mapping[str, Any]
 ) -> Path:
-    """Write a model to `path`, or to FILE_NAME in it where it is a folder (one without a suffix is made).
-
-    Args:
-        path: where.
-        prompt: its trained part.
-        groups: what `packed` made of its history.
-        capacity: groups that it remembers.
-        card: what else there is to say.
+    """Write a model to `path`, or to FILE_NAME in it where it is a folder (one without a suffix is made); `groups` is
+    what `packed` made of its history.
 
     Raises:
         DataError: it cannot be written.
     """
-    meta: dict[str, Any] = {"format": _FORMAT, "version": _VERSION, "capacity": capacity, "card": dict(card)}
+    meta = {"format": _FORMAT, "version": _VERSION, "capacity": capacity, "card": dict(card)}
     arrays = dict(groups)
     if prompt is not None:
         meta["prompt"] = _prompt_numbers(prompt)
@@ -100,11 +82,7 @@ def write_state(
 
 
 def read_state(path: Path) -> State:
-    """Read what `write_state` wrote.
-
-    Raises:
-        DataError: it is missing, damaged, or of a newer release.
-    """
+    """Raises DataError: the file is missing, damaged, or of a newer release."""
     arrays = _arrays(path)
     try:
         meta = _meta(arrays)
@@ -158,14 +136,15 @@ def _meta(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 def packed(groups: Groups) -> dict[str, NDArray[Any]]:
     """A copy of all groups, for a file: quick to make, so that no request waits for the file."""
     items = groups.items()
-    return {
-        "group_keys": np.frombuffer(b"".join(key for key, _ in items), np.uint8).reshape(len(items), 8),
-        "group_counts": np.array([group.counts for _, group in items], np.float32).reshape(len(items), BINS),
-        "group_shifts": np.array([group.shift for _, group in items], np.float64).reshape(len(items), len(CALIBRATED)),
-        "group_numbers": np.array([[getattr(group, name) for name in _NUMBERS] for _, group in items]).reshape(
-            len(items), len(_NUMBERS)
-        ),
+    numbers = [[getattr(group, name) for name in _NUMBERS] for _, group in items]
+    arrays: dict[str, NDArray[Any]] = {
+        "group_keys": np.frombuffer(b"".join(key for key, _ in items), np.uint8),
+        "group_counts": np.array([group.counts for _, group in items], np.float32),
+        "group_shifts": np.array([group.shift for _, group in items], np.float64),
+        "group_numbers": np.array(numbers),
     }
+    widths = (8, BINS, len(CALIBRATED), len(_NUMBERS))  # which empty arrays do not tell
+    return {name: array.reshape(len(items), width) for (name, array), width in zip(arrays.items(), widths, strict=True)}
 
 
 def _groups(arrays: Mapping[str, NDArray[Any]], capacity: int) -> Groups:
@@ -190,14 +169,8 @@ def _groups(arrays: Mapping[str, NDArray[Any]], capacity: int) -> Groups:
 
 
 def _prompt_numbers(prompt: PromptModel) -> dict[str, Any]:
-    return {
-        "form": list(FORM_NAMES),
-        "models": dict(prompt.models),
-        "mean": prompt.mean,
-        "spread": prompt.spread,
-        "familiar": prompt.familiar,
-        "rows": prompt.rows,
-    }
+    numbers = {name: getattr(prompt, name) for name in ("mean", "spread", "familiar", "rows")}
+    return {"form": list(FORM_NAMES), "models": dict(prompt.models), **numbers}
 
 
 def _prompt_arrays(prompt: PromptModel) -> dict[str, NDArray[Any]]:

@@ -86,7 +86,6 @@ class Forest:
 
     @classmethod
     def of(cls, fits: Sequence[Trees]) -> Self:
-        """The folds' trees together."""
         names = ("column", "threshold", "leaves", "start")
         return cls(*(np.stack([getattr(fit, name) for fit in fits]) for name in names))
 
@@ -161,15 +160,10 @@ class _Grower:
         if not len(tried):
             return -1, 0
         width, cells = self._width, leaves * len(tried) * self._width
-        keys = (
-            leaf[:, None] * (len(tried) * width) + np.arange(len(tried)) * width + self._binned[np.ix_(rows, tried)]
-        ).ravel()
-        below = np.stack(
-            [
-                np.bincount(keys, np.repeat(moment[rows], len(tried)), cells).reshape(leaves, len(tried), width)
-                for moment in moments
-            ]
-        ).cumsum(axis=3)
+        first = leaf[:, None] * (len(tried) * width) + np.arange(len(tried)) * width
+        keys = (first + self._binned[np.ix_(rows, tried)]).ravel()
+        sums = [np.bincount(keys, np.repeat(moment[rows], len(tried)), cells) for moment in moments]
+        below = np.stack(sums).reshape(len(moments), leaves, len(tried), width).cumsum(axis=3)
         whole = below[..., -1:]
         gain = (self._worth(below, moments) + self._worth(whole - below, moments) - self._worth(whole, moments)).sum(0)
         places = np.array([len(self._edges[column]) for column in tried])
