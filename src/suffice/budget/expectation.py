@@ -37,12 +37,10 @@ class LengthQuery:
 
     @cached_property
     def constraints(self) -> Sequence[LengthConstraint]:
-        """The lengths that the last user message asks for."""
         return find_constraints(self.prompt.instructions)
 
     @cached_property
     def system_constraints(self) -> Sequence[LengthConstraint]:
-        """The lengths that the system prompt asks for."""
         return find_constraints(self.prompt.system_instructions) if self.prompt.system else ()
 
     if not TYPE_CHECKING:
@@ -86,8 +84,6 @@ class Room(NamedTuple):
 
 @immutable
 class Expectation:
-    """How long an answer will probably be."""
-
     quantiles: Quantiles
     """(p, tokens) as in `Budget`, not clipped."""
     reason: str

@@ -49,8 +49,6 @@ _QUESTION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AnswerLengths:
-    """The distribution of some answers' lengths, in tokens."""
-
     rows: int
     quantiles: Quantiles
     """(p, tokens) for p = 0.5, 0.9, 0.95, 0.99: the least length that at least p of the answers do not exceed."""

@@ -40,8 +40,6 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long an answer may be, as its caller says."""
-
     max_new_tokens: int | Literal["auto"] = "auto"
     """The most tokens that the answer may have; `auto` lets the budgeter decide."""
     max_length: int | None = None

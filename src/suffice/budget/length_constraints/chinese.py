@@ -57,7 +57,6 @@ def _rules() -> dict[str, re.Pattern[str]]:
 
 
 def chinese_constraints(text: str) -> Iterator[LengthConstraint]:
-    """Every length constraint in Chinese instructions."""
     if text.isascii():
         return
     rules = _rules()

@@ -21,8 +21,6 @@ _QWEN2 = TextRatios().languages
 
 @dataclass(frozen=True, slots=True)
 class LengthConstraint:
-    """One length that the prompt asks for."""
-
     unit: Unit
     amount: float
     """How many of the unit; the upper end of a range."""

@@ -128,7 +128,6 @@ def _context() -> dict[str, re.Pattern[str]]:
 
 
 def english_constraints(text: str) -> Iterator[LengthConstraint]:
-    """Every length constraint in English instructions."""
     rules = _rules()
     text = text.lower()  # several times cheaper than patterns that ignore case
     words = set(_WORD.findall(text))  # a pattern is only tried where the words that it needs are there

@@ -29,7 +29,6 @@ class Figures:
     """How a model did on held-out answers, beside the quantiles of the training answers as constants."""
 
     rows: int
-    """Held-out answers."""
     pinball: float
     """Mean pinball loss over `EVALUATED`, in tokens: the smaller, the better."""
     pinball_constant: float

@@ -38,8 +38,6 @@ _PRIOR = 12.0  # answers that a group needs to weigh as much as its parents
 
 @dataclass(slots=True)
 class Group:
-    """What is remembered of one group."""
-
     counts: NDArray[np.float32]
     """Decayed answers per bin of the grid."""
     shift: NDArray[np.float64]

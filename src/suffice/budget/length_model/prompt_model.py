@@ -126,8 +126,6 @@ class PromptModel:
 
 
 class _Fitting:
-    """The state of one fit."""
-
     def __init__(
         self,
         rows: Sequence[TextFeatures],

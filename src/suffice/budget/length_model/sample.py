@@ -24,8 +24,6 @@ Record = Mapping[str, Any]
 
 @immutable
 class LengthSample:
-    """One request, with its answer's length where that is known."""
-
     query: LengthQuery
     length: object
     """As the record has it."""

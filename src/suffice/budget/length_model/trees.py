@@ -23,8 +23,6 @@ _NARROWER, _WIDER = 2.5, 1.5  # a scale is kept between 1/12 and 4.5 times that 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How trees are grown."""
-
     trees: int = 150
     depth: int = 5
     """At most 8: a leaf's number fits a byte."""
@@ -109,8 +107,6 @@ def _bounded(log_scale: _Floats, start: float) -> _Floats:
 
 
 class _Grower:
-    """The state of one fit."""
-
     def __init__(self, table: _Floats, target: _Floats, growth: Growth, seed: int) -> None:
         self._growth, self._random = growth, np.random.default_rng(seed)
         self._target = target
