@@ -11,16 +11,12 @@ from suffice.profiling.words import WordSample
 
 __all__ = ["GroupLengths", "Lengths", "Profile", "measure"]
 
-_GROUPS = 1000
-"""Values of a column that are told apart; what comes after them is counted together."""
+_GROUPS = 1000  # values of a column that are told apart; what comes after them is counted together
 OTHERS = "(other values)"
 _LEAST_SPIKE = 5
-_SPIKE_TOKENS = 64
-"""A spike at a smaller length is more probably the answers' own (labels, yes and no)."""
-_SPIKE_DENSITY = 10
-"""Times as many rows at the longest length as at the average length just below it."""
-_UNMEASURED = ("cancelled", "error")
-"""Answers that ended so say nothing about how long answers are."""
+_SPIKE_TOKENS = 64  # a spike at a smaller length is more probably the answers' own (labels, yes and no)
+_SPIKE_DENSITY = 10  # times as many rows at the longest length as at the average length just below it
+_UNMEASURED = ("cancelled", "error")  # answers that ended so say nothing about how long answers are
 
 
 class GroupLengths:

@@ -19,8 +19,7 @@ TOLERANCE = 0.01
 """Share of the answers that a cap may cut."""
 BASELINE = 2048
 """A common cap where lengths are unknown (and Suffice's largest tier)."""
-_ROUND_TO = 64
-"""Caps are suggested in multiples of this."""
+_ROUND_TO = 64  # caps are suggested in multiples of this
 _ROW_LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 

@@ -13,8 +13,7 @@ from suffice.profiling.report import Report
 
 __all__ = ["Chart", "group_chart", "length_charts", "shortened"]
 
-_POINTS = 160
-"""Steps of a curve, equal on the logarithmic axis."""
+_POINTS = 160  # steps of a curve, equal on the logarithmic axis
 _QUANTILES = (0.5, 0.9, 0.99)
 
 

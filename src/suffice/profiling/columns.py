@@ -14,8 +14,7 @@ from suffice.data.token_columns import ANSWER_TOKENS, FINISH_REASON, PROMPT_TOKE
 __all__ = ["TARGETS", "Layout"]
 
 _PROMPT_TEXT = ("query", "prompt", "question", "instruction", "input", "problem")
-_SAME_GROUP = {"lang": "language", "model_name": "model"}
-"""Other names of a column."""
+_SAME_GROUP = {"lang": "language", "model_name": "model"}  # other names of a column
 TARGETS = ("prompt_tokens", "answer_tokens", "finish_reason")
 """What a user's own column names can be mapped to, besides what datasets have."""
 
@@ -33,10 +32,9 @@ class Layout:
 
     @classmethod
     def of(cls, names: Iterable[Any], groups: Sequence[str], columns: Mapping[str, str]) -> Layout:
-        """The layout of rows with these columns.
+        """The layout of rows with these column names.
 
         Args:
-            names: of the row's columns.
             groups: columns that the measurement is split by.
             columns: the user's column names mapped to `TARGETS`.
         """

@@ -11,8 +11,7 @@ __all__ = ["EDGES", "Histogram"]
 
 _EXACT = 1 << 17
 """Lengths up to this one are counted one by one: 131,072 tokens, the context of today's long-context models."""
-_DIGITS = 10
-"""Binary digits that are kept of longer ones; rounding them up changes a length by less than 0.2 %."""
+_DIGITS = 10  # binary digits that are kept of longer ones; rounding them up changes a length by less than 0.2 %
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, *(width << shift for shift in range(17) for width in (16, 24)), 1 << 62)
 """Lower edges of the bars of a picture: two to an octave, round numbers of tokens."""

@@ -26,21 +26,17 @@ def report_page(report: Report) -> str:
 
 
 def _sections(report: Report) -> Iterator[str]:
-    everything = report.profile.all
-    if everything.prompt.rows or everything.answer.rows:
-        yield _section(heading("Lengths in tokens"), _table(length_table(report)))
+    yield _section(heading("Lengths in tokens"), _table(length_table(report)))
     for chart in length_charts(report):
         yield _section(chart.title, _chart(chart))
     for column, groups in report.groups.items():
         drawn = group_chart(column, groups, _CHARTED_GROUPS)
         content = _table(group_table(column, groups, report, _SHOWN_GROUPS))
         yield _section(say("by-column", column=column), (_chart(drawn) if drawn else "") + content)
-    if words := "".join(f"<div><h3>{_html(title)}</h3>{_table(table)}</div>" for title, table in word_tables(report)):
-        yield _section(heading("Words at which lengths split"), f"<div class=pair>{words}</div>")
-    if report.advice is not None and report.advice.tiers:
-        yield _section(heading("Tiers"), _table(tier_table(report)))
-    if report.row_limits:
-        yield _section(heading("Training: max_length"), _table(row_limit_table(report)))
+    words = "".join(f"<div><h3>{_html(title)}</h3>{_table(table)}</div>" for title, table in word_tables(report))
+    yield _section(heading("Words at which lengths split"), words and f"<div class=pair>{words}</div>")
+    yield _section(heading("Tiers"), _table(tier_table(report)))
+    yield _section(heading("Training: max_length"), _table(row_limit_table(report)))
 
 
 def _head(report: Report) -> str:
@@ -68,7 +64,7 @@ def _html(text: Cell) -> str:
 
 
 def _section(title: Bilingual, content: str) -> str:
-    return f"<section><h2>{_html(title)}</h2>{content}</section>"
+    return f"<section><h2>{_html(title)}</h2>{content}</section>" if content else ""
 
 
 def _chart(chart: Chart) -> str:
@@ -76,6 +72,8 @@ def _chart(chart: Chart) -> str:
 
 
 def _table(table: Table) -> str:
+    if not table.rows:
+        return ""
     head = "".join(f"<th>{_html(cell)}</th>" for cell in table.head)
     body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     shown = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -12,10 +12,8 @@ __all__ = ["CONFIDENCE", "quantile_ranks", "rows_needed", "share_interval"]
 CONFIDENCE = 0.95
 """Of the two-sided intervals; 2.5 % on each side."""
 _TAIL = (1 - CONFIDENCE) / 2
-_Z = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution."""
-_NEGLIGIBLE = 12.0
-"""Standard deviations from the mean beyond which a binomial's probabilities do not matter."""
+_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+_NEGLIGIBLE = 12.0  # standard deviations from the mean beyond which a binomial's probabilities do not matter
 
 
 def share_interval(hits: int, rows: int) -> tuple[float, float]:

@@ -22,13 +22,11 @@ __all__ = ["DEFAULT_GROUPS", "LengthReader", "TokenCounter", "find_sources"]
 
 DEFAULT_GROUPS = ("file", "model", "category", "language", "tier", "type")
 """Columns that a measurement is split by when nothing else is asked for."""
-_BATCH = 256
-"""Rows whose texts are counted together."""
+_BATCH = 256  # rows whose texts are counted together
 _LOG_SUFFIXES = (*SUFFIXES, ".log", ".pq")
 _LANGUAGE_HEAD = 80
 """Characters of a prompt by which its language is recognised; more would take longer than all the rest."""
-_SHOWN = 60
-"""Characters of a group's name."""
+_SHOWN = 60  # characters of a group's name
 
 
 class TokenCounter(Protocol):

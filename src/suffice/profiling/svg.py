@@ -11,10 +11,8 @@ from suffice.profiling.charts import Chart, shortened
 __all__ = ["svg"]
 
 _WIDTH, _RIGHT, _TOP, _BOTTOM = 760, 16, 26, 44
-_HEIGHT = 190
-"""Of the drawing, without what is above and below it."""
-_ROW = 26
-"""Height of a span."""
+_HEIGHT = 190  # of the drawing, without what is above and below it
+_ROW = 26  # height of a span
 
 
 def svg(chart: Chart) -> str:

@@ -52,19 +52,15 @@ def bar(share: float, cells: int = _BAR_CELLS) -> str:
 def report_lines(report: Report) -> Iterator[str]:
     """The whole report, what to do at the end of it."""
     yield from _head(report)
-    lengths = length_table(report)
-    if lengths.rows:
-        yield from ("", *_lines(lengths))
+    yield from _lines(length_table(report))
     chart = next(length_charts(report), None)  # of the answers, or of the prompts where there are none
     if chart is not None:
         yield from ("", f"{chart.title.en.lower().removesuffix('s')} tokens", *_bars(chart))
     for column, groups in report.groups.items():
-        yield from ("", *_lines(group_table(column, groups, report, _SHOWN_GROUPS)))
+        yield from _lines(group_table(column, groups, report, _SHOWN_GROUPS))
     yield from _words(report)
-    if report.advice is not None and report.advice.tiers:
-        yield from ("", *_lines(tier_table(report)))
-    if report.row_limits:
-        yield from ("", *_lines(row_limit_table(report)))
+    yield from _lines(tier_table(report))
+    yield from _lines(row_limit_table(report))
     yield from ("", *(text.en for text in (*finish_sentences(report), *advice_sentences(report))))
 
 
@@ -83,7 +79,7 @@ def _head(report: Report) -> Iterator[str]:
 
 def _lines(shown: Table) -> list[str]:
     rows = [[cell if isinstance(cell, str) else cell.en for cell in row] for row in (shown.head, *shown.rows)]
-    return [*table(rows), *(note.en for note in shown.notes)]
+    return ["", *table(rows), *(note.en for note in shown.notes)] if shown.rows else []
 
 
 def _bars(chart: Chart) -> Iterator[str]:

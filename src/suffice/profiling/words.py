@@ -15,22 +15,17 @@ from statistics import NormalDist
 
 __all__ = ["SplittingWord", "WordSample"]
 
-_PROMPTS = 10_000
-"""Distinct prompts that are kept at most."""
+_PROMPTS = 10_000  # distinct prompts that are kept at most
 _HEAD, _TAIL = 1200, 400
 """Characters of a prompt that are looked at, from its beginning and its end, where people say what they want."""
 _LEAST_ROWS = 8
 _LEAST_SHARE, _MOST_SHARE = 0.002, 0.9
 """A word in fewer prompts says little about traffic, one in nearly all of them tells nothing apart."""
-_FAMILY_ERROR = 0.05
-"""Chance that any word is listed although none matters."""
-_LEAST_FACTOR = 1.15
-"""Smaller differences are true, perhaps, and of no use."""
-_LONGEST_PHRASE = 4
-"""Chinese characters in a row."""
+_FAMILY_ERROR = 0.05  # chance that any word is listed although none matters
+_LEAST_FACTOR = 1.15  # smaller differences are true, perhaps, and of no use
+_LONGEST_PHRASE = 4  # Chinese characters in a row
 _LOOKED_AT = 200
-_SAME_PROMPTS = 0.5
-"""Words with so large a share of their prompts in common (Jaccard) say the same."""
+_SAME_PROMPTS = 0.5  # words with so large a share of their prompts in common (Jaccard) say the same
 
 _Observation = tuple[frozenset[str], float]
 """The words of a prompt, and the mean logarithm of its answers' lengths."""
@@ -90,7 +85,7 @@ class WordSample:
 
     @property
     def complete(self) -> bool:
-        """Whether every distinct prompt is in the sample."""
+        """Whether the sample has every distinct prompt."""
         return self._limit == 1 << 32
 
     def splitting(self, most: int = 8) -> tuple[list[SplittingWord], list[SplittingWord]]:

@@ -42,7 +42,6 @@ def why_it_ended(finish: Finish) -> str:
 
 
 def answer_line(answer: Answer) -> str:
-    """Tokens, speed, why it ended, and the budget, in one line."""
     budget, about = answer.budget, "" if answer.usage.exact else "about "
     tokens = f"{about}{answer.usage.answer_tokens} tokens, {answer.tokens_per_second:.0f} tokens/s"
     if answer.usage.thinking_tokens:
@@ -53,15 +52,16 @@ def answer_line(answer: Answer) -> str:
 
 def answer_json(answer: Answer) -> dict[str, Any]:
     """Everything about an answer, as JSON can hold it."""
+    finish, usage = answer.finish, answer.usage
     return {
         "text": answer.text,
-        "finish_reason": answer.finish.reason,
-        "finish_by": answer.finish.by,
-        "finish_detail": why_it_ended(answer.finish),
-        "prompt_tokens": answer.usage.prompt_tokens,
-        "answer_tokens": answer.usage.answer_tokens,
-        "thinking_tokens": answer.usage.thinking_tokens,
-        "tokens_exact": answer.usage.exact,
+        "finish_reason": finish.reason,
+        "finish_by": finish.by,
+        "finish_detail": why_it_ended(finish),
+        "prompt_tokens": usage.prompt_tokens,
+        "answer_tokens": usage.answer_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "tokens_exact": usage.exact,
         "seconds": round(answer.seconds, 4),
         "first_token_seconds": None if answer.first_token_seconds is None else round(answer.first_token_seconds, 4),
         "thinking": answer.thinking,

@@ -30,112 +30,114 @@ _HELP = """\
 Ctrl-C stops an answer. End a line with \\ to continue on the next one, or put several lines between lines of \"\"\"."""
 
 
-@dataclass(slots=True)
-class _Conversation:
-    options: InferOptions
-    messages: list[Message] = field(default_factory=list)
-    cut: bool = False
-    """Whether the last message is an answer that a limit ended."""
-
-    def forget(self) -> None:
-        self.messages.clear()
-        self.cut = False
-
-
 def chat(options: InferOptions) -> int:
     """Talk until Ctrl-D or /exit. Returns the exit status."""
     with asyncio.Runner() as runner:
         engine = options.open_engine()
         runner.run(engine.__aenter__())
         try:
-            print(dim(f"{engine.model_name}; /help lists the commands, Ctrl-D leaves"), file=sys.stderr)
-            _converse(runner, options.session(engine), _Conversation(options))
+            _note(f"{engine.model_name}; /help lists the commands, Ctrl-D leaves")
+            _Chat(options, runner, options.session(engine)).talk()
         finally:
             runner.run(engine.__aexit__(None, None, None))
     return 0
 
 
-def _converse(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
-    with suppress(ImportError):
-        import readline  # noqa: F401 - arrow keys and history in `input`
-    while True:
-        try:
-            text = _read()
-        except EOFError:
-            print(file=sys.stderr)
+@dataclass(slots=True)
+class _Chat:
+    options: InferOptions
+    runner: asyncio.Runner
+    session: Session
+    messages: list[Message] = field(default_factory=list)
+    cut: bool = False
+    """Whether the last message is an answer that a limit ended."""
+
+    def talk(self) -> None:
+        with suppress(ImportError):
+            import readline  # noqa: F401 - arrow keys and history in `input`
+        while True:
+            try:
+                text = _read()
+            except EOFError:
+                print(file=sys.stderr)
+                return
+            except KeyboardInterrupt:
+                _note("\n(Ctrl-D or /exit leaves)")
+                continue
+            if text in ("/exit", "/quit"):
+                return
+            try:
+                self._take(text)
+            except KeyboardInterrupt:
+                _note("(stopped)")
+            except SufficeError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+    def _take(self, text: str) -> None:
+        command, _, rest = text.partition(" ")
+        match command:
+            case "":
+                return
+            case "/help":
+                _note(_HELP)
+            case "/clear":
+                self._forget()
+                _note("(forgotten)")
+            case "/system":
+                self._forget()
+                self.options = replace(self.options, system=rest.strip() or None)
+                _note(f"(system prompt: {self.options.system or 'none'})")
+            case "/budget":
+                self._budget(rest.strip())
+            case "/continue" if self.cut:
+                self._answer()
+            case "/continue":
+                _note("(there is no cut answer to continue)")
+            case _ if command.startswith("/") and command[1:].isalpha():
+                print(f"error: no command {command}: /help lists them", file=sys.stderr)
+            case _:
+                self.messages.append({"role": "user", "content": text})
+                self.cut = False
+                self._answer()
+
+    def _forget(self) -> None:
+        self.messages.clear()
+        self.cut = False
+
+    def _answer(self) -> None:
+        """Answer the conversation, or continue its last answer, and offer to continue what was cut."""
+        while True:
+            try:
+                request = self.options.request(tuple(self.messages))
+                answer = self.runner.run(show_answer(self.session, request, stream=self.options.stream))
+            except (SufficeError, KeyboardInterrupt):
+                if self.messages[-1]["role"] == "user":
+                    self.messages.pop()  # an unanswered message would spoil the turns of the conversation
+                raise
+            before = self.messages.pop()["content"] if self.messages[-1]["role"] == "assistant" else ""
+            self.messages.append({"role": "assistant", "content": before + answer.text})
+            self.cut = answer.finish.reason == "length"
+            if not self.cut or not self.options.ask_on_length or not _confirm("continue? [y/N] "):
+                return
+
+    def _budget(self, value: str) -> None:
+        if value:
+            self.options = replace(self.options, max_new_tokens=TokenLimit("auto").convert(value, None, None))
+            _note(f"(max_new_tokens: {value})")
             return
-        except KeyboardInterrupt:
-            print(dim("\n(Ctrl-D or /exit leaves)"), file=sys.stderr)
-            continue
-        if text in ("/exit", "/quit"):
+        users = [place for place, message in enumerate(self.messages) if message["role"] == "user"]
+        if not users:
+            _note("(nothing has been asked yet)")
             return
-        try:
-            _take(runner, session, talk, text)
-        except KeyboardInterrupt:
-            print(dim("(stopped)"), file=sys.stderr)
-        except SufficeError as error:
-            print(f"error: {error}", file=sys.stderr)
+        request = self.options.request(tuple(self.messages[: users[-1] + 1]))
+        budget = self.runner.run(self.session.decide(request))
+        _note(f"budget {budget.max_new_tokens}, expected {budget.expected_tokens} tokens:")
+        for reason in budget.reasons:
+            _note(f"  - {reason}")
 
 
-def _take(runner: asyncio.Runner, session: Session, talk: _Conversation, text: str) -> None:
-    command, _, rest = text.partition(" ")
-    match command:
-        case "":
-            return
-        case "/help":
-            print(dim(_HELP), file=sys.stderr)
-        case "/clear":
-            talk.forget()
-            print(dim("(forgotten)"), file=sys.stderr)
-        case "/system":
-            talk.forget()
-            talk.options = replace(talk.options, system=rest.strip() or None)
-            print(dim(f"(system prompt: {talk.options.system or 'none'})"), file=sys.stderr)
-        case "/budget":
-            _budget(runner, session, talk, rest.strip())
-        case "/continue":
-            if not talk.cut:
-                print(dim("(there is no cut answer to continue)"), file=sys.stderr)
-            else:
-                _say(runner, session, talk)
-        case _ if command.startswith("/") and command[1:].isalpha():
-            print(f"error: no command {command}: /help lists them", file=sys.stderr)
-        case _:
-            talk.messages.append({"role": "user", "content": text})
-            talk.cut = False
-            _say(runner, session, talk)
-
-
-def _say(runner: asyncio.Runner, session: Session, talk: _Conversation) -> None:
-    """Answer the conversation, or continue its last answer, and offer to continue what was cut."""
-    while True:
-        try:
-            request = talk.options.request(tuple(talk.messages))
-            answer = runner.run(show_answer(session, request, stream=talk.options.stream))
-        except (SufficeError, KeyboardInterrupt):
-            if talk.messages[-1]["role"] == "user":
-                talk.messages.pop()  # an unanswered message would spoil the turns of the conversation
-            raise
-        before = talk.messages.pop()["content"] if talk.messages[-1]["role"] == "assistant" else ""
-        talk.messages.append({"role": "assistant", "content": before + answer.text})
-        talk.cut = answer.finish.reason == "length"
-        if not talk.cut or not talk.options.ask_on_length or not _confirm("continue? [y/N] "):
-            return
-
-
-def _budget(runner: asyncio.Runner, session: Session, talk: _Conversation, value: str) -> None:
-    if value:
-        talk.options = replace(talk.options, max_new_tokens=TokenLimit("auto").convert(value, None, None))
-        print(dim(f"(max_new_tokens: {value})"), file=sys.stderr)
-        return
-    users = [i for i, message in enumerate(talk.messages) if message["role"] == "user"]
-    if not users:
-        print(dim("(nothing has been asked yet)"), file=sys.stderr)
-        return
-    budget = runner.run(session.decide(talk.options.request(tuple(talk.messages[: users[-1] + 1]))))
-    print(dim(f"budget {budget.max_new_tokens}, expected {budget.expected_tokens} tokens:"), file=sys.stderr)
-    for reason in budget.reasons:
-        print(dim(f"  - {reason}"), file=sys.stderr)
+def _note(text: str) -> None:
+    print(dim(text), file=sys.stderr)
 
 
 def _read() -> str:

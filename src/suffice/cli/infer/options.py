@@ -24,6 +24,12 @@ __all__ = ["InferOptions", "infer_options", "options_from"]
 
 _MODEL, _WHAT, _LENGTH = "Model", "What to answer (nothing: chat)", "Length"
 _SAMPLING, _OUTPUT = "Sampling", "Output"
+_ON_LENGTH: dict[str, tuple[str, dict[str, Any]]] = {
+    "continue": ("--no-ask-on-length", {"ask_on_length": False}),
+    "ask": ("--ask-on-length", {"ask_on_length": True}),
+    "stop": ("--reservation full", {"ask_on_length": False, "reservation": "full"}),
+}
+"""What the values of the old flag `--on-length` are called now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,11 +140,7 @@ class InferOptions:
     sort: bool = setting(True, _OUTPUT, "Start with the rows whose answers are expected to be longest.", answers=False)
 
     def check(self) -> None:
-        """Refuse flags that contradict each other.
-
-        Raises:
-            UsageError: with what contradicts and what to do.
-        """
+        """Raises a UsageError for flags that contradict each other, with what to do."""
         if self.prompt is not None and self.dataset:
             raise UsageError("--prompt and --dataset exclude each other: give one of them")
         if self.dataset and not self.output:
@@ -157,11 +159,7 @@ class InferOptions:
             raise UsageError("--tokenizer needs --upstream: a model that is loaded here has its own")
 
     def with_preset(self) -> InferOptions:
-        """The flags with those that `--preset` stands for; a flag that was given wins.
-
-        Raises:
-            UsageError: there is no such preset.
-        """
+        """The flags with those that `--preset` stands for, where they were not given. UsageError: no such preset."""
         if self.preset is None:
             return self
         from suffice.budget.settings import load_settings
@@ -176,11 +174,7 @@ class InferOptions:
         return replace(self, tier=self.tier or preset.tier, sampling=sampling)
 
     def open_engine(self) -> Engine:
-        """The engine that the flags name, not yet entered.
-
-        Raises:
-            UsageError: there is no such kind, or the packages that it needs are not installed.
-        """
+        """The engine that the flags name, not yet entered. Raises as `suffice.engines.open_engine`."""
         from suffice.engines import open_engine
 
         if self.upstream and self.engine is None:
@@ -191,11 +185,7 @@ class InferOptions:
         return open_engine(self.model, **{name: getattr(self, name) for name in names})
 
     def session(self, engine: Engine) -> Session:
-        """A session on `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets.
-
-        Raises:
-            DataError: a length profile is damaged.
-        """
+        """A session on `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets."""
         from suffice.budget import Budgeter
         from suffice.session import Session
 
@@ -232,7 +222,7 @@ def infer_options() -> list[click.Parameter]:
         *own[:place],
         *map(_sampling_option, Sampling.fields()),
         *own[place:],
-        Option(["--on-length"], type=click.Choice(["continue", "ask", "stop"]), **old, help="--ask-on-length"),
+        Option(["--on-length"], type=click.Choice(list(_ON_LENGTH)), **old, help="--ask-on-length"),
         Option(["--first-reservation"], type=TokenLimit("auto"), **old, help="--reservation"),
     ]
 
@@ -245,11 +235,7 @@ def _sampling_option(each: SamplingField) -> Option:
 
 
 def options_from(flags: dict[str, Any]) -> InferOptions:
-    """What click has read, with a notice for each flag that has another name now.
-
-    Raises:
-        UsageError: old flags that contradict each other.
-    """
+    """What click has read, with a notice for each flag that has another name now."""
     sampling = Sampling(**{each.name: flags.pop(each.name) for each in Sampling.fields()})
     return InferOptions(**_with_new_names(flags), sampling=sampling)
 
@@ -261,16 +247,12 @@ def _with_new_names(flags: dict[str, Any]) -> dict[str, Any]:
             f"--first-reservation is {first} and --on-length is stop: a prediction never cuts an answer, so give "
             "--max-new-tokens to end it there, or leave out --on-length"
         )
+    given = []
     if first is not None:
-        flags["reservation"] = first
-        _notice(f"--first-reservation {first}", f"--reservation {first}")
+        given.append((f"--first-reservation {first}", f"--reservation {first}", {"reservation": first}))
     if on_length is not None:
-        flags["ask_on_length"] = on_length == "ask"
-        flags["reservation"] = "full" if on_length == "stop" else flags["reservation"]
-        new = {"ask": "--ask-on-length", "continue": "--no-ask-on-length", "stop": "--reservation full"}
-        _notice(f"--on-length {on_length}", new[on_length])
+        given.append((f"--on-length {on_length}", *_ON_LENGTH[on_length]))
+    for old, new, values in given:
+        print(f"notice: {old} is deprecated: use {new}", file=sys.stderr)
+        flags |= values
     return flags
-
-
-def _notice(old: str, new: str) -> None:
-    print(f"notice: {old} is deprecated: use {new}", file=sys.stderr)

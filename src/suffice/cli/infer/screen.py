@@ -36,7 +36,6 @@ class Screen:
         self._thinking = self._noted = False
 
     def show(self, event: Event) -> None:
-        """Show what an event says, at once."""
         match event:
             case Progress() if self.watched:
                 self._note(f"about {event.remaining_tokens} tokens, {event.remaining_seconds:.0f} s left")
@@ -53,7 +52,6 @@ class Screen:
                 self._write(about, sys.stderr, dim(about))
 
     def close(self) -> None:
-        """Erase the note about what is left."""
         if self._noted:
             print(_ERASE, end="", file=sys.stderr, flush=True)
             self._noted = False

@@ -11,8 +11,7 @@ from suffice.memory.concurrency import TrafficLengths
 
 __all__ = ["is_profile", "lengths_of", "profile_lengths", "read_lengths"]
 
-_PROFILE_ROWS = 1000
-"""Requests that stand for a profile."""
+_PROFILE_ROWS = 1000  # requests that stand for a profile
 
 
 def lengths_of(path: Path, prompt_tokens: int) -> TrafficLengths:

@@ -15,12 +15,7 @@ __all__ = ["plan_lines", "training_lines"]
 
 
 def plan_lines(plan: ServingPlan, price: float | None) -> list[str]:
-    """The plan, the answer to the question first.
-
-    Args:
-        plan: what was worked out.
-        price: of the card, per hour.
-    """
+    """The plan, the answer to the question first; `price` is of the card, per hour."""
     sections = [_verdicts(plan), _memory(plan), _traffic(plan), _table(plan), _speed(plan, price)]
     return [line for section in sections if section for line in (*section, "")][:-1]
 

@@ -30,8 +30,7 @@ suffice profile trace.csv.gz --html report.html --plot lengths.png
 suffice profile dataset.jsonl --model ./Qwen2.5-7B-Instruct --training
 """
 
-_COUNTED_FIRST = 1 << 26
-"""Bytes of a file up to which its rows are counted first, only to show how far the reading is."""
+_COUNTED_FIRST = 1 << 26  # bytes of a file up to which its rows are counted first, only to show how far the reading is
 
 
 def _run(**flags: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,14 +25,14 @@ class TemplateCounter:
         self._templated = bool(tokenizer.chat_template)
 
     def prompts(self, conversations: Sequence[Sequence[Turn]]) -> list[int | None]:
-        """Tokens of each conversation with the chat template, up to where the answer begins; without a template, of its
-        texts. None where the template refuses the conversation."""
+        """Of each conversation as the chat template renders it, up to where the answer begins; without a template, of
+        its texts. None where the template refuses the conversation."""
         texts = [self._rendered(turns) for turns in conversations]
         counts = iter(self._count([text for text in texts if text is not None]))
         return [None if text is None else next(counts) for text in texts]
 
     def answers(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each answer, and one for the token that ends it."""
+        """Of each answer, and one for the token that ends it."""
         return [count + 1 for count in self._count(texts)]
 
     def _rendered(self, turns: Sequence[Turn]) -> str | None:
@@ -85,14 +84,11 @@ def model_config(model: str | None, hub: str = "hf") -> Mapping[str, Any] | None
     Raises:
         ModelError: no such model, or a config that cannot be read.
     """
+    from suffice.memory.cards import model_in_folder
+
     source = _located(model, hub)
-    path = Path(source.location) / "config.json"
-    if not source.local or not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
+    folder = Path(source.location)
+    return model_in_folder(folder).config if source.local and (folder / "config.json").is_file() else None
 
 
 def _located(model: str | None, hub: str) -> ModelSource:
