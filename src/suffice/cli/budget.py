@@ -31,8 +31,6 @@ _DEFAULTS = {"model": "the default", "auto": "the default, raised to what the pr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetOptions:
-    """The flags of `suffice budget`."""
-
     max_new_tokens: int | Literal["auto"] = setting(
         "auto", _LIMITS, "A number of tokens, or auto.", type=TokenLimit("auto"), metavar="auto|N"
     )

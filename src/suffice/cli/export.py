@@ -24,8 +24,6 @@ _WHAT, _OUTPUT = "What to export", "Output"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportOptions:
-    """The flags of `suffice export`."""
-
     adapters: tuple[str, ...] = setting((), _WHAT, "LoRA folders, merged in this order.")
     merge: bool = setting(False, _WHAT, "Merge them into the base model.", switch=True)
     model: str | None = setting(None, _WHAT, "The base model. [default: the one that the adapter names]")

@@ -30,8 +30,6 @@ suffice infer --length_model length/                use it; so does SUFFICE_LENG
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitOptions:
-    """The flags of `suffice fit`."""
-
     output: Path = setting(
         None, text="Folder of the model.", required=True, type=click.Path(path_type=Path, file_okay=False)
     )
@@ -124,7 +122,6 @@ def _reason_to_keep(ratio: float, output: Path) -> str | None:
 
 
 def _plot(coverage: tuple[float, ...], path: Path) -> None:
-    """Promised against measured coverage, as PNG."""
     try:
         import matplotlib
     except ImportError:

@@ -20,8 +20,6 @@ _UNMEASURED = ("cancelled", "error")  # answers that ended so say nothing about 
 
 
 class GroupLengths:
-    """Prompts, answers and finishes of some records."""
-
     __slots__ = ("answer", "cut", "finishes", "looped", "prompt", "records")
 
     def __init__(self) -> None:
@@ -85,8 +83,6 @@ class Lengths(GroupLengths):
 
 
 class Profile:
-    """What was measured."""
-
     def __init__(self, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
         self.all = Lengths()

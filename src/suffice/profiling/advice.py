@@ -25,8 +25,6 @@ _ROW_LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the answers of some records need, in tokens."""
-
     ended: Histogram
     """Answers that a cap of their length would not have cut."""
     cut: int
@@ -62,9 +60,7 @@ class CapAdvice:
     """The cap that cuts at most 1 % of the answers."""
 
     rows: int
-    """Answers that it rests on."""
     already_cut: int
-    """Of these, answers that a limit had cut."""
     observed: int | None
     """The least cap that cuts at most 1 % of these answers; None where a limit cut more than that already."""
     lower: int | None
@@ -83,8 +79,6 @@ class CapAdvice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TierShare:
-    """How a tier would serve this traffic."""
-
     name: str
     max_new_tokens: int
     cut: int
@@ -116,7 +110,6 @@ class Savings:
 
     @property
     def reserved(self) -> tuple[float, float]:
-        """Tokens of KV cache reserved for a mean request, before and after."""
         return self.prompt_tokens + self.before, self.prompt_tokens + self.after
 
     @property
@@ -152,8 +145,6 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowLimit:
-    """What a `max_length` does to a training set."""
-
     max_length: int
     over: int
     """Rows that are longer: dropped, or cut so that their answers do not end any more."""
@@ -161,13 +152,10 @@ class RowLimit:
     prompts_over: int
     """Rows whose prompt alone fills it: nothing is learned from them even when they are cut."""
     tokens_dropped: int
-    """Tokens lost by dropping these rows."""
     tokens_cut: int
-    """Tokens lost by cutting them."""
 
 
 def cap_advice(group: GroupLengths) -> CapAdvice | None:
-    """The cap for some records; None without answers."""
     needs = Needs.of(group)
     if not needs.rows:
         return None
@@ -185,7 +173,6 @@ def cap_advice(group: GroupLengths) -> CapAdvice | None:
 
 
 def tier_shares(group: GroupLengths, tiers: Sequence[tuple[str, int]]) -> tuple[TierShare, ...]:
-    """How each tier (name, cap), the smallest first, would serve these records."""
     needs = Needs.of(group)
     shares = []
     above = needs.rows  # answers that no smaller tier holds

@@ -47,7 +47,6 @@ def percent(share: float) -> str:
 
 
 def human_size(size: float) -> str:
-    """Bytes in powers of 1,024."""
     if abs(size) < 1000:
         return f"{size:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):

@@ -32,7 +32,6 @@ class Histogram:
         self.largest = 0
 
     def add(self, tokens: int, times: int = 1) -> None:
-        """Count a length (0 or more)."""
         self.rows += times
         self.total += tokens * times
         if tokens > self.largest:

@@ -40,7 +40,6 @@ class SourceSummary:
     """What a person should know, one line each."""
 
     def error(self, source: str, reason: str, most: int = 5) -> None:
-        """One row that cannot be used."""
         self.errors[source] += 1
         if len(self.examples) < most:
             self.examples.append(reason)

@@ -23,8 +23,6 @@ LIMITS = (128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True, slots=True)
 class MemoryFacts:
-    """What a model makes of tokens, where its shape is known."""
-
     model: str
     kv_bytes_per_token: int | None = None
     training: Mapping[int, int] | None = None
@@ -39,7 +37,6 @@ class Report:
     found: SourceSummary
     profile: Profile
     groups: Mapping[str, Mapping[str, GroupLengths]]
-    """The columns that are shown."""
     words: tuple[Sequence[SplittingWord], Sequence[SplittingWord]]
     """Of prompts with longer answers, and with shorter ones."""
     advice: Advice | None
@@ -47,17 +44,14 @@ class Report:
     """Of a training set."""
     memory: MemoryFacts | None = None
     tokens_per_second: float | None = None
-    """Of one answer, where the caller says."""
 
     @property
     def name(self) -> str:
-        """What was measured, in a word."""
         first = PurePath(self.sources[0]).name or self.sources[0]
         return first if len(self.sources) == 1 else f"{first} and {len(self.sources) - 1} more"
 
     @property
     def kv_bytes_per_token(self) -> int | None:
-        """Of the model, where its shape is known."""
         return self.memory.kv_bytes_per_token if self.memory else None
 
     @property

@@ -24,8 +24,6 @@ def svg(chart: Chart) -> str:
 
 
 class _Drawing:
-    """Tokens to the right on a logarithmic scale, shares upwards."""
-
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self.low = max(1, chart.low)
@@ -81,7 +79,6 @@ class _Drawing:
                 yield f'<circle class="{kind}" cx="{self.x(tokens):.1f}" cy="{y:.1f}" r="{radius}"/>'
 
     def ticks(self) -> Iterator[str]:
-        """Lines at powers of two, at most ten."""
         inside = [1 << shift for shift in range(21) if self.low <= 1 << shift <= self.high]
         for tick in inside[:: max(1, math.ceil(len(inside) / 10))]:
             x = f"{self.x(tick):.1f}"

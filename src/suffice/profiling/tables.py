@@ -19,14 +19,11 @@ _GROUP_QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of figures under their headings."""
-
     head: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[Bilingual] = ()
 
     def without(self, place: int) -> Table:
-        """The same without one column."""
         head, *rows = ([*row[:place], *row[place:][1:]] for row in (self.head, *self.rows))
         return Table(head=head, rows=rows, notes=self.notes)
 
@@ -88,7 +85,6 @@ def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Seque
 
 
 def word_tables(report: Report) -> Iterator[tuple[Bilingual, Table]]:
-    """Words of prompts whose answers are longer, and of those whose answers are shorter, with a title each."""
     head = _head("word", "times as long", "typical tokens", "without it", "prompts")
     titles = _head("longer answers", "shorter answers")
     for title, words in zip(titles, report.words, strict=True):
@@ -102,7 +98,6 @@ def _word(word: SplittingWord) -> list[Cell]:
 
 
 def tier_table(report: Report) -> Table:
-    """How each tier would serve this traffic."""
     rows: list[list[Cell]] = []
     for tier in report.advice.tiers if report.advice else ():
         rows.append([tier.name, f"{tier.max_new_tokens:,}", *map(percent, (tier.share, *tier.interval))])
@@ -111,7 +106,6 @@ def tier_table(report: Report) -> Table:
 
 
 def row_limit_table(report: Report) -> Table:
-    """What each `max_length` does to a training set."""
     sizes = report.training_bytes
     rows: list[list[Cell]] = []
     for limit in report.row_limits:

@@ -50,7 +50,6 @@ def bar(share: float, cells: int = _BAR_CELLS) -> str:
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """The whole report, what to do at the end of it."""
     yield from _head(report)
     yield from _lines(length_table(report))
     chart = next(length_charts(report), None)  # of the answers, or of the prompts where there are none

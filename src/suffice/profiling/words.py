@@ -80,7 +80,6 @@ class WordSample:
 
     @property
     def prompts(self) -> int:
-        """Distinct ones in the sample."""
         return len(self._prompts)
 
     @property

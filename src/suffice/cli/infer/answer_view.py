@@ -51,7 +51,6 @@ def answer_line(answer: Answer) -> str:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """Everything about an answer, as JSON can hold it."""
     finish, usage = answer.finish, answer.usage
     return {
         "text": answer.text,

@@ -78,7 +78,6 @@ async def _answer_rows(
 
 
 def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
-    """All rows of all datasets, numbered through."""
     return (replace(row, index=index) for index, row in enumerate(chain.from_iterable(datasets)))
 
 

@@ -90,7 +90,6 @@ def _stack(axes: Any, parts: list[tuple[str, int]], capacity: int) -> None:
 
 
 def _frontier(axes: Any, plan: ServingPlan) -> None:
-    """Requests at once for prompts of one length and answers that get longer."""
     if plan.memory.kv_room < plan.layout.bytes_for(1, plan.question.serving.kv_value_bytes):
         axes.text(0.5, 0.5, "no room for a KV cache", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
