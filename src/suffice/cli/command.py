@@ -60,7 +60,6 @@ def options_of(cls: type[Any], *, defaults: bool = True) -> list[click.Parameter
     `required`, and `switch`, for a bool that has no `--no-` form.
 
     Args:
-        cls: a dataclass.
         defaults: a flag that is left out has the field's default. Without, it is None, and the default is only shown:
             a file or a variable may say otherwise.
     """
@@ -142,13 +141,10 @@ class Command(click.Command):
 
 
 def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[list[str], list[str]]:
-    """Rewrite arguments as people type them into click's form.
+    """Rewrite arguments as people type them into click's form, with notices about what changed beyond spelling.
 
     `--max_new_tokens` becomes `--max-new-tokens`, `--stream true` becomes `--stream`, and `--stop_words a, b` becomes
     `--stop-words a --stop-words b`.
-
-    Returns:
-        The arguments, and notices about what was changed beyond spelling.
     """
     flags = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
     normal: list[str] = []
@@ -169,9 +165,7 @@ def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[lis
         elif option is not None and option.multiple and not equals:
             end = next((place for place, word in enumerate(rest) if word.startswith("--")), len(rest))
             values, rest = rest[:end], rest[end:]
-            stripped = [
-                item[:-1] if item.endswith(",") and item != "," and item != values[-1] else item for item in values
-            ]
+            stripped = [*(item.removesuffix(",") or item for item in values[:-1]), *values[-1:]]
             if stripped != values:
                 notices.append(f"stripped the comma between the values of {name}: {' '.join(map(repr, stripped))}")
             normal += [part for item in stripped for part in (name, item)] or [name]

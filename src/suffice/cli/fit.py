@@ -123,22 +123,19 @@ def _reason_to_keep(ratio: float, output: Path) -> str | None:
 
 def _plot(coverage: tuple[float, ...], path: Path) -> None:
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("--plot needs matplotlib: pip install 'suffice[train]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     from suffice.budget.length_model.evaluate import EVALUATED
 
-    figure, axes = pyplot.subplots(figsize=(5, 5))
+    figure = Figure(figsize=(5, 5))
+    axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", label="as promised")
     axes.plot(EVALUATED, coverage, marker="o", label="held-out answers")
     axes.set_xlabel("quantile")
     axes.set_ylabel("share of answers within it")
     axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
     print(f"plot: {path}")
 
 

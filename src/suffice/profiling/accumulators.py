@@ -115,7 +115,6 @@ def measure(
     """Measure every record, in one pass and bounded memory.
 
     Args:
-        records: of any source.
         columns: names of the values in `LengthRecord.groups`, in their order.
         on_progress: called now and then with the number of records so far.
     """

@@ -196,8 +196,6 @@ def advise(
     """Advice for a measurement, and for its groups by column and value; None without answers.
 
     Args:
-        everything: all records.
-        groups: by column and value.
         tiers: (name, cap) of each.
         baseline: the cap that savings are compared with.
     """

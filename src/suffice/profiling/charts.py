@@ -73,13 +73,8 @@ def group_chart(column: str, groups: Mapping[str, GroupLengths], most: int) -> C
     spans = {name: (each.quantile(0.5), each.quantile(0.9), each.quantile(0.99)) for name, each in answers.items()}
     if not spans:
         return None
-    return Chart(
-        title=say("answers-by-column", column=column),
-        caption=say("dots"),
-        low=min(low for low, _, _ in spans.values()),
-        high=max(high for _, _, high in spans.values()),
-        spans=spans,
-    )
+    low, high = min(low for low, _, _ in spans.values()), max(high for _, _, high in spans.values())
+    return Chart(title=say("answers-by-column", column=column), caption=say("dots"), low=low, high=high, spans=spans)
 
 
 def _curve(histogram: Histogram, low: int, high: int) -> list[tuple[float, float]]:

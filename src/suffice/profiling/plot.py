@@ -43,7 +43,6 @@ def draw(report: Report, path: Path) -> Iterator[str]:
         OSError: the file cannot be written.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     by_column = (group_chart(column, groups, _SHOWN_GROUPS) for column, groups in report.groups.items())
@@ -57,7 +56,6 @@ def draw(report: Report, path: Path) -> Iterator[str]:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns of every weight it cannot find
     with mpl.rc_context({**_STYLE, "font.family": fonts}):
         figure = Figure(figsize=(8, sum(heights) + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
         panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         figure.suptitle(f"{report.name}  ({report.profile.all.answer.rows:,} answers)", fontsize=11)
         for axes, chart in zip(panels, charts, strict=True):

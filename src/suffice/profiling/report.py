@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from suffice.profiling.accumulators import GroupLengths, Profile
-from suffice.profiling.advice import Advice, CapAdvice, RowLimit, TierShare
+from suffice.profiling.advice import Advice, CapAdvice, RowLimit, Savings, TierShare
 from suffice.profiling.histogram import Histogram
 from suffice.profiling.intervals import quantile_ranks
 from suffice.profiling.records import SourceSummary
@@ -23,9 +23,11 @@ LIMITS = (128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True, slots=True)
 class MemoryFacts:
-    model: str
+    """What a model's shape says of memory; nothing where it is not known."""
+
+    model: str = ""
     kv_bytes_per_token: int | None = None
-    training: Mapping[int, int] | None = None
+    training: Mapping[int, int] = field(default_factory=dict)
     """Bytes at the peak of a training step by `max_length`."""
     training_setup: str = ""
     """What that forecast assumes, in a line."""
@@ -42,22 +44,13 @@ class Report:
     advice: Advice | None
     row_limits: tuple[RowLimit, ...] = ()
     """Of a training set."""
-    memory: MemoryFacts | None = None
+    memory: MemoryFacts = MemoryFacts()
     tokens_per_second: float | None = None
 
     @property
     def name(self) -> str:
         first = PurePath(self.sources[0]).name or self.sources[0]
         return first if len(self.sources) == 1 else f"{first} and {len(self.sources) - 1} more"
-
-    @property
-    def kv_bytes_per_token(self) -> int | None:
-        return self.memory.kv_bytes_per_token if self.memory else None
-
-    @property
-    def training_bytes(self) -> Mapping[int, int]:
-        """At the peak of a training step, by `max_length`; empty where that is not known."""
-        return (self.memory.training if self.memory else None) or {}
 
     @property
     def prompts_answered(self) -> int | None:
@@ -91,7 +84,7 @@ class Report:
             },
             "advice": self._advice(),
             "max_length": [
-                {**asdict(limit), "training_bytes": self.training_bytes.get(limit.max_length)}
+                {**asdict(limit), "training_bytes": self.memory.training.get(limit.max_length)}
                 for limit in self.row_limits
             ],
         }
@@ -99,22 +92,23 @@ class Report:
     def _advice(self) -> dict[str, Any] | None:
         if self.advice is None:
             return None
-        savings, kv = self.advice.savings, self.kv_bytes_per_token
         return {
             "cap": _cap(self.advice.cap),
             "tier": self.advice.tier.name if self.advice.tier else None,
             "tiers": [_tier(tier) for tier in self.advice.tiers],
-            "savings": None
-            if savings is None
-            else {
-                **asdict(savings),
-                "memory_saved": round(savings.memory, 4),
-                "reservation_used": round(savings.used, 4),
-                "worst_time_factor": round(savings.worst_time, 3),
-                "kv_bytes_per_token": kv,
-                "reserved_bytes": None if kv is None else [round(tokens * kv) for tokens in savings.reserved],
-                "worst_seconds": self.worst_seconds,
-            },
+            "savings": self._savings(self.advice.savings) if self.advice.savings else None,
+        }
+
+    def _savings(self, savings: Savings) -> dict[str, Any]:
+        kv = self.memory.kv_bytes_per_token
+        return {
+            **asdict(savings),
+            "memory_saved": round(savings.memory, 4),
+            "reservation_used": round(savings.used, 4),
+            "worst_time_factor": round(savings.worst_time, 3),
+            "kv_bytes_per_token": kv,
+            "reserved_bytes": None if kv is None else [round(tokens * kv) for tokens in savings.reserved],
+            "worst_seconds": self.worst_seconds,
         }
 
     @property

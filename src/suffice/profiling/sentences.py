@@ -80,7 +80,7 @@ def _savings(savings: Savings, report: Report) -> Bilingual:
         answers = report.profile.all.answer
         over = answers.over(savings.before)
         return say("larger-cap", before=savings.before, over=over, share=percent(over / answers.rows))
-    kv, seconds = report.kv_bytes_per_token, report.worst_seconds
+    kv, seconds = report.memory.kv_bytes_per_token, report.worst_seconds
     old, new = (human_size(tokens * kv) if kv else f"{tokens:,.0f}" for tokens in savings.reserved)
     return say(
         "savings",
@@ -100,7 +100,7 @@ def _training(report: Report) -> Bilingual:
     """The `max_length` that keeps nearly every row, and the one that keeps all."""
     whole = next(limit for limit in report.row_limits if not limit.over)
     nearly = next(limit for limit in report.row_limits if limit.share <= TOLERANCE)
-    sizes = report.training_bytes
+    sizes = report.memory.training
 
     def size(limit: RowLimit) -> str:
         return f" ({human_size(sizes[limit.max_length])})" if limit.max_length in sizes else ""

@@ -116,10 +116,11 @@ class LengthReader:
     def _file(self, spec: str, name: str | None) -> Iterator[LengthRecord]:
         opened = open_dataset(spec, seed=self.seed)
         self.summary.notes += opened.notes
+        source = str(opened.path)
         waiting: list[_Uncounted] = []
         for line, raw in opened.records:
             self.summary.rows += 1
-            place = f"{opened.path}, {opened.reader.unit} {line}"
+            place = f"{source}, {opened.reader.unit} {line}"
             try:
                 for found in self._found(opened.reader.parse(raw), name, place):
                     if isinstance(found, LengthRecord):
@@ -127,11 +128,11 @@ class LengthReader:
                     else:
                         waiting.append(found)
             except RowProblem as problem:
-                self.summary.error(str(opened.path), f"{place}: {problem}")
+                self.summary.error(source, f"{place}: {problem}")
             if len(waiting) >= _BATCH:
-                yield from self._counted(waiting, str(opened.path))
+                yield from self._counted(waiting, source)
                 waiting = []
-        yield from self._counted(waiting, str(opened.path))
+        yield from self._counted(waiting, source)
 
     def _found(self, row: object, name: str | None, place: str) -> Iterator[LengthRecord | _Uncounted]:
         """The records of one row: one, or one for each model where the row has the answers of several."""
@@ -140,15 +141,12 @@ class LengthReader:
             yield from self._texts(LengthRecord(None, None, groups=groups), row, place)
             return
         flat = flattened(row)
-        for path in self.groups:
-            if "." in path and path not in flat:
-                flat = {**flat, path: at_path(row, path)}
+        if missing := [path for path in self.groups if "." in path and path not in flat]:
+            flat = {**flat, **{path: at_path(row, path) for path in missing}}
         layout = self._layout(tuple(flat))
         prompt = token_count(flat[layout.prompt], layout.prompt) if layout.prompt else None
         answer = flat[layout.answer] if layout.answer else None
-        finish = flat[layout.finish] if layout.finish else None
-        if is_runaway(row):
-            finish = "repetition"
+        finish = "repetition" if is_runaway(row) else flat[layout.finish] if layout.finish else None
         text = flat[layout.prompt_text] if layout.prompt_text else _last_user_turn(flat.get("messages"))
         text = text if isinstance(text, str) else ""
         groups = self._groups(flat, layout, name, text)

@@ -77,11 +77,9 @@ def group_table(column: str, groups: Mapping[str, GroupLengths], report: Report,
 
 def _prompt_groups(column: str, groups: Mapping[str, GroupLengths], notes: Sequence[Bilingual]) -> Table:
     prompts = {name: group.prompt for name, group in groups.items() if group.prompt.rows}
-    return Table(
-        head=[column, *_head("prompts", *map(_name, QUANTILES), "max")],
-        rows=[[name, f"{each.rows:,}", *_quantiles(each), f"{each.largest:,}"] for name, each in prompts.items()],
-        notes=notes,
-    )
+    head: list[Cell] = [column, *_head("prompts", *map(_name, QUANTILES), "max")]
+    rows = [[name, f"{each.rows:,}", *_quantiles(each), f"{each.largest:,}"] for name, each in prompts.items()]
+    return Table(head=head, rows=rows, notes=notes)
 
 
 def word_tables(report: Report) -> Iterator[tuple[Bilingual, Table]]:
@@ -106,13 +104,13 @@ def tier_table(report: Report) -> Table:
 
 
 def row_limit_table(report: Report) -> Table:
-    sizes = report.training_bytes
+    sizes = report.memory.training
     rows: list[list[Cell]] = []
     for limit in report.row_limits:
         tokens = (f"{number:,}" for number in (limit.prompts_over, limit.tokens_dropped, limit.tokens_cut))
         size = human_size(sizes[limit.max_length]) if limit.max_length in sizes else ""
         rows.append([f"{limit.max_length:,}", f"{limit.over:,}", percent(limit.share), *tokens, size])
-    note = say("memory", setup=report.memory.training_setup) if report.memory and sizes else say("no-memory")
+    note = say("memory", setup=report.memory.training_setup) if sizes else say("no-memory")
     names = "rows over", "share", "prompt fills it", "tokens lost if dropped", "if cut", "training memory"
     table = Table(head=["max_length", *_head(*names)], rows=rows, notes=[note])
     return table if sizes else table.without(len(names))

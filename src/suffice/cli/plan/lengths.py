@@ -15,11 +15,7 @@ _PROFILE_ROWS = 1000  # requests that stand for a profile
 
 
 def lengths_of(path: Path, prompt_tokens: int) -> TrafficLengths:
-    """The lengths of the requests in a file, or those that a length profile predicts for prompts of this length.
-
-    Raises:
-        DataError: as `read_lengths` and `profile_lengths`.
-    """
+    """The lengths of the requests in a file, or those that a length profile predicts for prompts of this length."""
     return profile_lengths(path, prompt_tokens) if is_profile(path) else read_lengths(path)
 
 

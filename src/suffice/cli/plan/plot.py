@@ -66,13 +66,10 @@ def _figure(path: Path, height: float) -> Any:
     if path.suffix.lower() not in _ENDINGS:
         raise UsageError(f"--plot {path}: the name must end in {', '.join(_ENDINGS)}")
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("--plot needs the package matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(8, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(8, height), layout="constrained")
 
 
 def _stack(axes: Any, parts: list[tuple[str, int]], capacity: int) -> None:

@@ -145,7 +145,7 @@ def _measured(options: ProfileOptions) -> tuple[LengthReader, Profile]:
     return reader, profile
 
 
-def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts | None:
+def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts:
     """What the model's shape says about tokens, where its config is here and its arithmetic known."""
     from suffice.cli.profile.token_counter import model_config
     from suffice.memory import forecast_training, kv_bytes_per_token
@@ -153,7 +153,7 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
 
     config = model_config(options.model, options.hub) if options.model else None
     if config is None:
-        return None
+        return MemoryFacts()
     try:
         kv_bytes = kv_bytes_per_token(config)
         forecast = partial(
@@ -168,9 +168,9 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts 
         training = {limit.max_length: forecast(max_length=limit.max_length).total for limit in limits}
     except UsageError as error:
         print(f"notice: no memory figures: {error}", file=sys.stderr)
-        return None
+        return MemoryFacts()
     setup = f"peak on a CUDA card, batch size {options.batch_size}, LoRA rank {options.lora_rank}, 16-bit weights, "
-    return MemoryFacts(str(options.model), kv_bytes, training or None, setup + "gradient checkpointing (forecast)")
+    return MemoryFacts(str(options.model), kv_bytes, training, setup + "gradient checkpointing (forecast)")
 
 
 def _check_pictures(options: ProfileOptions) -> None:
@@ -208,7 +208,5 @@ def _draw_pictures(options: ProfileOptions, report: Report) -> None:
         print(f"written: {path}", file=sys.stderr)
 
 
-_SOURCE = click.Argument(["source"], nargs=-1, required=True)
-command = Command(
-    "profile", callback=_run, params=[_SOURCE, *options_of(ProfileOptions)], help=_run.__doc__, examples=_EXAMPLES
-)
+_PARAMETERS = [click.Argument(["source"], nargs=-1, required=True), *options_of(ProfileOptions)]
+command = Command("profile", callback=_run, params=_PARAMETERS, help=_run.__doc__, examples=_EXAMPLES)
