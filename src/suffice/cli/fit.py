@@ -46,11 +46,9 @@ def _run(dataset: tuple[str, ...], **flags: Any) -> int:
     prompts. The figures shown are measured on held-out answers, next to those of the best constant. A model in --output
     that does better on these answers is not replaced.
     """
-    try:
+    with packages_of("fit", "`suffice fit` needs"):
         from suffice.budget.length_model import LengthModel
         from suffice.budget.length_model.evaluate import evaluate
-    except ImportError:
-        raise UsageError("suffice fit needs numpy: pip install 'suffice[fit]'") from None
     from suffice.cli.progress import ProgressBar
 
     options = FitOptions(**flags)

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from suffice.cli.command import Command, Option, options_of
 from suffice.cli.progress import ProgressBar
-from suffice.errors import UsageError
+from suffice.errors import UsageError, packages_of
 from suffice.train.recipe import Recipe
 
 __all__ = ["command"]
@@ -39,11 +39,9 @@ def _run(**flags: Any) -> int:
     """
     started = time.monotonic()
     where, dry_run = flags.pop("resume"), flags.pop("dry_run")
-    try:
+    with packages_of("train", "training needs"):
         from suffice.train.run import make_plan, resume, train
         from suffice.train.terminal import forecast_lines, prepared_lines
-    except ImportError as error:
-        raise UsageError(f"training needs the package {error.name}: pip install 'suffice[train]'") from error
     resumed = None if where is None else resume(where, flags["output_dir"])
     recipe = Recipe(**flags) if resumed is None else _resumed_recipe(resumed.recipe, flags)
     if recipe.model is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suffice.data import Turn
-from suffice.errors import ModelError, UsageError, first_line
+from suffice.errors import ModelError, first_line, packages_of
 
 if TYPE_CHECKING:
     from suffice.checkpoints.model_source import ModelSource
@@ -61,15 +61,11 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
     if model is None:
         notice = "counted with the tokenizer of the bundled toy model"
         print(f"notice: {notice}; for the lengths that your model sees give --model", file=sys.stderr)
-    try:
+    with packages_of("local", "rows without token counts are here, and counting needs"):
         import transformers
         from transformers import AutoTokenizer
 
         from suffice.checkpoints.hub import find_on_hub
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"rows without token counts are here, and counting needs {error.name}: pip install 'suffice[local]'"
-        ) from None
     transformers.logging.set_verbosity_error()
     source = find_on_hub(source, hub)
     try:
