@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import click
@@ -53,13 +54,8 @@ def _run(**flags: Any) -> int:
         return 0
     if not plan.forecast.fits:
         _tell("warning: memory may not suffice; see above, or let --fit auto choose")
-    outcome = train(
-        plan,
-        resumed=resumed,
-        started=started,
-        showing=lambda steps: ProgressBar("training", steps, "steps"),
-        tell=_tell,
-    )
+    showing = partial(ProgressBar, "training", unit="steps")
+    outcome = train(plan, resumed=resumed, started=started, showing=showing, tell=_tell)
     for line in _summary(outcome):
         _tell(line)
     return _INTERRUPTED if outcome.interrupted else 0

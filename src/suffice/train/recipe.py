@@ -53,11 +53,7 @@ class Recipe:
     num_train_epochs: float = setting(1.0, _STEPS, "How often every row is seen.", minimum=0.001)
     max_steps: int | None = setting(None, _STEPS, "Stop after this many steps, whatever the epochs.", minimum=1)
     max_minutes: float | None = setting(
-        None,
-        _STEPS,
-        "End this long after the start; the learning rate falls in time.",
-        minimum=0.01,
-        changeable=True,
+        None, _STEPS, "End this long after the start; the learning rate falls in time.", minimum=0.01, changeable=True
     )
     per_device_train_batch_size: int = setting(1, _STEPS, "Rows in memory at once on each device.", minimum=1)
     gradient_accumulation_steps: int = setting(16, _STEPS, "Batches whose gradients make one step.", minimum=1)
@@ -71,10 +67,7 @@ class Recipe:
         0, _STEPS, "Stop after this many evaluations without a lower loss; 0 never stops early.", minimum=0
     )
     quantization: str = setting(
-        "none",
-        _MEMORY,
-        "4bit holds frozen weights in NF4 (QLoRA; needs CUDA, bitsandbytes).",
-        choices=("none", "4bit"),
+        "none", _MEMORY, "4bit holds frozen weights in NF4 (QLoRA; needs CUDA, bitsandbytes).", choices=("none", "4bit")
     )
     gradient_checkpointing: str = setting(
         "auto", _MEMORY, "Compute activations twice, not keep them; auto: on CUDA.", choices=("auto", "true", "false")

@@ -84,7 +84,7 @@ def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
 def _describe(summary: BatchSummary, output: str) -> str:
     lines = [
         f"{summary.rows} rows in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
-        + (f"; {summary.already_done} were there already" if summary.already_done else ""),
+        + (f"; {summary.already_done} were there already" if summary.already_done else "")
     ]
     if summary.answered:
         cut = ", ".join(f"{by} {n}" for by, n in summary.limits.most_common())

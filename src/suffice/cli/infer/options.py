@@ -46,11 +46,7 @@ class InferOptions:
         None, _MODEL, "An OpenAI-compatible server; SUFFICE_API_KEY or OPENAI_API_KEY is its key.", metavar="URL"
     )
     tokenizer: str | None = setting(
-        None,
-        _MODEL,
-        "The server's tokenizer (a folder or hub id), to count prompts and continue answers exactly.",
-        metavar="MODEL",
-        answers=False,
+        None, _MODEL, "The server's tokenizer, to count prompts and continue exactly.", metavar="MODEL", answers=False
     )
     engine: str | None = setting(
         None,
@@ -83,18 +79,10 @@ class InferOptions:
     )
     tier: str | None = setting(None, _LENGTH, "A named cap: short 128, standard 512, long 1024, unlimited 2048.")
     length_model: str | None = setting(
-        None,
-        _LENGTH,
-        "A folder that `suffice fit` wrote: expects lengths like those of your own answers. "
-        "[default: the packaged model]",
-        metavar="DIR",
+        None, _LENGTH, "A folder that `suffice fit` wrote, from your own answers. [default: packaged]", metavar="DIR"
     )
-    preset: str | None = setting(
-        None,
-        _LENGTH,
-        "short, standard or long: a tier's cap, with the temperature and top_p that suit it.",
-        metavar="NAME",
-        answers=False,  # what it stands for is among the others
+    preset: str | None = setting(  # what it stands for is among the others
+        None, _LENGTH, "short, standard or long: a tier, and its temperature and top_p.", metavar="NAME", answers=False
     )
     reservation: int | Literal["auto", "full"] = setting(
         "auto",
@@ -115,11 +103,7 @@ class InferOptions:
         choices=("stop", "warn", "off"),
     )
     max_thinking_tokens: int | None = setting(
-        None,
-        _LENGTH,
-        "The most tokens of thinking, in addition to the answer's; after them the answer begins. "
-        "[default: three quarters of the answer's]",
-        minimum=0,
+        None, _LENGTH, "The most tokens of thinking, beside the answer's. [default: three quarters of these]", minimum=0
     )
     stop_words: tuple[str, ...] = setting((), _LENGTH, "End the answer before any of these strings.")
     keep_stop_words: bool = setting(False, _LENGTH, "Leave the stop word in the answer.")
