@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from suffice.profiling.accumulators import GroupLengths
 from suffice.profiling.bilingual import Bilingual, heading, say
@@ -30,9 +30,9 @@ class Chart:
     """First length, last length, rows."""
     rows: int = 0
     """Of which the bars are shares."""
-    curves: Mapping[Bilingual, Sequence[tuple[float, float]]] | None = None
+    curves: Mapping[Bilingual, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """By name: tokens, and the share of rows that are at most so long."""
-    spans: Mapping[str, tuple[int, int, int]] | None = None
+    spans: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     """By name: p50, p90 and p99."""
     marks: Sequence[tuple[str, int]] = ()
     """Lengths that get a line: name, tokens."""

@@ -1,7 +1,4 @@
-"""Which columns of a row hold its lengths, its finish reason, its prompt and the groups that are asked for.
-
-Worked out once for each set of column names, so that millions of rows cost a look-up each.
-"""
+"""Which columns of a row hold its lengths, its finish reason, its prompt and the groups that are asked for."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def draw(report: Report, path: Path) -> Iterator[str]:
 
     by_column = (group_chart(column, groups, _SHOWN_GROUPS) for column, groups in report.groups.items())
     charts = [*length_charts(report), *(chart for chart in by_column if chart is not None)]
-    names = report.name + "".join(name for chart in charts for name in chart.spans or ())
+    names = report.name + "".join(name for chart in charts for name in chart.spans)
     chinese = any(ord(char) > 0x2E7F for char in names)
     fonts = _fonts(chinese)
     if chinese and len(fonts) == 1:
@@ -110,7 +110,7 @@ def _bars(axes: Axes, chart: Chart) -> None:
 
 
 def _curves(axes: Axes, chart: Chart) -> None:
-    for (name, points), style in zip((chart.curves or {}).items(), ("-", "--"), strict=False):
+    for (name, points), style in zip(chart.curves.items(), ("-", "--"), strict=False):
         lengths, shares = zip(*points, strict=True)
         percents = [100 * share for share in shares]
         axes.step(lengths, percents, where="post", linestyle=style, color=_COLOUR, label=name.en.lower())
@@ -119,7 +119,7 @@ def _curves(axes: Axes, chart: Chart) -> None:
 
 
 def _spans(axes: Axes, chart: Chart) -> None:
-    spans = chart.spans or {}
+    spans = chart.spans
     places = range(len(spans))
     low, middle, high = ([max(1, tokens) for tokens in ends] for ends in zip(*spans.values(), strict=True))
     axes.hlines(places, low, high, color=_COLOUR, alpha=0.4, linewidth=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from suffice.profiling.advice import TOLERANCE, Advice, CapAdvice, RowLimit, Savings
 from suffice.profiling.bilingual import Bilingual, human_size, percent, say
@@ -49,16 +50,7 @@ def _cap(cap: CapAdvice, longest: int) -> Bilingual:
         ended = say("ended", ended=cap.ended) if cap.ended is not None else ""
         return say("cut", share=percent(cap.already_cut / cap.rows), rows=cap.rows, ended=ended, longest=longest)
     about = "cap" if cap.suggested is not None else "too-few" if cap.rows < cap.rows_needed else "no-upper-bound"
-    return say(
-        about,
-        rows=cap.rows,
-        rows_needed=cap.rows_needed,
-        observed=cap.observed,
-        already_cut=cap.already_cut,
-        lower=cap.lower or 0,
-        upper=cap.upper,
-        suggested=cap.suggested,
-    )
+    return say(about, **{**asdict(cap), "lower": cap.lower or 0, "suggested": cap.suggested})
 
 
 def _tier(advice: Advice) -> Bilingual:

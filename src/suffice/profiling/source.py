@@ -59,13 +59,11 @@ def find_sources(spec: str) -> tuple[list[str], list[str]]:
         find_file(spec)
         return [spec], []
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    sidecars = {path for path in paths if path.name.endswith(".meta.json")}
-    chosen = [
-        path for path in paths if path.name.lower().removesuffix(".gz").endswith(_LOG_SUFFIXES) and path not in sidecars
-    ]
+    paths = [path for path in paths if not path.name.endswith(".meta.json")]  # beside result files
+    chosen = [path for path in paths if path.name.lower().removesuffix(".gz").endswith(_LOG_SUFFIXES)]
     if not chosen:
         raise DataError(f"{folder}/ has no {', '.join(_LOG_SUFFIXES)} file, nor has a folder in it")
-    left = [str(path.relative_to(folder)) for path in paths if path not in sidecars and path not in chosen]
+    left = [str(path.relative_to(folder)) for path in paths if path not in chosen]
     shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
     return [str(path) for path in chosen], [f"files in {folder}/ that are not data: {shown}"] if left else []
 
@@ -93,7 +91,7 @@ class LengthReader:
         self._text_columns = {theirs: ours for theirs, ours in self.columns.items() if ours not in TARGETS}
         if problem := check_columns(self._text_columns):
             raise DataError(f"{problem}, {', '.join(TARGETS)}")
-        # Where column names are data, layouts are forgotten rather than kept for every row.
+        # Once for each set of column names: a row costs a look-up. Where names are data, old layouts are forgotten.
         self._layout = lru_cache(maxsize=1000)(lambda names: Layout.of(names, self.groups, self.columns))
 
     def read(self, specs: Sequence[str]) -> Iterator[LengthRecord]:
@@ -202,9 +200,9 @@ class LengthReader:
         if not record.prompt and messages:
             prompt = str(messages[-1]["content"])
             record = record._replace(prompt=prompt, groups=self._with_language(record.groups, prompt))
-        wanted = messages if record.prompt_tokens is None and messages else None
+        uncounted = messages if record.prompt_tokens is None and messages else None
         answer = reference if record.answer_tokens is None else None
-        yield record if wanted is None and answer is None else _Uncounted(record, wanted, answer, place)
+        yield record if uncounted is None and answer is None else _Uncounted(record, uncounted, answer, place)
 
     def _counted(self, waiting: Sequence[_Uncounted], source: str) -> Iterator[LengthRecord]:
         """The records with their tokens counted, in one batch."""

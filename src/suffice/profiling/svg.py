@@ -59,7 +59,7 @@ class _Drawing:
             y = f"{self.y(share):.1f}"
             yield f'<line class="grid" x1="{self.left}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
             yield self.label("tick", self.left - 6, self.y(share) + 4, f"{100 * share:.0f} %", "end")
-        for number, (name, points) in enumerate((self.chart.curves or {}).items()):
+        for number, (name, points) in enumerate(self.chart.curves.items()):
             line = " ".join(f"{self.x(tokens):.1f},{self.y(share):.1f}" for tokens, share in points)
             both = f"{name.en} {name.zh}"
             yield f'<polyline class="line s{number}" points="{line}"><title>{escape(both)}</title></polyline>'
@@ -67,7 +67,7 @@ class _Drawing:
 
     def spans(self) -> Iterator[str]:
         """For each group a line from p50 to p99, with a dot at each quantile."""
-        for number, (name, (low, middle, high)) in enumerate((self.chart.spans or {}).items()):
+        for number, (name, (low, middle, high)) in enumerate(self.chart.spans.items()):
             y = _TOP + _ROW * (number + 0.5)
             label = escape(f"{name}: p50 {low:,}, p90 {middle:,}, p99 {high:,}")
             yield self.label("name", self.left - 12, y + 4, shortened(name), "end")

@@ -1,8 +1,5 @@
-"""The words at which lengths split: which words of a prompt go with long answers, and which with short ones.
-
-Looked for in a sample of distinct prompts, so that memory and time stay bounded, and a prompt that was answered many
-times is one observation.
-"""
+"""Which words of a prompt go with long answers, and which with short ones: from a sample of distinct prompts, so that
+memory and time stay bounded, and a prompt that was answered many times is one observation."""
 
 from __future__ import annotations
 

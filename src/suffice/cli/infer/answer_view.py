@@ -43,9 +43,8 @@ def why_it_ended(finish: Finish) -> str:
 
 def answer_line(answer: Answer) -> str:
     budget, about = answer.budget, "" if answer.usage.exact else "about "
-    tokens = f"{about}{answer.usage.answer_tokens} tokens, {answer.tokens_per_second:.0f} tokens/s"
-    if answer.usage.thinking_tokens:
-        tokens = tokens.replace(" tokens,", f" tokens ({answer.usage.thinking_tokens} of them thinking),", 1)
+    thinking = f" ({answer.usage.thinking_tokens} of them thinking)" if answer.usage.thinking_tokens else ""
+    tokens = f"{about}{answer.usage.answer_tokens} tokens{thinking}, {answer.tokens_per_second:.0f} tokens/s"
     allowed = f"budget {budget.max_new_tokens}, expected {budget.expected_tokens}: {'; '.join(budget.reasons)}"
     return f"{tokens}; {why_it_ended(answer.finish)}; {allowed}"
 

@@ -175,8 +175,8 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts:
 
 def _check_pictures(options: ProfileOptions) -> None:
     """What cannot be drawn or written is an error before hours of reading, not after."""
-    wanted = (("--plot", options.plot, (".png", ".svg")), ("--html", options.html, (".html", ".htm")))
-    for flag, path, endings in wanted:
+    pictures = (("--plot", options.plot, (".png", ".svg")), ("--html", options.html, (".html", ".htm")))
+    for flag, path, endings in pictures:
         if path is None:
             continue
         if path.suffix.lower() not in endings:
