@@ -42,8 +42,8 @@ class Recipe:
     truncation_strategy: str = setting(
         "drop", _DATA, "Longer rows are left out, cut at the end, or an error.", choices=("drop", "right", "error")
     )
-    model_name: tuple[str, ...] = setting((), _DATA, "Replaces {{NAME}} in Chinese and English rows.", metavar="ZH EN")
-    model_author: tuple[str, ...] = setting((), _DATA, "Replaces {{AUTHOR}} in Chinese, English rows.", metavar="ZH EN")
+    model_name: tuple[str, ...] = setting((), _DATA, "For {{NAME}} in Chinese and English rows.", metavar="ZH EN")
+    model_author: tuple[str, ...] = setting((), _DATA, "For {{AUTHOR}} in Chinese and English rows.", metavar="ZH EN")
     keep_placeholders: bool = setting(False, _DATA, "Learn {{NAME}} and {{AUTHOR}} as they stand.")
     seed: int = setting(42, _DATA, "Seed for sampling, splitting, shuffling and LoRA's first weights.", minimum=0)
     lora_rank: int = setting(8, _LORA, "Size of the adapter.", minimum=1)
@@ -70,7 +70,7 @@ class Recipe:
         "none", _MEMORY, "4bit holds frozen weights in NF4 (QLoRA; needs CUDA, bitsandbytes).", choices=("none", "4bit")
     )
     gradient_checkpointing: str = setting(
-        "auto", _MEMORY, "Compute activations twice, not keep them; auto: on CUDA.", choices=("auto", "true", "false")
+        "auto", _MEMORY, "Recompute activations to save memory; auto: on CUDA.", choices=("auto", "true", "false")
     )
     fit: str = setting(
         "warn",

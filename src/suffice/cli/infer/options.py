@@ -103,7 +103,7 @@ class InferOptions:
         choices=("stop", "warn", "off"),
     )
     max_thinking_tokens: int | None = setting(
-        None, _LENGTH, "The most tokens of thinking, beside the answer's. [default: three quarters of these]", minimum=0
+        None, _LENGTH, "The most tokens of thinking, added to the answer's. [default: 3/4 of the answer's]", minimum=0
     )
     stop_words: tuple[str, ...] = setting((), _LENGTH, "End the answer before any of these strings.")
     keep_stop_words: bool = setting(False, _LENGTH, "Leave the stop word in the answer.")

@@ -38,9 +38,11 @@ _COUNTING, _ADVICE, _OUTPUT = "Reading and counting", "Advice", "Output"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileOptions:
     source: tuple[str, ...] = setting((), flag=None)
-    model: str | None = setting(None, _COUNTING, "The model whose tokenizer counts. [default: the bundled model]")
+    model: str | None = setting(None, _COUNTING, "Folder or id of the model whose tokenizer counts. [default: bundled]")
     hub: str = setting("hf", _COUNTING, "Where hub ids are fetched from.", choices=("hf", "modelscope"))
-    columns: tuple[str, ...] = setting((), _COUNTING, "Names of your columns, such as ask=query.", metavar="NAME=OURS")
+    columns: tuple[str, ...] = setting(
+        (), _COUNTING, "Names of your columns, for example ask=query n_out=answer_tokens.", metavar="NAME=OURS"
+    )
     seed: int = setting(0, _COUNTING, "Chooses the rows of FILE#N.")
     by: tuple[str, ...] = setting(
         (),
