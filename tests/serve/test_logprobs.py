@@ -105,7 +105,7 @@ def test_the_local_engine_says_how_likely_its_tokens_are() -> None:
         first = penalised["logprobs"]["content"][0]
         top = [each["logprob"] for each in content[0]["top_logprobs"]]  # the model's own, before penalties
         assert [each["logprob"] for each in first["top_logprobs"]] == pytest.approx(top, abs=1e-4)
-        engine: Any = server.service.models["suffice-tiny"].pool.upstreams[0].engine
+        engine: Any = server.service.pool.upstreams[0].engine
         assert not engine._streams  # nothing is left behind, recorders of log-probabilities included
         several = server.post("/v1/completions", {"prompt": ["a", "b"], "logprobs": 1, "max_tokens": 5, "n": 2}).json
         for choice in several["choices"]:

@@ -116,7 +116,7 @@ def test_an_answer_of_which_nothing_was_sent_is_begun_again_on_another_upstream(
     broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
     broken.model_name, well.model_name = "broken", "well"  # type: ignore[misc]
     with serving([broken, well]) as server:
-        server.service.models["broken"].pool.upstreams[1].running += 1  # so that the other is asked first
+        server.service.pool.upstreams[1].running += 1  # so that the other is asked first
         reply = server.chat()
         assert reply.status == 200
         assert reply.json["choices"][0]["message"]["content"] == "abcdefgh"
@@ -128,7 +128,7 @@ def test_an_answer_of_which_nothing_was_sent_is_begun_again_on_another_upstream(
 def test_an_answer_of_which_something_was_sent_ends_with_an_error_and_what_was_used() -> None:
     broken, well = ScriptedEngine("abcdefgh", fail_after=5), ScriptedEngine("abcdefgh")
     with serving([broken, well]) as server:
-        server.service.models["scripted"].pool.upstreams[1].running += 1
+        server.service.pool.upstreams[1].running += 1
         *_, used, error = server.chat(stream=True).events
     assert used["usage"]["completion_tokens"] == 5
     assert error["error"]["code"] == "engine_error"
@@ -285,7 +285,7 @@ def test_clients_do_not_learn_which_machine_failed_and_the_log_says_it(
                 assert b"error" in reply.body
                 assert host.encode() not in reply.body
                 assert b"10.0.0.7" not in reply.body
-                gateway.service.models["fake-model"].pool.upstreams[0].failures = 0
+                gateway.service.pool.upstreams[0].failures = 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert len(lines) == 6
     assert [line["failed_at"].startswith(host) for line in lines] == [True] * 6
@@ -303,7 +303,7 @@ def test_a_start_says_which_upstream_is_not_there(server: FakeOpenAI, caplog: py
 
 def test_without_a_healthy_upstream_it_is_worth_trying_again() -> None:
     with serving(ScriptedEngine()) as server:
-        server.service.models["scripted"].pool.upstreams[0].healthy = False
+        server.service.pool.upstreams[0].healthy = False
         for stream in (False, True):
             reply = server.chat(stream=stream)
             assert (reply.status, reply.json["error"]["code"]) == (503, "upstream_busy")
@@ -314,7 +314,7 @@ def test_an_upstream_that_is_lost_while_a_request_waits_for_its_turn_is_worth_tr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with serving(ScriptedEngine()) as server:
-        [upstream] = server.service.models["scripted"].pool.upstreams
+        [upstream] = server.service.pool.upstreams
         enter = server.service.admission.enter
 
         async def enter_and_lose(slot: Slot, *, priority: int, patience: float) -> None:
@@ -346,7 +346,7 @@ def test_an_error_is_that_of_the_answer_that_failed() -> None:
 
 def test_a_request_for_several_answers_that_fails_is_one_failure_of_its_upstream() -> None:
     with serving(ScriptedEngine(fail_after=0)) as server:
-        [upstream] = server.service.models["scripted"].pool.upstreams
+        [upstream] = server.service.pool.upstreams
         for failures in (1, 2):
             assert server.chat(n=3).status == 502
             assert upstream.failures == failures

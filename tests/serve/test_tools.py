@@ -225,7 +225,7 @@ def test_calls_are_found_wherever_the_text_is_cut(size: int) -> None:
 
 def test_the_local_engine_puts_tools_into_the_prompt_and_counts_them() -> None:
     with serving(LocalEngine()) as server:
-        engine: Any = server.service.models["suffice-tiny"].pool.upstreams[0].engine
+        engine: Any = server.service.pool.upstreams[0].engine
         engine.tokenizer.chat_template = "{{ tools | tojson if tools else '' }}" + engine.tokenizer.chat_template
         ask: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
         without, with_tools = (server.chat("Count to 3.", **ask, **more).json for more in ({}, {"tools": [WEATHER]}))

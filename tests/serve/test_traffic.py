@@ -29,7 +29,7 @@ CHAT, SHORT = "/v1/chat/completions", "/infer/short"
 
 def answers(server: Server, served: str = "scripted", **who: Any) -> int:
     """Answers that the server's length model has learned for everyone, or for one group such as a route."""
-    model = server.service.models[served].session.budgeter.learned_length.model  # type: ignore[union-attr]
+    model = server.service.session.budgeter.learned_length.model  # type: ignore[union-attr]
     return counted(model, who)
 
 
@@ -96,7 +96,7 @@ def test_what_is_cut_is_longer_than_this_and_a_loop_teaches_nothing() -> None:
             assert server.post("/infer/long", {"prompt": "hi"}).json["finish_reason"] == "stop"
             assert server.post("/infer/short", {"prompt": "hi"}).json["finish_reason"] == "length"
         until(lambda: answers(server) == 60)
-        model = server.service.models["scripted"].session.budgeter.learned_length.model  # type: ignore[union-attr]
+        model = server.service.session.budgeter.learned_length.model  # type: ignore[union-attr]
         assert model.predict({"route": SHORT}).quantile(0.5) > 500  # and not 128
     with serving(ScriptedEngine("go on and on. " * 300, context=None)) as server:
         assert server.chat("hi").json["suffice"]["finish_detail"] == "repetition"

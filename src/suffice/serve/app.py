@@ -27,8 +27,7 @@ from suffice.serve.log.texts import TextLog
 from suffice.serve.log.usage_query import RecentUsage
 from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.spans import open_spans
-from suffice.serve.service import ServedModel, Service
-from suffice.session import Session
+from suffice.serve.service import Service
 
 if TYPE_CHECKING:
     from suffice.serve.learning.traffic import TrafficLearner
@@ -81,18 +80,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
         for each in pool.upstreams:
             if not each.entered:
                 _LOG.warning("%s; the others serve, and it is asked again", each.detail, extra={"upstream": each.name})
-        model = ServedModel(pool.model_name, Session(pool, budgeter), pool)
-        service = Service(
-            settings,
-            {model.name: model},
-            ring,
-            writer,
-            quotas,
-            RecentUsage(store),
-            forwards=pool.capabilities().forwards_unknown_fields,
-            spans=spans,
-            texts=texts,
-        )
+        service = Service(settings, pool, budgeter, ring, writer, quotas, RecentUsage(store), spans, texts)
         try:
             yield service
         finally:

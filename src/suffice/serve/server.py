@@ -42,9 +42,9 @@ class _Server(uvicorn.Server):
         for each in sockets or ():
             host, port = each.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            names = ", ".join(self.service.models)
+            name = self.service.pool.model_name
             said = "serving %s on http://%s:%d (playground: /, API: /docs)"
-            _LOG.info(said, names, shown, port, extra={"prefix": "", "models": names, "port": port})
+            _LOG.info(said, name, shown, port, extra={"prefix": "", "models": name, "port": port})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.service.leaving = True

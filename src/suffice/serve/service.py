@@ -1,11 +1,11 @@
-"""What all requests share: models, callers, the queue. A request's holdings are taken and given back here alone."""
+"""What all requests share: the model, callers, the queue. What a request holds is taken and given back here alone."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from suffice.budget import Budgeter
 from suffice.budget.types import Tier
 from suffice.engines.pool import Pool
 from suffice.serve.auth.api_keys import KeyRing
@@ -13,7 +13,7 @@ from suffice.serve.auth.permissions import Caller, check_known, check_tier
 from suffice.serve.auth.tiers import AUTO, find_tier, load_budgeter
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.asgi import Scope
-from suffice.serve.http.errors import Problem, shutting_down
+from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import HttpExchange
 from suffice.serve.http.router import Route
 from suffice.serve.http.stream_writer import StreamWriter
@@ -32,16 +32,9 @@ from suffice.serve.request.choices import Choices
 from suffice.serve.request.state import RequestState
 from suffice.session import Session
 
-__all__ = ["ServedModel", "Service"]
+__all__ = ["Service"]
 
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One model, by its name."""
-
-    name: str
-    session: Session
-    pool: Pool
+_FACTS = ("model", "tier", "prompt_tokens", "answer_tokens", "max_new_tokens", "finish", "finish_detail")
 
 
 class Service:
@@ -49,12 +42,12 @@ class Service:
 
     Args:
         settings: what the server does.
-        models: by name; the first is the default.
+        pool: the engines, entered.
+        budgeter: who decides lengths.
         ring: the API keys.
         writer: writes a row for every request.
         quotas: how much each key may take.
         usage: what each key used lately.
-        forwards: whether fields of requests that are not known here are forwarded to other servers.
         spans: traces requests, if configured.
         texts: keeps texts, if configured.
     """
@@ -62,23 +55,23 @@ class Service:
     def __init__(
         self,
         settings: ServeSettings,
-        models: Mapping[str, ServedModel],
+        pool: Pool,
+        budgeter: Budgeter,
         ring: KeyRing,
         writer: RequestLogWriter,
         quotas: Quotas,
         usage: RecentUsage,
-        *,
-        forwards: bool,
         spans: Spans | None = None,
         texts: TextLog | None = None,
     ) -> None:
-        self.settings, self.models, self.forwards = settings, models, forwards
+        self.settings, self.pool, self.session = settings, pool, Session(pool, budgeter)
+        self.forwards = pool.capabilities().forwards_unknown_fields
+        """Fields of requests that are not known here are forwarded to other servers."""
+        self.ring, self.writer, self.quotas, self.usage = ring, writer, quotas, usage
         self.spans, self.texts = spans, texts
         self.access_log = AccessLog() if settings.access_log else None
         self.admission = Admission(settings.running_limit, settings.max_waiting)
-        self.ring, self.writer, self.quotas, self.usage = ring, writer, quotas, usage
-        pools = {name: model.pool for name, model in models.items()}
-        self.metrics = Metrics(self.admission, pools, lambda: writer.left_out)
+        self.metrics = Metrics(self.admission, pool, lambda: writer.left_out)
         self.leaving = False
         """The server was told to end: `/ready` says so, and connections are closed after their response."""
         self.draining = False
@@ -90,17 +83,8 @@ class Service:
 
     @property
     def tiers(self) -> Mapping[str, Tier]:
-        """The tiers as they are now."""
-        return next(iter(self.models.values())).session.budgeter.tiers
-
-    def check_open(self) -> None:
-        """Refuse while the server drains.
-
-        Raises:
-            Problem: 503.
-        """
-        if self.draining:
-            raise shutting_down()
+        """As they are now: the budget file may be read again."""
+        return self.session.budgeter.tiers
 
     def caller(self, scope: Scope, tier: str | None = None) -> Caller:
         """Who asks, if they may ask at all.
@@ -137,12 +121,11 @@ class Service:
         Callers without a key are not one client: their routes and system prompts say more than they have in common.
         """
         exchange: HttpExchange = scope["exchange"]
-        context = trace_context(scope["headers"]) if self.forwards or self.spans is not None else {}
         return {
             "id": exchange.request_id,
             "client": caller.key_id or None,
             "route": route,
-            "trace_context": context,
+            "trace_context": trace_context(scope["headers"]) if self.forwards or self.spans is not None else {},
             "may_restart": exchange.is_pending,
         }
 
@@ -161,25 +144,21 @@ class Service:
         Raises:
             UsageError: the file is wrong; the tiers stay as they are.
         """
-        budgeter = load_budgeter(self.settings)
-        for model in self.models.values():
-            model.session.budgeter = budgeter.with_length_model(model.session.budgeter.learned_length)
+        learned = self.session.budgeter.learned_length
+        self.session.budgeter = load_budgeter(self.settings).with_length_model(learned)
 
-    def model(self, name: str | None, caller: Caller) -> ServedModel:
-        """The model of that name; the first where none is named.
+    def check_model(self, name: str | None, caller: Caller) -> None:
+        """Whether a request may use the model that it names, or the one that is served where it names none.
 
         Raises:
             Problem: 404 for a name that is not served, 403 for one that the key does not permit.
         """
-        found = self.models.get(name) if name else next(iter(self.models.values()))
-        if found is None:
-            known = ", ".join(self.models)
-            raise Problem(404, f"no model {name!r}; there is: {known}", param="model", code="model_not_found")
-        if caller.models and found.name not in caller.models:
-            raise Problem(
-                403, f"this key does not permit the model {found.name}", param="model", code="model_not_permitted"
-            )
-        return found
+        served = self.pool.model_name
+        if name and name != served:
+            raise Problem(404, f"no model {name!r}; there is: {served}", param="model", code="model_not_found")
+        if caller.models and served not in caller.models:
+            message = f"this key does not permit the model {served}"
+            raise Problem(403, message, param="model", code="model_not_permitted")
 
     async def enter(self, state: RequestState) -> None:
         """Take one request from the caller's limits, before anything is done for it.
@@ -241,18 +220,11 @@ def _facts(state: RequestState, row: RequestRow) -> dict[str, object]:
     """For the access log: what happened, in numbers and names."""
     facts: dict[str, object] = {"key": row["key_id"]}
     if state.choices is not None:
-        facts |= {
-            "model": row["model"],
-            "tier": row["tier"],
-            "prompt_tokens": row["prompt_tokens"],
-            "answer_tokens": row["answer_tokens"],
-            "max_new_tokens": row["max_new_tokens"],
-            "finish": row["finish"],
-            "finish_detail": row["finish_detail"],
-            "waited": round(row["queue_seconds"], 4),
-        }
-    if state.attempts:
-        facts["upstream"] = state.upstream
+        values: Mapping[str, object] = row
+        facts |= {name: values[name] for name in _FACTS}
+        facts["waited"] = round(row["queue_seconds"], 4)
+    if row["upstream"]:
+        facts["upstream"] = row["upstream"]
     if state.problem is not None and state.problem.where:
         facts["failed_at"] = state.problem.where
     if state.exchange.gone:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from suffice.engines.base import Chunk, Engine, Finish, GenerationRequest, Usage
 from suffice.errors import CannotContinueError
 from suffice.session.answer_so_far import AnswerSoFar
+from suffice.session.request import Request
 from suffice.watch import TextJoiner
 
 __all__ = ["Segments", "may_continue"]
@@ -33,7 +34,7 @@ _NOT_CONTINUED = frozenset({
 so far, and half a tool call is not a call."""
 
 
-def may_continue(request: GenerationRequest) -> bool:
+def may_continue(request: GenerationRequest | Request) -> bool:
     """Whether continuing an answer in a second request can give what one request would give."""
     return not (request.prompt.tools or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
 

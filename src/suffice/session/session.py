@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
-from suffice.budget import Budget, Budgeter, EngineInfo, RequestInfo, TextRatios
+from suffice.budget import Budget, Budgeter, EngineInfo, Limits, RequestInfo, TextRatios
 from suffice.engines.base import Capabilities, Engine, Finish, GenerationRequest
 from suffice.errors import EngineError, PromptTooLongError
 from suffice.prompt import Prompt
@@ -20,9 +19,6 @@ from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
 from suffice.watch.thinking import CLOSING
 
 __all__ = ["Session"]
-
-_SHARED = ("id", "prompt", "logprobs", "sampling", "extra", "trace_context", "attempts")
-"""Fields that a request and what the engine is asked have in common."""
 
 
 class Session:
@@ -50,7 +46,7 @@ class Session:
             prompt_tokens = count.tokens if count.exact else None
         return self.budgeter.decide(
             request.prompt,
-            replace(request, tier=tier) if tier else request,
+            Limits(max_new_tokens=request.max_new_tokens, max_length=request.max_length, tier=tier or request.tier),
             RequestInfo(
                 client=request.client,
                 route=request.route,
@@ -141,14 +137,24 @@ def _first_segment(
     request: Request, budget: Budget, max_new_tokens: int, capabilities: Capabilities
 ) -> GenerationRequest:
     """What the engine is asked for first."""
-    shared = {name: getattr(request, name) for name in _SHARED}
-    first = GenerationRequest(max_new_tokens=max_new_tokens, stop_tokens=request.stop_words, **shared)
-    if request.reservation == "full" or not may_continue(first):
-        return first
-    if request.reservation != "auto":
-        return replace(first, reservation=request.reservation)
-    # Where an engine sets nothing aside, a smaller reservation saves nothing and costs requests.
-    return first if capabilities.charges == "nothing" else replace(first, reservation=budget.reservation)
+    reservation: int | None = None
+    if request.reservation != "full" and may_continue(request):
+        if request.reservation != "auto":
+            reservation = request.reservation
+        elif capabilities.charges != "nothing":  # elsewhere a smaller one saves nothing and costs requests
+            reservation = budget.reservation
+    return GenerationRequest(
+        id=request.id,
+        prompt=request.prompt,
+        max_new_tokens=max_new_tokens,
+        logprobs=request.logprobs,
+        sampling=request.sampling,
+        stop_tokens=request.stop_words,
+        reservation=reservation,
+        extra=request.extra,
+        trace_context=request.trace_context,
+        attempts=request.attempts,
+    )
 
 
 async def _extend(segments: Segments, reader: ChunkReader) -> list[Event]:

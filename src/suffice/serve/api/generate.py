@@ -21,12 +21,10 @@ from suffice.serve.http.stream_writer import StreamWriter
 from suffice.serve.request.api_request import ApiRequest, RequestOrigin
 from suffice.serve.request.choices import Choices
 from suffice.serve.request.state import RequestState
-from suffice.serve.service import ServedModel, Service
-from suffice.session import Event, Text, Thinking, ToolCallPiece, merge_streams
+from suffice.serve.service import Service
+from suffice.session import merge_streams
 
-__all__ = ["Generate"]
-
-Stream = AsyncGenerator[tuple[int, Event], None]
+__all__ = ["Generate", "Reader"]
 
 _LAST_WORDS = 5.0  # seconds that the end of a stream which failed may take to a slow reader
 
@@ -46,7 +44,8 @@ class Generate:
 
     async def __call__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: HttpExchange = scope["exchange"]
-        service.check_open()
+        if service.draining:
+            raise shutting_down()
         tier = scope["path_params"]["tier"] if "path_params" in scope else None
         caller = service.caller(scope, tier)
         body = parse_object(await read_body(receive, service.settings.max_body_bytes))
@@ -92,11 +91,12 @@ class Generate:
     async def _generate(self, service: Service, state: RequestState, send: Send) -> None:
         """Decide the length, wait for a turn, and generate until all answers have ended."""
         api = state.api
-        model = service.model(api.model, state.caller)
-        tier = find_tier(api.tier, model.session.budgeter.tiers, state.caller)
+        service.check_model(api.model, state.caller)
+        tier = find_tier(api.tier, service.tiers, state.caller)
         await service.enter(state)
-        tier, budgets = await decide_all(model.session, api.prompts, tier, state.caller)
-        choices = state.choices = Choices.of(self.format.prefix + state.id, api, model.name, tier, budgets)
+        tier, budgets = await decide_all(service.session, api.prompts, tier, state.caller)
+        model = service.pool.model_name
+        choices = state.choices = Choices.of(self.format.prefix + state.id, api, model, tier, budgets)
         state.exchange.headers |= _budget_headers(choices)
         for budget in budgets:
             if api.strict and budget.clamped_from is not None:
@@ -104,7 +104,7 @@ class Generate:
         await service.admit(state, choices)
         limit = state.exchange.limit(service.settings.request_timeout)
         try:
-            await self._events(service, state, choices, model)
+            await self._events(service, state, choices)
             if choices.failed:
                 raise state.engine_error or EngineError("the engine ended the answer")
             if state.writer is None:
@@ -116,15 +116,16 @@ class Generate:
         finally:
             limit.cancel()
 
-    async def _events(self, service: Service, state: RequestState, choices: Choices, model: ServedModel) -> None:
+    async def _events(self, service: Service, state: RequestState, choices: Choices) -> None:
         """Take all events of all answers, and send those of a stream. One answer that fails ends all."""
-        streams = [model.session.stream(each.request, each.budget) for each in choices.answers]
+        streams = [service.session.stream(each.request, each.budget) for each in choices.answers]
         several, writer = len(streams) > 1, state.writer
-        async with aclosing(merge_streams(streams) if several else _numbered(streams[0])) as events:
-            async for index, event in events:
+        joined: AsyncGenerator[Any, None] = merge_streams(streams) if several else streams[0]
+        async with aclosing(joined) as events:
+            async for each in events:
+                index, event = each if several else (0, each)
                 choice = choices.answers[index]
-                choices.add(choice, event)
-                if isinstance(event, Text | Thinking | ToolCallPiece):
+                if choices.add(choice, event):
                     if choices.generated > choices.charge_tokens:
                         service.charge_more(state, choices)
                     if writer is not None:
@@ -169,10 +170,3 @@ def _budget_headers(choices: Choices) -> dict[str, str]:
     if budget.clamped_from is not None:
         headers["x-suffice-clamped-from"] = str(budget.clamped_from)
     return headers
-
-
-async def _numbered(stream: AsyncGenerator[Event, None]) -> Stream:
-    """A single stream in the form of several."""
-    async with aclosing(stream) as events:
-        async for event in events:
-            yield 0, event

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from suffice.engines.pool import Pool
 from suffice.json_codec import dump
 from suffice.serve.api.request_reader import read_chat, read_completion
 from suffice.serve.auth.tiers import decide, find_tier
@@ -14,7 +15,7 @@ from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import send_bytes
 from suffice.serve.http.router import Handler
 from suffice.serve.log.usage_query import read_query
-from suffice.serve.service import ServedModel, Service
+from suffice.serve.service import Service
 
 __all__ = ["budget", "health", "list_models", "metrics", "page", "ready", "show_model", "usage"]
 
@@ -29,25 +30,21 @@ _ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'no
 
 async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /v1/models`: what is served, with its context."""
-    caller = service.caller(scope)
-    models = [_shown(each) for each in service.models.values() if not caller.models or each.name in caller.models]
+    permitted = service.caller(scope).models
+    models = [_shown(service.pool)] if not permitted or service.pool.model_name in permitted else []
     await send_bytes(send, dump({"object": "list", "data": models}))
 
 
 async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /v1/models/NAME`: one of them."""
     caller = service.caller(scope)
-    await send_bytes(send, dump(_shown(service.model(scope["path_params"]["model"], caller))))
+    service.check_model(scope["path_params"]["model"], caller)
+    await send_bytes(send, dump(_shown(service.pool)))
 
 
-def _shown(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "suffice",
-        "max_model_len": model.pool.capabilities().context_tokens,
-    }
+def _shown(pool: Pool) -> dict[str, Any]:
+    context = pool.capabilities().context_tokens
+    return {"id": pool.model_name, "object": "model", "created": 0, "owned_by": "suffice", "max_model_len": context}
 
 
 async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,11 +64,10 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     api = read(body, service.origin(scope, caller, path), forwards=service.forwards)
     if len(api.prompts) > 1:
         raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
-    model = service.model(api.model, caller)
-    tier = find_tier(api.tier, model.session.budgeter.tiers, caller)
-    tier, decided = await decide(model.session, api.request, tier, caller)
-    said = {"object": "suffice.budget", "model": model.name, "tier": tier.name, "budget": decided.to_dict()}
-    await send_bytes(send, dump(said))
+    service.check_model(api.model, caller)
+    tier, decided = await decide(service.session, api.request, find_tier(api.tier, service.tiers, caller), caller)
+    said = {"model": service.pool.model_name, "tier": tier.name, "budget": decided.to_dict()}
+    await send_bytes(send, dump({"object": "suffice.budget", **said}))
 
 
 async def health(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +78,9 @@ async def health(service: Service, scope: Scope, receive: Receive, send: Send) -
 async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /ready`: requests can be taken now; 503 once the server was told to end, or while no engine can take any."""
     reasons = ["the server is shutting down"] if service.leaving else []
-    for model in service.models.values():
-        state = await model.pool.health()
-        reasons += [] if state.ok else [f"{model.name}: no engine can take requests; `suffice serve --check` says why"]
+    if not (await service.pool.health()).ok:
+        name = service.pool.model_name
+        reasons.append(f"{name}: no engine can take requests; `suffice serve --check` says why")
     said = {"ready": not reasons, "reasons": reasons}
     await send_bytes(send, dump(said), status=503 if reasons else 200)
 

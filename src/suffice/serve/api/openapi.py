@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the routes, the tiers and the models of a server."""
+"""The OpenAPI document, made of the routes, the tiers and the model of a server."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ _MODELS = "/v1/models"
 """The route that lists what others take as `model`."""
 
 
-def document(
-    routes: Sequence[Route], tiers: Mapping[str, Tier], models: Iterable[str], *, forwards: bool
-) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server with these tiers and models, in front of other servers or not."""
+def document(routes: Sequence[Route], tiers: Mapping[str, Tier], model: str, *, forwards: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with these tiers and this model, in front of other servers or not."""
     paths: dict[str, dict[str, Any]] = {}
     named = []
     for route in routes:
         if not route.summary:
             continue
-        operation = _operation(route, models)
+        operation = _operation(route, model)
         if route.parameter == "tier":
             for name in (*tiers, "auto"):
                 paths[route.template.format(tier=name)] = {"post": operation | _of_tier(tiers.get(name))}
@@ -80,14 +78,14 @@ def _of_tier(tier: Tier | None) -> dict[str, Any]:
     return own | {"security": [{"key": []}]} if tier.needs_key else own
 
 
-def _operation(route: Route, models: Iterable[str]) -> dict[str, Any]:
+def _operation(route: Route, model: str) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.summary, "responses": _responses(route)}
     if route.body is not None:
         reference = {"$ref": f"#/components/schemas/{route.body.name}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
     parameters = list(route.parameters)
     if route.parameter == "model":
-        schema = {"type": "string", "enum": list(models)}
+        schema = {"type": "string", "enum": [model]}
         parameters.append({"name": "model", "in": "path", "required": True, "schema": schema})
     return operation | {"parameters": parameters} if parameters else operation
 

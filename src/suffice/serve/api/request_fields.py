@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from suffice.engines.base import Sampling, SamplingField
@@ -41,7 +43,6 @@ def _read_include_usage(name: str, options: Any) -> bool:
 
 
 def _read_prompts(name: str, given: Any) -> list[Prompt]:
-    """The prompts of a completion: a text, tokens, or a list of either."""
     several = given if isinstance(given, list) and given and isinstance(given[0], (str, list)) else [given]
     if len(several) > _MAX_PROMPTS:
         raise Problem(400, f"{len(several)} prompts: at most {_MAX_PROMPTS}", param=name, code="invalid_value")
@@ -79,14 +80,26 @@ def _read_completion_logprobs(name: str, given: Any) -> int | None:
     return None if given is False else _TOP.read(name, given)  # a number in this API
 
 
+def _refused(because: str, fields: Mapping[str, tuple[Any, ...]]) -> list[Field]:
+    """Fields that are not supported, each with the values that ask for nothing."""
+    return [refused(name, *neutral, because=because) for name, neutral in fields.items()]
+
+
+_SHAPING: dict[str, tuple[Any, ...]] = {
+    "echo": (False,),
+    "suffix": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "modalities": (["text"],),
+}
+"""Fields that would change the shape of the answer, with the values that do nothing."""
 _SHARED = (
     text("model"),
     Field("tier", text("tier").read),
     flag("stream", default=False),
     Field(
-        "stream_options",
-        _read_include_usage,
-        {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "stream_options", _read_include_usage, {"type": "object", "properties": {"include_usage": {"type": "boolean"}}}
     ),
     tokens("max_tokens"),
     tokens("max_completion_tokens"),
@@ -95,63 +108,54 @@ _SHARED = (
     flag("strict", description="Refuse what would be clamped.", default=False),
     *map(_sampling_field, Sampling.fields()),
     Field(
-        "stop",
-        _read_stop,
-        {"anyOf": [_SOME_TEXT, {"type": "array", "items": _SOME_TEXT, "maxItems": _MAX_STOP_WORDS}]},
+        "stop", _read_stop, {"anyOf": [_SOME_TEXT, {"type": "array", "items": _SOME_TEXT, "maxItems": _MAX_STOP_WORDS}]}
     ),
     flag("keep_stop_words", default=False),
     Field("best_of", integer("best_of", 1, 2**31).read),
     refused("n_predict", because="is not supported here: ask with max_tokens"),  # llama.cpp's cap: no tier would hold
-    *(
-        refused(name, *neutral, because="is not supported here: leave it out")
-        for name, neutral in (
-            ("echo", (False,)),
-            ("suffix", ("",)),
-            ("functions", ([],)),
-            ("function_call", ("none", "auto")),
-            ("audio", ()),
-            ("modalities", (["text"],)),
-        )
-    ),
+    *_refused("is not supported here: leave it out", _SHAPING),
 )
-"""What all APIs have; the last ones would change the shape of the answer, which is not supported."""
+"""What all APIs have."""
 
-_SERVERS_OWN = tuple(
-    refused(
-        name,
-        *neutral,
-        because="would change the answer, and the local engine does not have it: leave it out",
-        schema=schema,
-    )
-    for name, neutral, schema in (
-        (
-            "response_format",
-            ({"type": "text"},),
-            {"type": "object", "description": "In front of servers; handed on as it is."},
-        ),
-        ("frequency_penalty", (0,), None),
-        ("presence_penalty", (0,), None),
-        ("logit_bias", ({},), None),
-        ("min_p", (0,), None),
-        ("min_tokens", (0,), None),
-        ("reasoning_effort", (), None),
-        ("chat_template_kwargs", ({},), None),
-        ("guided_json", (), None),
-        ("guided_regex", (), None),
-        ("guided_choice", (), None),
-        ("structured_outputs", (), None),
-    )
+_SERVERS_OWN_UNDOCUMENTED = _refused(
+    "would change the answer, and the local engine does not have it: leave it out",
+    {
+        "response_format": ({"type": "text"},),
+        "frequency_penalty": (0,),
+        "presence_penalty": (0,),
+        "logit_bias": ({},),
+        "min_p": (0,),
+        "min_tokens": (0,),
+        "reasoning_effort": (),
+        "chat_template_kwargs": ({},),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "structured_outputs": (),
+    },
 )
 """Fields that change the answer, known to servers and not to the local engine, with the values that do nothing."""
-_SERVERS_OWN_UNDOCUMENTED = tuple(Field(each.name, each.read) for each in _SERVERS_OWN)
+_RESPONSE_FORMAT = {"type": "object", "description": "In front of servers; handed on as it is."}
+_SERVERS_OWN = (replace(_SERVERS_OWN_UNDOCUMENTED[0], schema=_RESPONSE_FORMAT), *_SERVERS_OWN_UNDOCUMENTED[1:])
 
-_N = integer("n", 1, 2**31)
 _SEVERAL = Field(
     "n",
-    _N.read,
+    integer("n", 1, 2**31).read,
     {"type": "integer", "minimum": 1, "description": "Answers to each prompt; at most `max_choices` in all."},
 )
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": _MAX_IDS - 1}, "minItems": 1}
+_PROMPTS = [_SOME_TEXT, _IDS, *({"type": "array", "items": each, "minItems": 1} for each in (_SOME_TEXT, _IDS))]
+_LOGPROBS = {
+    "description": "Say how likely each token was, and so many others.",
+    "anyOf": [{"type": "integer", "minimum": 0, "maximum": _TOP_LOGPROBS}, {"const": False}],
+}
+_CHAT_ONLY: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+}
 
 CHAT = RequestBody(
     "Chat",
@@ -173,25 +177,10 @@ COMPLETION = RequestBody(
         Field(
             "prompt",
             _read_prompts,
-            {
-                "description": "A text, token ids, or a list of either, each of which is answered.",
-                "anyOf": [
-                    _SOME_TEXT,
-                    _IDS,
-                    {"type": "array", "items": _SOME_TEXT, "minItems": 1},
-                    {"type": "array", "items": _IDS, "minItems": 1},
-                ],
-            },
+            {"description": "A text, token ids, or a list of either, each of which is answered.", "anyOf": _PROMPTS},
         ),
         _SEVERAL,
-        Field(
-            "logprobs",
-            _read_completion_logprobs,
-            {
-                "description": "Say how likely each token was, and so many others.",
-                "anyOf": [{"type": "integer", "minimum": 0, "maximum": _TOP_LOGPROBS}, {"const": False}],
-            },
-        ),
+        Field("logprobs", _read_completion_logprobs, _LOGPROBS),
     ),
     _SERVERS_OWN_UNDOCUMENTED,
     required=("prompt",),
@@ -203,16 +192,7 @@ INFER = RequestBody(
         Field("prompt", _read_user_text, {**_SOME_TEXT, "pattern": r"\S"}),
         anything("messages", **MESSAGES),
         text("system"),
-        *(
-            refused(name, *neutral, because="is not supported on /infer: ask /v1/chat/completions")
-            for name, neutral in (
-                ("n", (1,)),
-                ("logprobs", (False, 0)),
-                ("top_logprobs", (0,)),
-                ("tools", ([],)),
-                ("tool_choice", ("none", "auto")),
-            )
-        ),
+        *_refused("is not supported on /infer: ask /v1/chat/completions", _CHAT_ONLY),
     ),
     _SERVERS_OWN_UNDOCUMENTED,
     schema={

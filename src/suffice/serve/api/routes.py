@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from suffice.json_codec import dump
 from suffice.serve.api import handlers
-from suffice.serve.api.generate import Generate
+from suffice.serve.api.generate import Generate, Reader
 from suffice.serve.api.openapi import document
 from suffice.serve.api.request_fields import CHAT, COMPLETION, INFER
 from suffice.serve.api.request_reader import read_chat, read_completion, read_infer
-from suffice.serve.api.responses import ChatFormat, CompletionFormat, InferFormat
+from suffice.serve.api.responses import ChatFormat, CompletionFormat, Format, InferFormat
 from suffice.serve.http.asgi import Receive, Scope, Send
+from suffice.serve.http.fields import RequestBody
 from suffice.serve.http.middleware import send_bytes
-from suffice.serve.http.router import Route
+from suffice.serve.http.router import Handler, Route
 from suffice.serve.log.usage_query import GROUPS, MAX_DAYS
 from suffice.serve.service import Service
 
@@ -26,79 +29,37 @@ _USAGE_QUERY = (
 
 
 async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /openapi.json`."""
-    await send_bytes(send, dump(document(ROUTES, service.tiers, service.models, forwards=service.forwards)))
+    name = service.pool.model_name
+    await send_bytes(send, dump(document(ROUTES, service.tiers, name, forwards=service.forwards)))
+
+
+def _post(path: str, handler: Handler, summary: str, body: RequestBody, *, streams: bool = False) -> Route:
+    return Route(
+        method="POST", path=path, handler=handler, summary=summary, body=body, streams=streams, errors=_POST_ERRORS
+    )
+
+
+def _generate(path: str, read: Reader, shape: Format, summary: str, body: RequestBody) -> Route:
+    return _post(path, Generate(read, shape), summary, body, streams=True)
+
+
+def _get(path: str, handler: Handler, summary: str = "", *errors: int, **more: Any) -> Route:
+    return Route(method="GET", path=path, handler=handler, summary=summary, errors=errors, **more)
 
 
 ROUTES = (
-    Route(
-        method="POST",
-        path="/infer/{tier}",
-        handler=Generate(read_infer, InferFormat()),
-        summary="Answer.",
-        body=INFER,
-        streams=True,
-        errors=_POST_ERRORS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/chat/completions",
-        handler=Generate(read_chat, ChatFormat()),
-        summary="OpenAI's chat completions.",
-        body=CHAT,
-        streams=True,
-        errors=_POST_ERRORS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/completions",
-        handler=Generate(read_completion, CompletionFormat()),
-        summary="OpenAI's completions.",
-        body=COMPLETION,
-        streams=True,
-        errors=_POST_ERRORS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/budget",
-        handler=handlers.budget,
-        summary="The length decision and its reasons; nothing is generated.",
-        body=CHAT,
-        errors=_POST_ERRORS,
-    ),
-    Route(
-        method="GET",
-        path="/v1/models",
-        handler=handlers.list_models,
-        summary="The models that are served.",
-        errors=(401,),
-    ),
-    Route(
-        method="GET",
-        path="/v1/models/{model:path}",
-        handler=handlers.show_model,
-        summary="One of them.",
-        errors=(401, 403, 404),
-    ),
-    Route(
-        method="GET",
-        path="/v1/usage",
-        handler=handlers.usage,
-        summary="What the caller used lately.",
-        parameters=_USAGE_QUERY,
-        errors=(400, 401, 429, 503),
-    ),
-    Route(method="GET", path="/health", handler=handlers.health, summary="Whether the process is alive."),
-    Route(
-        method="GET",
-        path="/ready",
-        handler=handlers.ready,
-        summary="Whether requests can be taken now.",
-        errors=(503,),
-    ),
-    Route(method="GET", path="/metrics", handler=handlers.metrics, summary="Prometheus metrics.", content="text/plain"),
-    Route(method="GET", path="/openapi.json", handler=_openapi),
-    Route(method="GET", path="/docs", handler=handlers.page("docs.html")),
-    Route(method="GET", path="/", handler=handlers.page("index.html")),
-    *(Route(method="GET", path=f"/{name}", handler=handlers.page(name)) for name in _ASSETS),
+    _generate("/infer/{tier}", read_infer, InferFormat(), "Answer.", INFER),
+    _generate("/v1/chat/completions", read_chat, ChatFormat(), "OpenAI's chat completions.", CHAT),
+    _generate("/v1/completions", read_completion, CompletionFormat(), "OpenAI's completions.", COMPLETION),
+    _post("/v1/budget", handlers.budget, "The length decision and its reasons; nothing is generated.", CHAT),
+    _get("/v1/models", handlers.list_models, "The models that are served.", 401),
+    _get("/v1/models/{model:path}", handlers.show_model, "One of them.", 401, 403, 404),
+    _get("/v1/usage", handlers.usage, "What the caller used lately.", 400, 401, 429, 503, parameters=_USAGE_QUERY),
+    _get("/health", handlers.health, "Whether the process is alive."),
+    _get("/ready", handlers.ready, "Whether requests can be taken now.", 503),
+    _get("/metrics", handlers.metrics, "Prometheus metrics.", content="text/plain"),
+    _get("/openapi.json", _openapi),
+    _get("/docs", handlers.page("docs.html")),
+    _get("/", handlers.page("index.html")),
+    *(_get(f"/{name}", handlers.page(name)) for name in _ASSETS),
 )

@@ -36,50 +36,30 @@ def _read_choice(name: str, choice: Any) -> str:
     return str(choice)
 
 
-TOOLS = Field(
-    "tools",
-    _read_tools,
-    {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": {
-                "type": {"enum": ["function"]},
-                "function": {
-                    "type": "object",
-                    "properties": {"name": _TEXT, "description": _TEXT, "parameters": {"type": "object"}},
-                    "required": ["name"],
-                },
-            },
-            "required": ["type", "function"],
-        },
-        "description": "Functions that the answer may call; on the local engine, where the chat template has tools.",
+def _function(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"name": _TEXT, **properties}, "required": ["name"]}
+
+
+_TOOL = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": ["function"]},
+        "function": _function(description=_TEXT, parameters={"type": "object"}),
     },
-)
-CHOICE = Field(
-    "tool_choice",
-    _read_choice,
-    {
-        "anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}],
-        "description": "On the local engine none or auto.",
-    },
-)
-PARALLEL = flag("parallel_tool_calls")
-CALLS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "function": {
-                "type": "object",
-                "properties": {"name": _TEXT, "arguments": {"type": "string", "description": "JSON in a text."}},
-                "required": ["name"],
-            },
-        },
-        "required": ["function"],
-    },
-    "description": "Of the assistant; its content may then be null.",
+    "required": ["type", "function"],
 }
+_CALL = {
+    "type": "object",
+    "properties": {"function": _function(arguments={"type": "string", "description": "JSON in a text."})},
+    "required": ["function"],
+}
+_TOOLS_SAID = "Functions that the answer may call; on the local engine, where the chat template has tools."
+_CHOICES = [{"enum": ["none", "auto", "required"]}, {"type": "object"}]
+
+TOOLS = Field("tools", _read_tools, {"type": "array", "items": _TOOL, "description": _TOOLS_SAID})
+CHOICE = Field("tool_choice", _read_choice, {"anyOf": _CHOICES, "description": "On the local engine none or auto."})
+PARALLEL = flag("parallel_tool_calls")
+CALLS = {"type": "array", "items": _CALL, "description": "Of the assistant; its content may then be null."}
 """The schema of `tool_calls` in a message."""
 
 

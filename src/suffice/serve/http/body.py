@@ -18,8 +18,7 @@ _MAX_DEPTH = 32  # response_format's JSON schemas are the deepest thing that cli
 
 
 async def read_body(receive: Callable[[], Awaitable[Any]], limit: int) -> bytes:
-    """The body of a request.
-
+    """
     Raises:
         Problem: 413 when it is longer than `limit` bytes; 400 when the client went before its end.
     """
@@ -36,10 +35,9 @@ async def read_body(receive: Callable[[], Awaitable[Any]], limit: int) -> bytes:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body.
-
+    """
     Raises:
-        Problem: it is no JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
+        Problem: it is not a JSON object, holds what JSON cannot (NaN, half characters), or is nested too deeply.
     """
     try:
         long = _LONG_NUMBER in body.translate(_DIGITS)  # ten times as fast as a regular expression
@@ -54,19 +52,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _read_slowly(body: bytes) -> Any:
-    """What orjson does not read: UTF-16 and UTF-32, a byte order mark, long numbers; else what is wrong, in words.
-
-    Raises:
-        Problem: as `parse_object`.
-    """
+    """What orjson does not read: UTF-16 and UTF-32, a byte order mark, long numbers; else what is wrong, in words."""
     try:
         found = _DECODER.decode(body.decode(json.detect_encoding(body)))
     except RecursionError:
         raise Problem(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="invalid_json") from None
     except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}", code="invalid_json") from None
-    if not _is_text(json.dumps(found, ensure_ascii=False)):
-        raise Problem(400, "the body holds half a character (a lone surrogate)", code="invalid_json")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "the body holds half a character (a lone surrogate)"
+        raise Problem(400, message, code="invalid_json") from None
     return found
 
 
@@ -75,14 +72,6 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _depth_exceeds(value: Any, levels: int) -> bool:

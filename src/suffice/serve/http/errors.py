@@ -9,12 +9,7 @@ from suffice.json_codec import dump
 
 __all__ = ["Problem", "problem_of", "shutting_down"]
 
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    504: "timeout_error",
-}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
 
 
 class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
@@ -36,7 +31,7 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
             message: one line for a person: what is wrong, with what value, and what to do.
             param: the field of the request that it is about.
             code: a word for programs.
-            headers: to go with the response.
+            headers: of the response.
             where: the machine that failed, for the operator; never sent.
         """
         super().__init__(message)
@@ -52,7 +47,6 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
 
 
 def shutting_down() -> Problem:
-    """The server ends, and will not answer this."""
     return Problem(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
 
 
@@ -75,8 +69,8 @@ def problem_of(error: SufficeError) -> Problem:
 
 
 def _engine_problem(error: EngineError) -> Problem:
-    """A refusal of the request is the caller's to see; a refusal of our key, or a failure, is the server's trouble. On
-    which machine that was is for the operator alone."""
+    """Clients see a refusal of their request; that an upstream refused our key or failed is the server's trouble, and
+    on which machine, only the operator's to know."""
     status, message = error.status, error.message
     if status is None:
         return Problem(502, message, code="engine_error", where=error.where)

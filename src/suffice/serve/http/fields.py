@@ -16,8 +16,6 @@ _NULL = {"type": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field."""
-
     name: str
     read: Callable[[str, Any], Any]
     """From its name and its value in JSON, which is not null, to what it means; raises `Problem`."""
@@ -32,7 +30,7 @@ class RequestBody:
         name: of its schema.
         fields: those that are always read.
         local: those that are read where no server could: elsewhere they are forwarded as they are.
-        required: the names of fields that must be there; the schema says so, the caller checks it.
+        required: what must be there; the schema says so, the caller checks it.
         schema: what the schema has beside properties.
     """
 
@@ -51,11 +49,7 @@ class RequestBody:
         self._reading_all = {each.name: each.read for each in self._fields}
 
     def read(self, body: Mapping[str, Any], *, forwards: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of fields that are known, and the other fields as they are.
-
-        Args:
-            body: the JSON object.
-            forwards: whether fields that are not known here are forwarded to a server.
+        """The values of fields that are known, and the other fields as they are, which `forwards` sends to a server.
 
         Raises:
             Problem: a field has a value that it may not have.
@@ -73,32 +67,26 @@ class RequestBody:
         return values, others
 
     def schema(self) -> dict[str, Any]:
-        """Its JSON Schema."""
         shown = {each.name: each.schema for each in self._fields if each.schema is not None}
         properties = {name: each if name in self._required else _nullable(each) for name, each in shown.items()}
         return {"type": "object", "properties": properties, "required": list(self._required), **self._schema}
 
 
 def text(name: str, **schema: Any) -> Field:
-    """A string."""
-
-    def read(name: str, value: Any) -> str:
-        if not isinstance(value, str):
-            raise wrong(name, value, "a string")
-        return value
-
-    return Field(name, read, {"type": "string", **schema})
+    return Field(name, _of_type(str, "a string"), {"type": "string", **schema})
 
 
 def flag(name: str, **schema: Any) -> Field:
-    """true or false."""
+    return Field(name, _of_type(bool, "true or false"), {"type": "boolean", **schema})
 
-    def read(name: str, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise wrong(name, value, "true or false")
+
+def _of_type(kind: type, wanted: str) -> Callable[[str, Any], Any]:
+    def read(name: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise wrong(name, value, wanted)
         return value
 
-    return Field(name, read, {"type": "boolean", **schema})
+    return read
 
 
 def integer(name: str, low: int, high: int, **schema: Any) -> Field:
@@ -143,25 +131,18 @@ def anything(name: str, **schema: Any) -> Field:
     return Field(name, lambda _, value: value, schema)
 
 
-def refused(name: str, *neutral: Any, because: str, schema: Mapping[str, Any] | None = None) -> Field:
-    """A field that is not supported, but for values that ask for nothing.
-
-    Args:
-        name: of the field.
-        neutral: these values.
-        because: what the refusal says of the field, and what to do.
-        schema: for the document.
-    """
+def refused(name: str, *neutral: Any, because: str) -> Field:
+    """A field that is not supported, except for `neutral` values, which ask for nothing. `because` follows its name in
+    the refusal: what is wrong, and what to do."""
 
     def read(name: str, value: Any) -> None:
         if value not in neutral:
             raise Problem(400, f"{name} {because}", param=name, code="unsupported_parameter")
 
-    return Field(name, read, schema)
+    return Field(name, read)
 
 
 def wrong(name: str, value: Any, wanted: str) -> Problem:
-    """The refusal of one field."""
     shown = json.dumps(value, ensure_ascii=False)
     shown = shown if len(shown) <= 80 else shown[:79] + "…"
     return Problem(400, f"{name} is {shown}: it must be {wanted}", param=name, code="invalid_value")

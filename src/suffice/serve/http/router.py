@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from suffice.serve.http.asgi import Receive, Scope, Send
@@ -16,7 +17,7 @@ Handler = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
 """An ASGI application that also gets what the routes share: the service."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """One method of one path, as the router, the metrics and the OpenAPI document know it."""
 
@@ -33,16 +34,15 @@ class Route:
     content: str = "application/json"
     """The media type of an answer."""
     streams: bool = False
-    """Whether an answer can also be a stream of events."""
     errors: tuple[int, ...] = ()
     """The statuses of refusals."""
 
-    @property
+    @cached_property
     def template(self) -> str:
         """The path as the document writes it, which is also the route's label in metrics."""
         return self.path.replace(":path", "")
 
-    @property
+    @cached_property
     def parameter(self) -> str:
         """The name of the path's parameter; '' without one."""
         return self.template.partition("{")[2].rstrip("}")

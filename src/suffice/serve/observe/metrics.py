@@ -31,10 +31,10 @@ _HISTOGRAMS = {
 
 
 class Metrics:
-    """Counters and histograms of one server, and a collector that reads its gauges (of the queue, the engines of each
-    model, and the answers that the learning left out) when it is asked."""
+    """Counters and histograms of one server, and a collector that reads its gauges (of the queue, the engines, and
+    the answers that the learning left out) when it is asked."""
 
-    def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
+    def __init__(self, admission: Admission, pool: Pool, left_out: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
         labels = ("tier", "reason", "detail")
@@ -45,7 +45,7 @@ class Metrics:
             name: Histogram(f"suffice_request_{name}", what, ("tier",), buckets=buckets, registry=registry)
             for name, (what, buckets) in _HISTOGRAMS.items()
         }
-        registry.register(_Gauges(admission, pools, left_out))
+        registry.register(_Gauges(admission, pool, left_out))
         # looking up labels takes longer than counting
         self._response_of = cache(lambda route, status: responses.labels(route, str(status)))
         self._finish_of = cache(finish.labels)
@@ -80,8 +80,8 @@ class Metrics:
 class _Gauges(Collector):
     """The state of queue and engines, read when the metrics are."""
 
-    def __init__(self, admission: Admission, pools: Mapping[str, Pool], left_out: Callable[[], int]) -> None:
-        self._admission, self._pools, self._left_out = admission, pools, left_out
+    def __init__(self, admission: Admission, pool: Pool, left_out: Callable[[], int]) -> None:
+        self._admission, self._pool, self._left_out = admission, pool, left_out
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -89,7 +89,7 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         admission = self._admission
         rate = admission.throughput.tokens_per_second
-        name = next(iter(self._pools))
+        name = self._pool.model_name
         yield GaugeMetricFamily("suffice_requests_running", "Answers being generated.", len(admission.running))
         yield GaugeMetricFamily("suffice_requests_waiting", "Requests in the queue.", admission.waiting)
         yield GaugeMetricFamily("suffice_tokens_per_second", "Measured while busy, fading by the minute.", rate or 0)
@@ -101,11 +101,10 @@ class _Gauges(Collector):
         yield CounterMetricFamily("suffice_answers_not_learned", "Too many of their kind at once.", left_out)
         up = GaugeMetricFamily("suffice_upstream_up", "Whether it can take requests.", labels=("upstream",))
         running = GaugeMetricFamily("suffice_upstream_requests_running", "Answers there.", labels=("upstream",))
-        for pool in self._pools.values():
-            for index, each in enumerate(pool.upstreams):
-                label = [f"{each.name}#{index}"]
-                up.add_metric(label, float(pool.is_available(each)))
-                running.add_metric(label, each.running)
+        for index, each in enumerate(self._pool.upstreams):
+            label = [f"{each.name}#{index}"]
+            up.add_metric(label, float(self._pool.is_available(each)))
+            running.add_metric(label, each.running)
         yield up
         yield running
         yield self._memory()
@@ -117,19 +116,18 @@ class _Gauges(Collector):
             "Memory of the engine's device: allocated, reserved, free, total, kv_used, kv_total, others.",
             labels=("device", "kind"),
         )
-        for pool in self._pools.values():
-            for each in pool.upstreams:
-                if each.entered and isinstance(each.engine, Metered):
-                    figures = each.engine.memory_meter().read().to_dict()
-                    device = str(figures.pop("device"))
-                    for kind, value in figures.items():
-                        if value is not None:
-                            family.add_metric([device, kind], value)
+        for each in self._pool.upstreams:
+            if each.entered and isinstance(each.engine, Metered):
+                figures = each.engine.memory_meter().read().to_dict()
+                device = str(figures.pop("device"))
+                for kind, value in figures.items():
+                    if value is not None:
+                        family.add_metric([device, kind], value)
         return family
 
     def _cache_usage(self) -> float | None:
         """From the tokens of running requests: pages that are only partly full are not seen."""
-        total = next(iter(self._pools.values())).capabilities().kv_tokens
+        total = self._pool.capabilities().kv_tokens
         return min(self._admission.tokens_held / total, 1.0) if total else None
 
     @staticmethod

@@ -15,6 +15,7 @@ from suffice.session import AnswerBuilder, Event, Request, Restarted, Text, Thin
 
 __all__ = ["Choice", "Choices"]
 
+_PIECES = (Text, Thinking, ToolCallPiece)
 _FAILED = ("error", "cancelled")
 _LIKELY_MOST = 0.9  # the quantile of the predicted length that is charged to a key's limits up front
 
@@ -60,8 +61,7 @@ class Choices(Slot):
 
     @classmethod
     def of(cls, response_id: str, api: ApiRequest, model: str, tier: Tier, budgets: tuple[Budget, ...]) -> Self:
-        """The answers to a request, of which nothing has come."""
-        n = api.n
+        n, requests = api.n, api.requests()
         likely_most = [dict(each.quantiles).get(_LIKELY_MOST, each.expected_tokens) for each in budgets]
         return cls(
             prompt_tokens=sum([each.prompt_tokens or 0 for each in budgets]),
@@ -73,17 +73,12 @@ class Choices(Slot):
             tier=tier.name,
             priority=tier.priority,
             budgets=budgets,
-            answers=tuple(
-                [
-                    Choice(index=index, request=each, budget=budgets[index // n])
-                    for index, each in enumerate(api.requests())
-                ]
-            ),
+            answers=tuple([Choice(index=i, request=each, budget=budgets[i // n]) for i, each in enumerate(requests)]),
         )
 
     @property
     def budget(self) -> Budget:
-        """Of the first prompt."""
+        """That of the first prompt."""
         return self.budgets[0]
 
     @property
@@ -123,13 +118,15 @@ class Choices(Slot):
             thinking_tokens=sum([each.thinking_tokens for each in known]),
         )
 
-    def add(self, choice: Choice, event: Event) -> None:
-        """Take the next event of one answer, and count it."""
+    def add(self, choice: Choice, event: Event) -> bool:
+        """Take the next event of one answer, and count it; whether it is a piece of that answer."""
         choice.add(event)
-        if isinstance(event, Text | Thinking | ToolCallPiece):
+        if isinstance(event, _PIECES):
             self.generated += 1
-        elif isinstance(event, Usage | Restarted):
+            return True
+        if isinstance(event, (Usage, Restarted)):
             self.generated = sum([each.tokens for each in self.answers])
+        return False
 
 
 def _prompt_tokens(answers: tuple[Choice, ...]) -> int:

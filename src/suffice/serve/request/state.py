@@ -43,17 +43,15 @@ class RequestState:
 
     @property
     def id(self) -> str:
-        """Its id, under which clients and engines know it."""
         return self.api.request.id
 
     @property
     def route(self) -> str:
-        """Where it was asked."""
         return self.api.request.route or ""
 
     @property
     def attempts(self) -> list[Attempt]:
-        """Which engines were asked, for all answers."""
+        """Those of all answers that reached an engine."""
         return [each for each in self.api.request.attempts if each.upstream]
 
     @property
