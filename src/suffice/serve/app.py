@@ -42,10 +42,10 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
     """The engines that the settings name, not yet entered.
 
     Raises:
-        UsageError: a package that is missing, or an address that is none.
+        UsageError: a package is missing, or an address is not one.
     """
     if settings.upstreams:
-        # not OPENAI_API_KEY, which is OpenAI's to see, and no upstream's that somebody else runs
+        # not OPENAI_API_KEY: OpenAI's key is not for other operators' upstreams
         key = os.environ.get("SUFFICE_API_KEY", "")
         timeout = settings.upstream_timeout
         return [
@@ -90,7 +90,7 @@ async def open_service(settings: ServeSettings, engines: Sequence[Engine]) -> As
 
 
 def _traffic(settings: ServeSettings, budgeter: Budgeter, store: Store, replica: str) -> TrafficLearner | None:
-    """Who teaches the length model; None without one, which is where numpy is missing."""
+    """None without a length model, which is where numpy is missing."""
     if budgeter.learned_length is None:
         return None
     from suffice.serve.learning.traffic import TrafficLearner

@@ -38,19 +38,7 @@ _FACTS = ("model", "tier", "prompt_tokens", "answer_tokens", "max_new_tokens", "
 
 
 class Service:
-    """The server's state.
-
-    Args:
-        settings: what the server does.
-        pool: the engines, entered.
-        budgeter: who decides lengths.
-        ring: the API keys.
-        writer: writes a row for every request.
-        quotas: how much each key may take.
-        usage: what each key used lately.
-        spans: traces requests, if configured.
-        texts: keeps texts, if configured.
-    """
+    """The server's state. `pool` is entered; `spans` and `texts` are None where they are not configured."""
 
     def __init__(
         self,
@@ -116,10 +104,7 @@ class Service:
         return str(scope["path"]) if known else "other"
 
     def origin(self, scope: Scope, caller: Caller, route: str) -> RequestOrigin:
-        """What a request has beside its JSON.
-
-        Callers without a key are not one client: their routes and system prompts say more than they have in common.
-        """
+        """Callers without a key are not one client: routes and system prompts say more of them than that."""
         exchange: HttpExchange = scope["exchange"]
         return {
             "id": exchange.request_id,

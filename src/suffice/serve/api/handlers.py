@@ -19,24 +19,18 @@ from suffice.serve.service import Service
 
 __all__ = ["budget", "health", "list_models", "metrics", "page", "ready", "show_model", "usage"]
 
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
+_KINDS = {".html": "html", ".css": "css", ".js": "javascript"}
 _PAGES = Path(__file__).parents[1] / "pages"
 _ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
 
 
 async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/models`: what is served, with its context."""
     permitted = service.caller(scope).models
     models = [_shown(service.pool)] if not permitted or service.pool.model_name in permitted else []
     await send_bytes(send, dump({"object": "list", "data": models}))
 
 
 async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/models/NAME`: one of them."""
     caller = service.caller(scope)
     service.check_model(scope["path_params"]["model"], caller)
     await send_bytes(send, dump(_shown(service.pool)))
@@ -48,7 +42,6 @@ def _shown(pool: Pool) -> dict[str, Any]:
 
 
 async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/usage`: what the caller used, by day, tier or model."""
     caller = service.caller(scope)
     by, days = read_query(scope["query_string"])
     rows = await service.usage.of(caller.name, by, days)
@@ -71,12 +64,11 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
 
 
 async def health(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /health`: the process is alive."""
     await send_bytes(send, dump({"status": "ok"}))
 
 
 async def ready(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /ready`: requests can be taken now; 503 once the server was told to end, or while no engine can take any."""
+    """`GET /ready`: 503 once the server was told to end, or while no engine can take requests."""
     reasons = ["the server is shutting down"] if service.leaving else []
     if not (await service.pool.health()).ok:
         name = service.pool.model_name
@@ -86,7 +78,6 @@ async def ready(service: Service, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /metrics`: for Prometheus."""
     await send_bytes(send, service.metrics.text(), kind="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -96,6 +87,6 @@ def page(name: str) -> Handler:
 
     async def send_page(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         scope["exchange"].headers["content-security-policy"] = _ONLY_FROM_HERE
-        await send_bytes(send, path.read_bytes(), kind=_KINDS[path.suffix])
+        await send_bytes(send, path.read_bytes(), kind=f"text/{_KINDS[path.suffix]}; charset=utf-8")
 
     return send_page

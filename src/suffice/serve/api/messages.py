@@ -23,11 +23,8 @@ MESSAGES = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/sche
 def message_schema(forwards: bool) -> dict[str, Any]:
     """The schema of a message. Parts that are not text are for a server to read, where there is one."""
     part = {"type": "object", "properties": {"type": {"const": "text"}, "text": _TEXT}, "required": ["type", "text"]}
-    other = {
-        "type": "object",
-        "properties": {"type": {"type": "string", "not": {"const": "text"}}},
-        "required": ["type"],
-    }
+    kind = {"type": "string", "not": {"const": "text"}}
+    other = {"type": "object", "properties": {"type": kind}, "required": ["type"]}
     parts = {"type": "array", "items": {"anyOf": [part, other]} if forwards else part}
     return {
         "type": "object",
@@ -78,11 +75,10 @@ def _message(given: Any, index: int, forwards: bool) -> Message:
 
 def _parts(parts: list[Any], where: str, forwards: bool) -> Any:
     for each in parts:
-        if not isinstance(each, dict) or not isinstance(each.get("type"), str):
+        kind = each.get("type") if isinstance(each, dict) else None
+        if not isinstance(kind, str) or (kind == "text" and not isinstance(each.get("text"), str)):
             raise wrong(f"{where}.content", each, _PART_EXAMPLE)
-        if each["type"] == "text" and not isinstance(each.get("text"), str):
-            raise wrong(f"{where}.content", each, _PART_EXAMPLE)
-        if each["type"] != "text" and not forwards:
-            message = f"this model reads text only, and {where} has a part of type {each['type']!r}"
+        if kind != "text" and not forwards:
+            message = f"this model reads text only, and {where} has a part of type {kind!r}"
             raise Problem(400, message, param=where)
     return parts if forwards else "".join(each["text"] for each in parts)

@@ -136,7 +136,10 @@ _SERVERS_OWN_UNDOCUMENTED = _refused(
 )
 """Fields that change the answer, known to servers and not to the local engine, with the values that do nothing."""
 _RESPONSE_FORMAT = {"type": "object", "description": "In front of servers; handed on as it is."}
-_SERVERS_OWN = (replace(_SERVERS_OWN_UNDOCUMENTED[0], schema=_RESPONSE_FORMAT), *_SERVERS_OWN_UNDOCUMENTED[1:])
+_SERVERS_OWN = [
+    replace(each, schema=_RESPONSE_FORMAT) if each.name == "response_format" else each
+    for each in _SERVERS_OWN_UNDOCUMENTED
+]
 
 _SEVERAL = Field(
     "n",

@@ -22,12 +22,7 @@ _SAMPLING = tuple(each.name for each in Sampling.fields())
 
 
 def read_chat(body: _Values, origin: RequestOrigin, *, forwards: bool) -> ApiRequest:
-    """OpenAI's chat completions.
-
-    Args:
-        body: the JSON object.
-        origin: of the new request.
-        forwards: whether fields that are not known here are forwarded to a server.
+    """OpenAI's chat completions; with `forwards`, fields that are not known here go on to a server.
 
     Raises:
         Problem: 400, with the field's name.
@@ -42,7 +37,7 @@ def read_chat(body: _Values, origin: RequestOrigin, *, forwards: bool) -> ApiReq
 
 
 def read_completion(body: _Values, origin: RequestOrigin, *, forwards: bool) -> ApiRequest:
-    """OpenAI's completions: raw text to continue. Arguments as in `read_chat`."""
+    """OpenAI's completions: raw text to continue."""
     values, others = COMPLETION.read(body, forwards=forwards)
     if "prompt" not in values:
         message = "prompt must be a text that is not empty, a list of token ids, or a list of one of these"
@@ -51,7 +46,7 @@ def read_completion(body: _Values, origin: RequestOrigin, *, forwards: bool) -> 
 
 
 def read_infer(body: _Values, origin: RequestOrigin, *, forwards: bool) -> ApiRequest:
-    """`/infer/TIER`: `prompt` is what the user says; or `messages` as in chat. Arguments as in `read_chat`."""
+    """`/infer/TIER`: `prompt` is what the user says; or `messages` as in chat."""
     values, others = INFER.read(body, forwards=forwards)
     prompt, given = values.get("prompt"), values.get("messages")
     if (prompt is None) == (given is None):
@@ -70,16 +65,6 @@ def _api_request(
     forwards: bool,
     logprobs: int | None = None,
 ) -> ApiRequest:
-    """What all APIs have in common.
-
-    Args:
-        prompts: at least one.
-        values: the fields that are known.
-        others: the others.
-        origin: as for `read_chat`.
-        forwards: as for `read_chat`.
-        logprobs: as the session's `Request` has it.
-    """
     n = values.get("n") or 1
     if (best_of := values.get("best_of")) not in (None, n):
         message = f"best_of is {best_of}, which is not supported here: leave it out, or make n {best_of} and choose"

@@ -22,15 +22,13 @@ _Json = dict[str, Any]
 
 
 class Format:
-    """What the formats have in common."""
-
     prefix: ClassVar[str]
     """Of ids."""
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
 
     def piece(self, choices: Choices, choice: Choice, event: Event) -> bytes:
-        """The event of a stream for an event of the session; nothing, where the format has no place for it."""
+        """The event of a stream for an event of the session; b"" where the format has no place for it."""
         if not isinstance(event, Text):
             return b""
         if event.logprobs:
@@ -42,33 +40,28 @@ class Format:
 
     def opening(self, choices: Choices) -> bytes:
         """The first event of a stream, with the budget."""
-        chunk = self._chunk(choices, [self._choice(choices.answers[0], "")])
-        return sse.event({**chunk, "suffice": suffice_object(choices)})
+        first = self._choice(choices.answers[0], "")
+        return sse.event(self._chunk(choices, [first], suffice=suffice_object(choices)))
 
     def ending(self, choices: Choices, choice: Choice) -> bytes:
         """The event that ends one of several answers; `closing` ends a single one."""
-        ended = {**self._choice(choice, None), "finish_reason": openai_finish_reason(choice)}
-        return sse.event(self._chunk(choices, [{**ended, "suffice": ending_of(choice)}]))
+        return sse.event(self._chunk(choices, [self._last(choice) | {"suffice": ending_of(choice)}]))
 
     def closing(self, choices: Choices) -> bytes:
         """The last events of a stream: why it ended, what it took, and that nothing follows."""
         last = counts = b""
         if len(choices.answers) == 1:
-            [choice] = choices.answers
-            ended = {**self._choice(choice, None), "finish_reason": openai_finish_reason(choice)}
-            last = sse.event({**self._chunk(choices, [ended]), "suffice": suffice_object(choices)})
+            last = sse.event(self._chunk(choices, [self._last(choices.answers[0])], suffice=suffice_object(choices)))
         if choices.api.include_usage:
-            counts = sse.event({**self._chunk(choices, []), "usage": _usage_object(choices)})
+            counts = sse.event(self._chunk(choices, [], usage=_usage_object(choices)))
         return last + counts + sse.DONE
 
     def failure(self, choices: Choices, error: bytes) -> bytes:
-        """The events that end a stream which failed: the error, and what was used."""
-        chunk = self._chunk(choices, [])
-        used = {**chunk, "usage": _usage_object(choices), "suffice": suffice_object(choices)}
+        """The events that end a stream which failed: what was used, and the error."""
+        used = self._chunk(choices, [], usage=_usage_object(choices), suffice=suffice_object(choices))
         return sse.event(used) + b"data: %b\n\n" % error + sse.DONE
 
     def whole(self, choices: Choices) -> _Json:
-        """The answers at once."""
         return {
             **self._head(choices, self.whole_object),
             "choices": [self._ended(choices, each) for each in choices.answers],
@@ -79,9 +72,12 @@ class Format:
     def _head(self, choices: Choices, kind: str) -> _Json:
         return {"id": choices.id, "object": kind, "created": choices.created, "model": choices.model}
 
-    def _chunk(self, choices: Choices, chosen: list[_Json]) -> _Json:
-        chunk = {**self._head(choices, self.chunk_object), "choices": chosen}
-        return {**chunk, "usage": None} if choices.api.include_usage else chunk
+    def _chunk(self, choices: Choices, chosen: list[_Json], **more: _Json) -> _Json:
+        usage = {"usage": None} if choices.api.include_usage else {}
+        return {**self._head(choices, self.chunk_object), "choices": chosen, **usage, **more}
+
+    def _last(self, choice: Choice) -> _Json:
+        return {**self._choice(choice, None), "finish_reason": openai_finish_reason(choice)}
 
     def _event(self, choices: Choices, choice: Choice, text: str, logprobs: _Json | None = None) -> bytes:
         chosen = self._choice(choice, text)
@@ -126,9 +122,9 @@ class ChatFormat(Format):
     def opening(self, choices: Choices) -> bytes:
         """OpenAI's first chunk also says whose turn it is."""
         role = {"role": "assistant", "content": ""}
-        first = self._chunk(choices, [self._choice(choices.answers[0], "") | {"delta": role}])
+        first = self._choice(choices.answers[0], "") | {"delta": role}
         others = [self._delta(choices, each, role) for each in choices.answers[1:]]
-        return sse.event({**first, "suffice": suffice_object(choices)}) + b"".join(others)
+        return sse.event(self._chunk(choices, [first], suffice=suffice_object(choices))) + b"".join(others)
 
     def _delta(self, choices: Choices, choice: Choice, delta: _Json) -> bytes:
         return sse.event(self._chunk(choices, [self._choice(choice, None) | {"delta": delta}]))
@@ -174,13 +170,12 @@ class InferFormat(Format):
         return sse.event({**self.whole(choices), "object": "suffice.end", "text": ""}) + sse.DONE
 
     def whole(self, choices: Choices) -> _Json:
-        """The answer, on one level."""
         choice = choices.answers[0]
         said = {"text": choice.text, "finish_reason": openai_finish_reason(choice), "usage": _usage_object(choices)}
         return {**self._head(choices, self.whole_object), **said, "suffice": suffice_object(choices)}
 
-    def _chunk(self, choices: Choices, chosen: list[_Json]) -> _Json:
-        return {**self._head(choices, self.chunk_object), "text": chosen[0]["text"] if chosen else ""}
+    def _chunk(self, choices: Choices, chosen: list[_Json], **more: _Json) -> _Json:
+        return {**self._head(choices, self.chunk_object), "text": chosen[0]["text"] if chosen else "", **more}
 
     def _choice(self, choice: Choice, text: str | None) -> _Json:
         return {"text": text or ""}

@@ -24,8 +24,8 @@ _LOG = logging.getLogger("suffice.serve")
 class HttpExchange:
     """One request and its response, and the connection between them.
 
-    `with exchange:` runs its block only while the client is there: when that goes, the block is cancelled at once and
-    `gone` is set. `limit` also cancels the block after some seconds. (`asyncio.timeout` would be a second watcher.)
+    `with exchange:` runs its block only while the client is there: when the client goes, the block is cancelled at once
+    and `gone` is set. `limit` also cancels the block after some seconds. (`asyncio.timeout` would be a second watcher.)
 
     Args:
         request_id: the client's, or a new one.
@@ -38,38 +38,29 @@ class HttpExchange:
         self.request_id = request_id
         self.started = time.perf_counter()
         self.headers: dict[str, str] = {}
-        """Sent with the response, whatever it turns out to be."""
+        """Sent with any response, a refusal too."""
         self.status = 0
         """0 until the response has begun."""
         self.facts: dict[str, Any] = {}
         """For the access log: key, tier, tokens ... never text."""
         self.gone = False
-        """The client went away."""
         self._watchers = watchers
         self._task: asyncio.Task[Any] | None = None
         self._late = False
 
     @property
     def seconds(self) -> float:
-        """Since the request came."""
         return time.perf_counter() - self.started
 
     def is_pending(self) -> bool:
-        """Whether the response has not begun."""
         return not self.status
 
     def limit(self, seconds: float) -> asyncio.TimerHandle:
-        """Call `expire` after `seconds`, unless the handle is cancelled before."""
-        return asyncio.get_running_loop().call_later(seconds, self.expire)
-
-    def expire(self) -> None:
-        """Cancel the block because its time is up."""
-        self._late = True
-        if self._task is not None:
-            self._task.cancel()
+        """Cancel the block after `seconds`, unless the handle is cancelled before."""
+        return asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def late(self) -> bool:
-        """Whether a `CancelledError` that was caught comes from `expire` and from nothing else."""
+        """Whether a `CancelledError` that was caught comes from `limit` and from nothing else."""
         return self._late and not self.gone and self._task is not None and self._task.uncancel() == 0
 
     def __enter__(self) -> HttpExchange:
@@ -88,6 +79,13 @@ class HttpExchange:
 
     def _disconnected(self) -> None:
         self.gone = True
+        self._cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
@@ -141,7 +139,7 @@ class ExchangeMiddleware:
             self.ended(scope, exchange)
 
     def _request_id(self, scope: Scope) -> str:
-        """The caller's own id if it is a decent one, else a new one."""
+        """The client's own id where it is well formed and free, else a new one."""
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _ID.fullmatch(value) and not self.taken(value.decode()):
                 return str(value.decode())
@@ -166,7 +164,6 @@ async def _refuse(problem: Problem, exchange: HttpExchange, send: Send) -> None:
 
 
 async def send_bytes(send: Send, body: bytes, *, status: int = 200, kind: str = "application/json") -> None:
-    """A whole response."""
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -16,5 +16,4 @@ HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": 
 
 
 def event(value: Any) -> bytes:
-    """One event with JSON in it."""
     return b"data: %b\n\n" % dump(value)

@@ -27,15 +27,8 @@ class StreamWriter:
         self.begun = False
         """The status has been sent: a failure can no longer have one of its own."""
         self.ended = False
-        """The response is whole."""
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the reader is so far behind that the answer waits for it."""
-        return self._size > _AHEAD and self._writing is not None and not self._writing.done()
 
     async def begin(self) -> None:
-        """Send the status and the headers."""
         self.begun = True
         headers = [(name.encode(), value.encode()) for name, value in sse.HEADERS.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

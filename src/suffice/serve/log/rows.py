@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import TypedDict
 
+from suffice.engines.base import Usage
 from suffice.serve.request.state import RequestState
 
 __all__ = ["RequestRow", "row_of"]
@@ -45,17 +47,20 @@ class RequestRow(TypedDict):
     seconds: float
 
 
+@lru_cache(2)
+def _day(days: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(days * 86400))
+
+
 def row_of(state: RequestState) -> RequestRow:
-    """The row of a request that has ended, in whatever way."""
     choices, exchange, problem = state.choices, state.exchange, state.problem
-    usage = choices.usage if choices else None
-    counted = usage if usage and state.generated else None
+    usage = choices.usage if choices and state.generated else Usage(0, 0)
     finish = choices.finish if choices else None
     first = choices.first_piece if choices else None
     quantiles = {round(p * 100): tokens for p, tokens in choices.budget.quantiles} if choices else {}
     return {
         "time": state.time,
-        "day": time.strftime("%Y-%m-%d", time.gmtime(state.time)),
+        "day": _day(int(state.time) // 86400),
         "request_id": exchange.request_id,
         "key_id": state.caller.key_id or None,
         "key_name": state.caller.name or None,
@@ -66,9 +71,9 @@ def row_of(state: RequestState) -> RequestRow:
         "stream": state.api.stream,
         "status": 499 if exchange.gone else exchange.status or (problem.status if problem else 500),
         "error": problem.code or str(problem.status) if problem else None,
-        "prompt_tokens": counted.prompt_tokens if counted else 0,
-        "answer_tokens": counted.answer_tokens if counted else 0,
-        "thinking_tokens": usage.thinking_tokens if usage else 0,
+        "prompt_tokens": usage.prompt_tokens,
+        "answer_tokens": usage.answer_tokens,
+        "thinking_tokens": usage.thinking_tokens,
         "max_new_tokens": choices.budget.max_new_tokens if choices else None,
         "p50": quantiles.get(50),
         "p90": quantiles.get(90),

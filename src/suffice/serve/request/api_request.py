@@ -9,10 +9,9 @@ from typing import Self, TypedDict
 from suffice.immutable import immutable
 from suffice.session import Request
 
-__all__ = ["SEEDS", "ApiRequest", "RequestOrigin"]
+__all__ = ["ApiRequest", "RequestOrigin"]
 
-SEEDS = (-(2**63), 2**63 - 1)
-"""The smallest and the largest seed."""
+_LOWEST_SEED, _SEEDS = -(2**63), 2**64  # seeds are whole numbers of 64 bits
 
 
 class RequestOrigin(TypedDict):
@@ -30,10 +29,7 @@ class RequestOrigin(TypedDict):
 
 @immutable
 class ApiRequest:
-    """One request as a client sent it."""
-
     prompts: tuple[Request, ...]
-    """One request of the session for each prompt."""
     model: str | None = None
     tier: str | None = None
     n: int = 1
@@ -44,11 +40,11 @@ class ApiRequest:
     strict: bool = False
     """Refuse instead of clamping."""
     ignored: tuple[str, ...] = ()
-    """Fields that nothing here reads."""
+    """Names of fields that nothing here reads."""
 
     @property
     def request(self) -> Request:
-        """For the first prompt."""
+        """That of the first prompt."""
         return self.prompts[0]
 
     def requests(self) -> tuple[Request, ...]:
@@ -59,14 +55,12 @@ class ApiRequest:
         return tuple([self._numbered(index) for index in range(self.n * len(self.prompts))])
 
     def with_trace_context(self, context: Mapping[str, str]) -> Self:
-        """The same request as part of another trace."""
         return replace(self, prompts=tuple([replace(each, trace_context=context) for each in self.prompts]))
 
     def _numbered(self, index: int) -> Request:
         request = self.prompts[index // self.n]
         sampling = request.sampling
         if sampling.seed is not None:
-            low, high = SEEDS
-            seed = low + (sampling.seed + index % self.n - low) % (high - low + 1)
+            seed = _LOWEST_SEED + (sampling.seed + index % self.n - _LOWEST_SEED) % _SEEDS
             sampling = replace(sampling, seed=seed)
         return replace(request, id=f"{request.id}/{index}", sampling=sampling)

@@ -25,7 +25,6 @@ class Choice(AnswerBuilder):
     """One answer (`choice` is OpenAI's word), made of the events of one session stream."""
 
     index: int
-    """Its place among the answers of the request."""
     request: Request
     budget: Budget
     frame: tuple[bytes, bytes] | None = None
@@ -46,11 +45,10 @@ class Choices(Slot):
     id: str
     """Of the response."""
     api: ApiRequest
-    """What was asked."""
     model: str
     tier: str
     priority: int
-    """Of the tier: lower goes first."""
+    """The tier's: lower goes first."""
     budgets: tuple[Budget, ...]
     """One for each prompt."""
     answers: tuple[Choice, ...]

@@ -24,7 +24,7 @@ __all__ = ["RequestState"]
 
 @dataclass(slots=True, kw_only=True)
 class RequestState:
-    """An accepted request and all that it holds, until `Service.release`."""
+    """Lives from `Service.accept` to `Service.release`."""
 
     api: ApiRequest
     caller: Caller
@@ -32,7 +32,7 @@ class RequestState:
     charge: Charge
     """What it has taken of its caller's limits."""
     writer: StreamWriter | None
-    """Of the response, where that is a stream."""
+    """Writes the response, where that is a stream."""
     choices: Choices | None = None
     """The answers; None until their length is decided."""
     problem: Problem | None = None
