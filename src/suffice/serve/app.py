@@ -102,9 +102,9 @@ def _text_log(settings: ServeSettings, store: Store, stack: AsyncExitStack) -> T
     store.forget_texts(before=time.time() - settings.log_prompts_days * 86400)  # also when it was switched off since
     if not settings.log_prompts:
         return None
-    said = "log_prompts is on: texts of prompts and answers are kept in the database for %g days"
-    _LOG.info(said, settings.log_prompts_days)
-    log = TextLog(store, settings.log_prompts_days)
+    days = settings.log_prompts_days
+    _LOG.info("log_prompts is on: texts of prompts and answers are kept in the database for %g days", days)
+    log = TextLog(store, days)
     stack.callback(log.close)
     return log
 

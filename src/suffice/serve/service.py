@@ -75,11 +75,7 @@ class Service:
         return self.session.budgeter.tiers
 
     def caller(self, scope: Scope, tier: str | None = None) -> Caller:
-        """Who asks, if they may ask at all.
-
-        Args:
-            scope: of the request.
-            tier: the tier that the path stands for; one that needs a key says itself who may not.
+        """The caller of a request to a path that stands for `tier`. A tier that needs a key refuses in its own words.
 
         Raises:
             Problem: 401 or 403.
@@ -96,11 +92,9 @@ class Service:
     def route_label(self, scope: Scope) -> str:
         """The route of a request, for metrics and the length model: what a client made up is `other`."""
         route: Route | None = scope.get("route")
-        if route is None:
-            return "other"
-        if route.parameter != "tier":
+        if route is not None and route.parameter != "tier":
             return route.template
-        known = scope["path_params"]["tier"] in (*self.tiers, AUTO)
+        known = route is not None and scope["path_params"]["tier"] in (*self.tiers, AUTO)
         return str(scope["path"]) if known else "other"
 
     def origin(self, scope: Scope, caller: Caller, route: str) -> RequestOrigin:

@@ -58,12 +58,12 @@ class Generate:
                 await self._answer(service, state, send)
             finally:
                 service.release(state)
-        if writer is not None and writer.begun and not writer.ended:  # the client does not read: it is not waited for
+        if writer is not None and writer.begun and not writer.ended:  # the client does not read: do not wait for it
             scope["extensions"]["suffice.drop"]()
             await receive()  # until the connection is gone: else the server takes this for a mistake
 
     async def _answer(self, service: Service, state: RequestState, send: Send) -> None:
-        """Answer, and say what went wrong in the way that is still open: a status, or an event of the stream."""
+        """Answer; a failure is told by a status while there is none yet, and then by an event of the stream."""
         try:
             await self._generate(service, state, send)
         except asyncio.CancelledError:
@@ -84,7 +84,7 @@ class Generate:
         state.problem = problem
         if state.choices is None or state.writer is None or not state.writer.begun:
             raise problem
-        with contextlib.suppress(TimeoutError):  # a client that does not read is not waited for
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS):
                 await state.writer.close(self.format.failure(state.choices, problem.body))
 

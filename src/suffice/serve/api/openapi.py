@@ -20,8 +20,6 @@ _STREAM = {
     "properties": {"data": _TEXT},
     "required": ["data"],
 }
-_MODELS = "/v1/models"
-"""The route that lists what others take as `model`."""
 
 
 def document(routes: Sequence[Route], tiers: Mapping[str, Tier], model: str, *, forwards: bool) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def document(routes: Sequence[Route], tiers: Mapping[str, Tier], model: str, *, 
             operation["operationId"] = route.template
             named.append(route.template)
         paths.setdefault(route.template, {})[route.method.lower()] = operation
-    paths[_MODELS]["get"]["responses"]["200"]["links"] = {
+    paths["/v1/models"]["get"]["responses"]["200"]["links"] = {
         path: {"operationId": path, "requestBody": {"model": "$response.body#/data/0/id"}} for path in named
     }
     return {
@@ -57,10 +55,8 @@ def document(routes: Sequence[Route], tiers: Mapping[str, Tier], model: str, *, 
 
 def _schemas(routes: Iterable[Route], tiers: Iterable[str], forwards: bool) -> dict[str, Any]:
     """Those of messages and of all bodies; a tier is named in the path or in the body."""
-    tier = {
-        "enum": [*tiers, "auto", None],
-        "description": "A tier's name, or auto: the smallest that holds what is expected.",
-    }
+    said = "A tier's name, or auto: the smallest that holds what is expected."
+    tier = {"enum": [*tiers, "auto", None], "description": said}
     found = {"Message": message_schema(forwards)}
     for route in routes:
         if route.body is not None and route.body.name not in found:
@@ -71,7 +67,7 @@ def _schemas(routes: Iterable[Route], tiers: Iterable[str], forwards: bool) -> d
 
 
 def _of_tier(tier: Tier | None) -> dict[str, Any]:
-    """What the operation of `/infer/TIER` has of its own; `auto` has no tier."""
+    """What only the operation of `/infer/TIER` has; `auto` has no tier."""
     if tier is None:
         return {"summary": "Answer; the tier is chosen."}
     own: dict[str, Any] = {"summary": f"Answer with at most {tier.max_new_tokens} tokens."}

@@ -64,8 +64,7 @@ CALLS = {"type": "array", "items": _CALL, "description": "Of the assistant; its 
 
 
 def usable_tools(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The tools among the values that were read; `tool_choice` and `parallel_tool_calls` are not among them where a
-    server reads these itself.
+    """The tools that an answer may call. Servers read the other two fields themselves: then `values` has neither.
 
     Raises:
         Problem: they ask for what the local engine cannot do.
@@ -80,11 +79,7 @@ def usable_tools(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_calls(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a message has of tools, for the chat template: its calls, or which call it answers.
-
-    Raises:
-        Problem: it has another shape.
-    """
+    """What a message has of tools, for the chat template: its calls, or which call it answers."""
     found: dict[str, Any] = {}
     for name in ("name", "tool_call_id"):
         if (value := message.get(name)) is not None:

@@ -13,7 +13,11 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
-    """A request that is answered with an error."""
+    """A request that is answered with an error.
+
+    `param` is the field that it is about, `code` a word for programs; `where`, the machine that failed, is for the
+    operator and never sent.
+    """
 
     def __init__(
         self,
@@ -25,15 +29,6 @@ class Problem(SufficeError):  # noqa: N818  # RFC 9457's word
         headers: Mapping[str, str] | None = None,
         where: str = "",
     ) -> None:
-        """
-        Args:
-            status: of HTTP.
-            message: one line for a person: what is wrong, with what value, and what to do.
-            param: the field of the request that it is about.
-            code: a word for programs.
-            headers: of the response.
-            where: the machine that failed, for the operator; never sent.
-        """
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
         self.headers, self.where = dict(headers or {}), where

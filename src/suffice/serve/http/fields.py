@@ -26,12 +26,8 @@ class Field:
 class RequestBody:
     """A JSON object of which some fields are known. `null` is the same as leaving a field out.
 
-    Args:
-        name: of its schema.
-        fields: those that are always read.
-        local: those that are read where no server could: elsewhere they are forwarded as they are.
-        required: what must be there; the schema says so, the caller checks it.
-        schema: what the schema has beside properties.
+    `fields` are always read, `local` ones only where no server could: elsewhere they are forwarded as they are. That
+    `required` fields are there is for the caller to check.
     """
 
     def __init__(

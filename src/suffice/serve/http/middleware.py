@@ -27,9 +27,7 @@ class HttpExchange:
     `with exchange:` runs its block only while the client is there: when the client goes, the block is cancelled at once
     and `gone` is set. `limit` also cancels the block after some seconds. (`asyncio.timeout` would be a second watcher.)
 
-    Args:
-        request_id: the client's, or a new one.
-        watchers: functions that are called when the client goes; from `protocol.Connection`.
+    `watchers`, from `protocol.Connection`, are called when the client goes.
     """
 
     __slots__ = ("_late", "_task", "_watchers", "facts", "gone", "headers", "request_id", "started", "status")

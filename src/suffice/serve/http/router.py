@@ -49,12 +49,8 @@ class Route:
 
 
 class Router:
-    """Hands each request to the handler of its path, with the matching route in `scope["route"]`.
-
-    Args:
-        routes: all routes. What answers GET answers HEAD.
-        service: what the handlers share.
-    """
+    """Hands each request to the handler of its path, with the matching route in `scope["route"]` and the `service`
+    that the handlers share. What answers GET answers HEAD."""
 
     def __init__(self, routes: Iterable[Route], service: Any) -> None:
         self._service = service
