@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
         for each in sockets or ():
             host, port = each.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            name = self.service.pool.model_name
+            name = self.service.model_name
             said = "serving %s on http://%s:%d (playground: /, API: /docs)"
             _LOG.info(said, name, shown, port, extra={"prefix": "", "models": name, "port": port})
 

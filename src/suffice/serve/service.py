@@ -53,6 +53,7 @@ class Service:
         texts: TextLog | None = None,
     ) -> None:
         self.settings, self.pool, self.session = settings, pool, Session(pool, budgeter)
+        self.model_name = pool.model_name
         self.forwards = pool.capabilities().forwards_unknown_fields
         """Fields of requests that are not known here are forwarded to other servers."""
         self.ring, self.writer, self.quotas, self.usage = ring, writer, quotas, usage
@@ -132,7 +133,7 @@ class Service:
         Raises:
             Problem: 404 for a name that is not served, 403 for one that the key does not permit.
         """
-        served = self.pool.model_name
+        served = self.model_name
         if name and name != served:
             raise Problem(404, f"no model {name!r}; there is: {served}", param="model", code="model_not_found")
         if caller.models and served not in caller.models:

@@ -95,7 +95,7 @@ class Generate:
         tier = find_tier(api.tier, service.tiers, state.caller)
         await service.enter(state)
         tier, budgets = await decide_all(service.session, api.prompts, tier, state.caller)
-        model = service.pool.model_name
+        model = service.model_name
         choices = state.choices = Choices.of(self.format.prefix + state.id, api, model, tier, budgets)
         state.exchange.headers |= _budget_headers(choices)
         for budget in budgets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from suffice.engines.pool import Pool
 from suffice.json_codec import dump
 from suffice.serve.api.request_reader import read_chat, read_completion
 from suffice.serve.auth.tiers import decide, find_tier
@@ -26,19 +25,19 @@ _ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'no
 
 async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     permitted = service.caller(scope).models
-    models = [_shown(service.pool)] if not permitted or service.pool.model_name in permitted else []
+    models = [_shown(service)] if not permitted or service.model_name in permitted else []
     await send_bytes(send, dump({"object": "list", "data": models}))
 
 
 async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     caller = service.caller(scope)
     service.check_model(scope["path_params"]["model"], caller)
-    await send_bytes(send, dump(_shown(service.pool)))
+    await send_bytes(send, dump(_shown(service)))
 
 
-def _shown(pool: Pool) -> dict[str, Any]:
-    context = pool.capabilities().context_tokens
-    return {"id": pool.model_name, "object": "model", "created": 0, "owned_by": "suffice", "max_model_len": context}
+def _shown(service: Service) -> dict[str, Any]:
+    context = service.pool.capabilities().context_tokens
+    return {"id": service.model_name, "object": "model", "created": 0, "owned_by": "suffice", "max_model_len": context}
 
 
 async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +58,7 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
         raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
     service.check_model(api.model, caller)
     tier, decided = await decide(service.session, api.request, find_tier(api.tier, service.tiers, caller), caller)
-    said = {"model": service.pool.model_name, "tier": tier.name, "budget": decided.to_dict()}
+    said = {"model": service.model_name, "tier": tier.name, "budget": decided.to_dict()}
     await send_bytes(send, dump({"object": "suffice.budget", **said}))
 
 
@@ -71,7 +70,7 @@ async def ready(service: Service, scope: Scope, receive: Receive, send: Send) ->
     """`GET /ready`: 503 once the server was told to end, or while no engine can take requests."""
     reasons = ["the server is shutting down"] if service.leaving else []
     if not (await service.pool.health()).ok:
-        name = service.pool.model_name
+        name = service.model_name
         reasons.append(f"{name}: no engine can take requests; `suffice serve --check` says why")
     said = {"ready": not reasons, "reasons": reasons}
     await send_bytes(send, dump(said), status=503 if reasons else 200)

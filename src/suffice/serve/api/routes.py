@@ -29,7 +29,7 @@ _USAGE_QUERY = (
 
 
 async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    name = service.pool.model_name
+    name = service.model_name
     await send_bytes(send, dump(document(ROUTES, service.tiers, name, forwards=service.forwards)))
 
 
