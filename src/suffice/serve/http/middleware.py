@@ -55,7 +55,7 @@ class HttpExchange:
 
     def limit(self, seconds: float) -> asyncio.TimerHandle:
         """Cancel the block after `seconds`, unless the handle is cancelled before."""
-        return asyncio.get_running_loop().call_later(seconds, self._expire)
+        return asyncio.get_running_loop().call_later(seconds, self.expire)
 
     def late(self) -> bool:
         """Whether a `CancelledError` that was caught comes from `limit` and from nothing else."""
@@ -79,7 +79,7 @@ class HttpExchange:
         self.gone = True
         self._cancel()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         self._late = True
         self._cancel()
 

@@ -28,6 +28,11 @@ class StreamWriter:
         """The status has been sent: a failure can no longer have one of its own."""
         self.ended = False
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the reader is so far behind that the answer waits for it."""
+        return self._size > _AHEAD and self._writing is not None and not self._writing.done()
+
     async def begin(self) -> None:
         self.begun = True
         headers = [(name.encode(), value.encode()) for name, value in sse.HEADERS.items()]
