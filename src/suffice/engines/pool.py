@@ -19,6 +19,7 @@ from suffice.engines.base import (
     Health,
     TokenCount,
 )
+from suffice.engines.circuit_breaker import CircuitBreaker
 from suffice.errors import EngineError, ModelError
 from suffice.prompt import Prompt
 
@@ -29,24 +30,16 @@ _RETRY_ELSEWHERE = (408, 409, 425, 429)
 
 
 @dataclass(slots=True, eq=False)
-class Upstream:
-    """One engine, how much it is doing, and whether it can be trusted with more.
-
-    Its circuit opens after some failures in a row, and for some seconds nothing is sent; then one request tries.
-    """
+class Upstream(CircuitBreaker):
+    """One engine, how much it is doing, and whether it can be trusted with more."""
 
     engine: Engine
     name: str
     running: int = 0
-    failures: int = 0
-    """In a row."""
     entered: bool = False
     healthy: bool = True
     """What the last health check said."""
     detail: str = ""
-    open_until: float = 0.0
-    trying: bool = False
-    """The circuit is half open, and one request is finding out."""
 
 
 @dataclass(slots=True)
@@ -110,13 +103,13 @@ class Pool:
         begun, well = False, False
         self._turn += 1
         upstream.running += 1
-        upstream.trying = upstream.failures >= self.failure_limit
+        upstream.begin(self.failure_limit)
         try:
             async with aclosing(upstream.engine.submit(request)) as chunks:
                 async for chunk in chunks:
                     if not begun:
                         begun = True
-                        self._answers(upstream)
+                        upstream.answer(self.failure_limit)
                     well = well or chunk.finish is not None  # after which nothing more need be asked for
                     yield chunk
         except EngineError as error:
@@ -127,9 +120,7 @@ class Pool:
             raise
         finally:
             upstream.running -= 1
-            upstream.trying = False
-            if well:
-                upstream.failures = 0
+            upstream.end(well=well)
 
     @property
     def decode_token(self) -> Callable[[int], str] | None:
@@ -173,10 +164,7 @@ class Pool:
         return Health(False, "; ".join(f"{each.name}: {each.detail or 'too many failures'}" for each in self.upstreams))
 
     def is_available(self, upstream: Upstream) -> bool:
-        if not (upstream.entered and upstream.healthy):
-            return False
-        closed = upstream.failures < self.failure_limit
-        return closed or (self.clock() >= upstream.open_until and not upstream.trying)
+        return upstream.entered and upstream.healthy and upstream.allows(self.failure_limit, self.clock())
 
     async def check(self) -> None:
         """Ask every upstream how it is, and enter those that were not there."""
@@ -194,20 +182,12 @@ class Pool:
         first = self._turn % len(candidates)
         return min(candidates[first:] + candidates[:first], key=lambda each: each.running)
 
-    def _answers(self, upstream: Upstream) -> None:
-        """A first piece closes an open circuit, so that the trial's whole answer need not be waited for; one more
-        failure opens it again."""
-        if upstream.failures >= self.failure_limit:
-            upstream.failures, upstream.trying = self.failure_limit - 1, False
-
     def _failed(self, upstream: Upstream, error: EngineError, earlier: Sequence[Attempt]) -> None:
         """Count a failure; several answers to one request that fail at the same upstream are one."""
         upstream.detail = str(error)
         blamed = any(each.engine is upstream.engine and each.error and _is_failure(each.error) for each in earlier)
         if not blamed and _is_failure(error):
-            upstream.failures += 1
-            if upstream.failures >= self.failure_limit:
-                upstream.open_until = self.clock() + self.pause
+            upstream.fail(self.failure_limit, self.clock() + self.pause)
 
     def _failed_at(self, attempts: Sequence[Attempt]) -> list[Upstream]:
         failed = [each.engine for each in attempts if each.error is not None]
