@@ -10,7 +10,7 @@ from suffice.watch import Runaway, RunawayDetector
 from suffice.watch.numbered_list import NumberedList
 from suffice.watch.repetition_score import WINDOW
 from suffice.watch.repetition_wanted import chinese_number, prompt_text, turns_wanted
-from suffice.watch.units import TextUnits, is_filler, is_line_end, is_word, read_unit
+from suffice.watch.units import FILLER, LINE_END, WORD, TextUnits, read_unit
 
 INTRO = "Here is what you asked for, written with some care and in plain words.\n\n"
 SENTENCE = "The model goes on and on about the same small thing in the same few words. "
@@ -409,8 +409,8 @@ def test_decode_is_asked_once_for_all_answers():
 )
 def test_kinds_of_units(text, kinds):
     symbol = read_unit(text).symbol
-    tests = {"word": is_word, "filler": is_filler, "end": is_line_end}
-    assert [name for name, test in tests.items() if test(symbol)] == kinds.split()
+    bits = {"word": WORD, "filler": FILLER, "end": LINE_END}
+    assert [name for name, bit in bits.items() if symbol & bit] == kinds.split()
 
 
 @pytest.mark.parametrize(("numerals", "value"), [("十", 10), ("三百二十", 320), ("两千零五", 2005), ("一万", 10_000)])

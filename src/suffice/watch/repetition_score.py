@@ -17,17 +17,18 @@ from __future__ import annotations
 import math
 from array import array
 
-from suffice.watch.units import Unit, is_filler, is_line_end, is_word
+from suffice.watch.units import FILLER, LINE_END, WORD, Unit
 
 __all__ = ["WINDOW", "VerbatimRun", "bar"]
 
 WINDOW = 4096  # units remembered; a longer period cannot be seen
 _MASK = WINDOW - 1
 _HASH = (1 << 32) - 1
+_EXACT = (1 << 16) - 1  # the bits of a mark that say how a unit is written; the others say what came after it
 _MIX = 0x9E3779B1
 _DEEP, _SHALLOW = 12, 3  # units that must be equal before a place is followed
 _MIX_DEEP, _MIX_SHALLOW = pow(_MIX, _DEEP, _HASH + 1), pow(_MIX, _SHALLOW, _HASH + 1)
-_FILLER = 16  # units between words that are passed over; more of them are looked at
+_PASSED_OVER = 16  # units between words that are passed over; more of them are looked at
 
 # Why these: docs/runaways.md.
 _WORDS, _VARIETY, _WORDY = 6, 8, 1 / 12  # different words, units of any kind, and words per unit of a turn that is rich
@@ -49,7 +50,7 @@ def bar(lag: int, words: int, variety: int) -> float:
 
 
 def _lowest_bar(lag: int, symbol: int) -> float:
-    return _LINE_ENDS if is_line_end(symbol) else bar(lag, max(_WORDS, lag), _VARIETY)
+    return _LINE_ENDS if symbol & LINE_END else bar(lag, max(_WORDS, lag), _VARIETY)
 
 
 class VerbatimRun:
@@ -66,7 +67,7 @@ class VerbatimRun:
         )  # -1: nowhere
         self._count = 0
         self._deep = self._shallow = 0  # hashes of the newest units
-        self._exact = self._start = 0  # of the newest unit; its mark is set when it is known what comes after it
+        self._start = 0  # of the newest unit
         self._filler = self._filler_mark = 0  # what was passed over since then
         self._source = -1  # the unit that the next one is expected to equal
         self._whole = True  # `length` counts all of the run, also what came before it was noticed
@@ -86,9 +87,9 @@ class VerbatimRun:
     def take(self, unit: Unit, start: int) -> bool:
         """Add `unit`, whose position in the answer is `start`; whether the answer loops now."""
         symbol, exact, _ = unit
-        if is_filler(symbol):
+        if symbol & FILLER:
             self._filler += 1
-            if self._filler <= _FILLER:
+            if self._filler <= _PASSED_OVER:
                 self._filler_mark = (self._filler_mark + exact) * _MIX & _HASH
                 return False
         else:
@@ -106,8 +107,9 @@ class VerbatimRun:
             (self._shallow + symbol) * _MIX - symbols[(count - _SHALLOW) & _MASK] * _MIX_SHALLOW * _MIX
         ) & _HASH
         symbols[here], self._starts[here] = symbol, start
-        self._marks[here - 1] = (self._exact + self._filler_mark + (start - self._start) * _MIX) & _HASH
-        self._exact, self._start, self._filler_mark = exact, start, 0
+        self._marks[here - 1] |= (self._filler_mark + (start - self._start) * _MIX) & ~_EXACT & _HASH
+        self._marks[here] = exact & _EXACT
+        self._start, self._filler_mark = start, 0
         self._last_after_deep[deep] = self._last_after_shallow[shallow] = count
         self._last_of_symbol[symbol >> 3 & _MASK] = count
         self._count = count + 1
@@ -124,7 +126,7 @@ class VerbatimRun:
         if self.length >= self._look:
             need, words = self._bar(lag)
             self._look = need = max(need, (self.granted - 1) * lag)
-            if self.length >= need and (exact := self._back(self._marks, 2)) < need:
+            if self.length >= need and (exact := self._copied()) < need:
                 loose = _LOOSE * need if words else math.inf
                 self._look = min(loose, self.length + need - exact)
         self._looping = self.length >= self._look
@@ -137,10 +139,17 @@ class VerbatimRun:
         the last turn.
         """
         lag = self._count - self._source
-        copied = self._back(self._marks, 2)
+        copied = self._copied()
         second = self._starts[(self._count - copied) & _MASK] if copied else end
         first = self._starts[(self._count - copied - lag) & _MASK]
         return first, second
+
+    def _copied(self) -> int:
+        """How many of the newest units equal those one lag before them to the letter, with all that is between them."""
+        newest = self._count - 1
+        if (self._marks[newest & _MASK] ^ self._marks[(newest - self.lag) & _MASK]) & _EXACT:
+            return 0
+        return self._back(self._marks, 2)
 
     def _back(self, ring: array[int], first: int) -> int:
         """How many of the newest units equal those one lag before them in `ring`, as far as they are remembered.
@@ -158,8 +167,8 @@ class VerbatimRun:
     def _bar(self, lag: int) -> tuple[float, int]:
         """How long this run must be, and how many different words its turns hold."""
         turn = {self._symbols[at & _MASK] for at in range(self._count - lag, self._count)}
-        words = sum(map(is_word, turn))
-        ends = all(map(is_line_end, turn))
+        words = sum(symbol & WORD for symbol in turn)
+        ends = all(symbol & LINE_END for symbol in turn)
         return _LINE_ENDS if ends else bar(lag, words, len(turn)), words
 
     def _follow(self, symbol: int, deep: int, shallow: int) -> None:

@@ -13,13 +13,13 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
-__all__ = ["TextUnits", "TokenUnits", "Unit", "is_filler", "is_line_end", "is_word"]
+__all__ = ["FILLER", "LINE_END", "WORD", "TextUnits", "TokenUnits", "Unit"]
 
 # What a unit is made of is in the lowest bits of its symbol; 0 are digits, operators, brackets, single letters, and the
 # blanks that indent.
-_WORD = 1  # two letters, or one of a script that needs no more; bytes that are not a character yet
-_FILLER = 2  # what stands between words: light punctuation, single blanks, line ends
-_LINE_END = 4  # white space with a line end in it
+WORD = 1  # two letters, or one of a script that needs no more; bytes that are not a character yet
+FILLER = 2  # what stands between words: light punctuation, single blanks, line ends
+LINE_END = 4  # white space with a line end in it
 _KINDS = 7
 
 _LIGHT = " \t\r\n\v\f\u00a0\u3000.,;:!?'\"`“”‘’…，。；：！？、·"
@@ -38,21 +38,6 @@ class Unit(NamedTuple):
     """What it reads; '' where that is not known."""
 
 
-def is_word(symbol: int) -> bool:
-    """Whether the unit is a word or a part of one."""
-    return symbol & _WORD > 0
-
-
-def is_filler(symbol: int) -> bool:
-    """Whether the unit is what stands between words."""
-    return symbol & _FILLER > 0
-
-
-def is_line_end(symbol: int) -> bool:
-    """Whether the unit is white space that ends a line."""
-    return symbol & _LINE_END > 0
-
-
 def read_unit(text: str) -> Unit:
     """The unit that `text` is."""
     bare = text.strip(_LIGHT)
@@ -60,7 +45,7 @@ def read_unit(text: str) -> Unit:
     if not bare:
         ends = text.isspace() and "\n" in text
         indents = text.isspace() and not ends and (len(text) > 1 or text == "\t")
-        return Unit(exact & ~_KINDS | ends * _LINE_END | (not indents) * _FILLER, exact, text)
+        return Unit(exact & ~_KINDS | ends * LINE_END | (not indents) * FILLER, exact, text)
     letters = [character for character in bare if character.isalpha()]
     word = len(letters) > 1 or bare[0] == _BROKEN or any(letter >= _FIRST_WIDE for letter in letters)
     return Unit(crc32(bare.encode("utf-8", "surrogatepass")) & ~_KINDS | word, exact, text)
@@ -90,7 +75,7 @@ class TokenUnits(dict[int, Unit]):
 
     def __missing__(self, token_id: int) -> Unit:
         text = "" if self._decode is None else self._decode(token_id)
-        symbol = read_unit(text).symbol if text and _BROKEN not in text else (token_id << 3 | _WORD) & 0xFFFFFFFF
+        symbol = read_unit(text).symbol if text and _BROKEN not in text else (token_id << 3 | WORD) & 0xFFFFFFFF
         unit = self[token_id] = Unit(symbol, token_id & 0xFFFFFFFF, text)
         return unit
 
