@@ -33,9 +33,9 @@ _PASSED_OVER = 16  # units between words that are passed over; more of them are 
 # Why these: docs/runaways.md.
 _WORDS, _VARIETY, _WORDY = 6, 8, 1 / 12  # different words, units of any kind, and words per unit of a turn that is rich
 _SHORT, _SHORT_POOR, _SHORT_SIGNS = 110, 150, 240  # units: rich turns, poor ones, and digits and signs alone
-_TURNS, _TURNS_POOR = 3.2, 4.1  # turns after the first
-_LONG, _LONG_POOR = 560, 655  # units, where that is less
-_LEAST_TURNS = 1.5
+_TURNS, _TURNS_POOR = 3.1, 4.1  # turns after the first
+_LONG, _LONG_POOR = 500, 655  # units, where that is less
+_LEAST_TURNS = 1.2
 _LINE_ENDS = 24  # units, for line ends alone
 _LOOSE = 2  # times as long where commas and blanks between words differ from turn to turn
 
