@@ -9,7 +9,7 @@ import pytest
 from suffice.watch import Runaway, RunawayDetector
 from suffice.watch.numbered_list import NumberedList
 from suffice.watch.repetition_score import WINDOW
-from suffice.watch.repetition_wanted import chinese_number, prompt_text, turns_wanted
+from suffice.watch.repetition_wanted import prompt_text, turns_wanted
 from suffice.watch.units import FILLER, LINE_END, WORD, TextUnits, read_unit
 
 INTRO = "Here is what you asked for, written with some care and in plain words.\n\n"
@@ -411,11 +411,6 @@ def test_kinds_of_units(text, kinds):
     symbol = read_unit(text).symbol
     bits = {"word": WORD, "filler": FILLER, "end": LINE_END}
     assert [name for name, bit in bits.items() if symbol & bit] == kinds.split()
-
-
-@pytest.mark.parametrize(("numerals", "value"), [("十", 10), ("三百二十", 320), ("两千零五", 2005), ("一万", 10_000)])
-def test_chinese_numbers(numerals, value):
-    assert chinese_number(numerals) == value
 
 
 def test_prompts_of_every_shape():

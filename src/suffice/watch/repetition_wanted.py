@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 
+from suffice.numerals import chinese_number
 from suffice.prompt import Prompt
 from suffice.watch.repetition_score import VerbatimRun
 from suffice.watch.units import TextUnits
@@ -95,20 +95,6 @@ def _number(match: re.Match[str]) -> int:
     if digits := match["number"]:
         return int(digits.replace(",", "")) * (1024 if match["kilo"] else 1)
     return chinese_number(match["chinese"])
-
-
-def chinese_number(numerals: str) -> int:
-    """The value of Chinese numerals below 10^8, such as 三百二十 or 一万."""
-    total = section = digit = 0
-    for numeral in numerals:
-        value = int(unicodedata.numeric(numeral, 2))  # 两 has no value there
-        if value == 10_000:
-            total, section, digit = (total + section + digit or 1) * value, 0, 0
-        elif value >= 10:
-            section, digit = section + (digit or 1) * value, 0
-        else:
-            digit = value
-    return total + section + digit
 
 
 def _shown(text: str) -> int:
