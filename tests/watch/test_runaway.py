@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from suffice.numerals import chinese_number
 from suffice.watch import Runaway, RunawayDetector
 from suffice.watch.numbered_list import NumberedList
 from suffice.watch.repetition_score import WINDOW
@@ -411,6 +412,11 @@ def test_kinds_of_units(text, kinds):
     symbol = read_unit(text).symbol
     bits = {"word": WORD, "filler": FILLER, "end": LINE_END}
     assert [name for name, bit in bits.items() if symbol & bit] == kinds.split()
+
+
+@pytest.mark.parametrize(("numerals", "value"), [("十", 10), ("三百二十", 320), ("两千零五", 2005), ("一万", 10_000)])
+def test_chinese_numbers(numerals, value):
+    assert chinese_number(numerals) == value
 
 
 def test_prompts_of_every_shape():

@@ -94,7 +94,7 @@ def _number(match: re.Match[str]) -> int:
         return _NAMED[named.lower()]
     if digits := match["number"]:
         return int(digits.replace(",", "")) * (1024 if match["kilo"] else 1)
-    return chinese_number(match["chinese"])
+    return chinese_number(match["chinese"]) or 0
 
 
 def _shown(text: str) -> int:
