@@ -313,6 +313,12 @@ def test_where_the_text_is_cut_makes_no_difference(name):
     assert len(reports) == 1
 
 
+def test_pieces_that_end_with_a_full_stop_are_a_loop_too():
+    assert by_text(INTRO + SENTENCE * 40, size=len(SENTENCE)) is not None
+    detector = RunawayDetector()
+    assert any(detector.push_text(SENTENCE) for _ in range(60))
+
+
 def test_units_do_not_depend_on_the_pieces():
     text = "Hello  world, 12345 naïve Ωμέγα привет 你好 x\n\n\ty\ufffd!" * 3 + "."
     whole = TextUnits().push(text)

@@ -91,7 +91,7 @@ class VerbatimRun:
             self._filler += 1
             if self._filler <= _PASSED_OVER:
                 self._filler_mark = (self._filler_mark + exact) * _MIX & _HASH
-                return False
+                return self._looping
         else:
             self._filler = 0
         count, source, symbols = self._count, self._source, self._symbols
