@@ -3,15 +3,16 @@
     python benchmarks/runaway.py DATA [--models REGEX] [--frontier]
 
 DATA holds `NAME_full.jsonl.gz` (one row an answer: `id`, `model`, `prompt`, `output`, `finish`) and the tokenizer they
-are cut with, `qwen2-tokenizer/tokenizer.json`. Three detectors read the same tokens in one run: an exact-period check
-(64 tokens, 4 turns), this project's by token ids, and by text. With `--frontier` it is this project's by token ids
+are cut with, `qwen2-tokenizer/tokenizer.json`. Three detectors read the same tokens in one run: an exact check (4 turns
+of 16 to 1,024 tokens), this project's by token ids, and by text. With `--frontier` it is this project's by token ids
 alone, once as it is and once for each value in `FRONTIER`: what would be bought with what.
 
 An answer is a loop when it ran into its limit and its last 1,024 tokens are repetitive (zlib ratio above 4), and normal
 when the model ended it. A stop of a normal answer is false when the last 160 tokens before it were not repetitive, or
-more than 200 bytes of what it cuts off are new (deflate with the text so far as dictionary). The figures are given for
-all prompts and for the two halves (by a hash of their id) on which the detector's constants were searched apart. Time
-is process CPU time, decoding not counted.
+more than 200 bytes of what it cuts off are new (deflate with the text so far as dictionary). A loop is frozen when it
+repeats itself to the letter at its end (some period of up to 1,024 tokens, twice and for 192 tokens at least). The
+figures are given for all prompts and for two halves of them (by a hash of their id). Time is process CPU time, decoding
+not counted. For answers of models that are not called Qwen, such as rows and tables made by hand: `--models ""`.
 """
 
 from __future__ import annotations
@@ -30,40 +31,54 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from suffice.watch import RunawayDetector, repetition_score, runaway
+from suffice.watch import RunawayDetector, numbered_list, repetition_score
 
-LONGEST_PERIOD, TURNS = 64, 4
+SHORTEST_PERIOD, LONGEST_PERIOD, TURNS = 16, 1024, 4
 HALVES = ("first", "second")
-BARS = ("_SHORT_BAR", "_SHORT_BAR_PER_LAG", "_LONG_BAR", "_LONG_BAR_PER_LAG")
+BARS = ("_SHORT", "_SHORT_POOR", "_SHORT_SIGNS", "_TURNS", "_TURNS_POOR", "_LONG", "_LONG_POOR", "_LEAST_TURNS")
 FRONTIER = (
-    ("score that tells", repetition_score, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
-    ("where turns differ", repetition_score, ("_VARIED",), (0.3, 0.6, 1.5, 2.0)),
-    ("patience with lists", runaway, ("_PATIENCE", "_PATIENCE_TO_100"), (0.0, 0.5, 0.75, 1.5, 2.0)),
+    ("all bars", repetition_score, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
+    ("poor turns", repetition_score, ("_SHORT_POOR", "_SHORT_SIGNS", "_TURNS_POOR", "_LONG_POOR"), (0.7, 1.5, 2.0)),
+    ("commas differ", repetition_score, ("_LOOSE",), (0.5, 2.0, 1000.0)),
+    ("stuck lists: items", numbered_list, ("_REPEATS",), (0.6, 2.0, 1000.0)),
+    ("stuck lists: others before", numbered_list, ("_DIFFERENT_ITEMS",), (0.0, 3.0)),
 )
 HEAD = (
     f"{'file':22} {'half':7} {'detector':26} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
-    f"{'recall %':>8} {'saved %':>7} {'lost %':>6} {'seen p50':>8} {'us/token':>8}"
+    f"{'recall %':>8} {'frozen %':>8} {'saved %':>7} {'lost %':>6} {'seen p50':>8} {'us/token':>8}"
 )
 
 
 class ExactPeriod:
-    """The plain check: the last TURNS turns of some period up to LONGEST_PERIOD tokens are the same."""
+    """The plain check: the last TURNS turns of some period are the same."""
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._same = [0] * (LONGEST_PERIOD + 1)
+        self._ids = np.full(2 * LONGEST_PERIOD, -1)
+        self._count = LONGEST_PERIOD
+        self._periods = np.arange(SHORTEST_PERIOD, LONGEST_PERIOD + 1)
+        self._same = np.zeros(len(self._periods), int)
 
     def push(self, token_id: int) -> bool | None:
         """True once the answer repeats."""
-        ids, same = self._ids, self._same
-        ids.append(token_id)
-        for period in range(1, min(LONGEST_PERIOD, len(ids) - 1) + 1):
-            same[period] = same[period] + 1 if ids[-1 - period] == token_id else 0
-            if same[period] >= (TURNS - 1) * max(period, 8):
-                return True
-        return None
+        if self._count == len(self._ids):
+            self._ids, self._count = np.roll(self._ids, LONGEST_PERIOD), LONGEST_PERIOD
+        before = self._ids[self._count - self._periods]
+        self._ids[self._count] = token_id
+        self._count += 1
+        self._same = np.where(before == token_id, self._same + 1, 0)
+        return bool((self._same >= (TURNS - 1) * self._periods).any()) or None
+
+
+def frozen(ids: Sequence[int]) -> bool:
+    """Whether the end is a repetition to the letter."""
+    for period in range(1, LONGEST_PERIOD + 1):
+        span = max(2 * period, 192)
+        if len(ids) >= span + period and ids[-span:] == ids[-span - period : -period]:
+            return True
+    return False
 
 
 @dataclass
@@ -73,6 +88,8 @@ class Tally:
     normal: int = 0
     false: int = 0
     loops: int = 0
+    frozen: int = 0
+    frozen_found: int = 0
     saved: int = 0
     lost: int = 0
     tokens: int = 0
@@ -85,7 +102,8 @@ class Tally:
         """The figures as a row under HEAD, from `normal` on."""
         return (
             f"{self.normal:6} {self.false:5} {100 * self.false / max(1, self.normal):7.3f} {self.loops:5} "
-            f"{100 * len(self.seen) / max(1, self.loops):8.1f} {100 * self.saved / max(1, self.tokens):7.1f} "
+            f"{100 * len(self.seen) / max(1, self.loops):8.1f} "
+            f"{100 * self.frozen_found / max(1, self.frozen):8.1f} {100 * self.saved / max(1, self.tokens):7.1f} "
             f"{100 * self.lost / max(1, self.normal_tokens):6.2f} {statistics.median(self.seen or [0]):8.0f} "
             f"{1e6 * self.seconds / max(1, self.pushed):8.2f}"
         )
@@ -118,9 +136,12 @@ def stop(push: Callable[[Any], object], units: Sequence[Any], tallies: Sequence[
     return at
 
 
-def count(tally: Tally, kind: str, length: int, at: int | None, false: bool) -> None:
-    """Add one answer of `length` tokens that was stopped after `at`."""
+def count(tally: Tally, answer: Answer, at: int | None, false: bool) -> None:
+    """Add one answer that was stopped after `at` tokens."""
+    kind, length = answer.kind, len(answer.ids)
     tally.tokens += length
+    tally.frozen += answer.frozen
+    tally.frozen_found += answer.frozen and at is not None
     tally.normal += kind == "normal"
     tally.loops += kind == "loop"
     tally.normal_tokens += length if kind == "normal" else 0
@@ -145,6 +166,8 @@ class Answer:
     ids: list[int]
     kind: str
     """A loop, normal, or long and cut."""
+    frozen: bool
+    """A loop to the letter."""
 
 
 def answers(path: Path, tokenizer: Tokenizer, models: re.Pattern[str]) -> Iterator[Answer]:
@@ -158,7 +181,8 @@ def answers(path: Path, tokenizer: Tokenizer, models: re.Pattern[str]) -> Iterat
             if row.get("finish") == "length":
                 kind = "loop" if ratio(tokenizer.decode(ids[-1024:]).encode()) > 4 else "cut"
             half = HALVES[zlib.crc32(str(row.get("id")).encode()) % 2]
-            yield Answer(row["model"], half, row.get("prompt") or row.get("messages"), ids, kind)
+            prompt = row.get("prompt") or row.get("messages")
+            yield Answer(row["model"], half, prompt, ids, kind, kind == "loop" and frozen(ids))
 
 
 class Table:
@@ -175,7 +199,7 @@ class Table:
         at = stop(push, units, mine)
         false = answer.kind == "normal" and at is not None and harmed(self._tokenizer, answer.ids, at)
         for tally in mine:
-            count(tally, answer.kind, len(answer.ids), at, false)
+            count(tally, answer, at, false)
 
     def print(self, name: str, halves: Sequence[str]) -> None:
         """A line for each detector and half."""

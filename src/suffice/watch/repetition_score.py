@@ -1,227 +1,195 @@
-"""Scores how much of the newest text copies earlier text, and finds where the copying began; constant work per unit.
+"""How long the newest text has been a copy of what stands one period before it; constant work per unit.
 
 Each unit is predicted from an earlier place that reads the same: the place being followed, or else the last place where
 the same twelve or the same three units stood (Bloom's LZP, "New techniques in context modeling and arithmetic
-encoding", DCC 1996), or where the unit itself stood after the same three. Units that come true raise a score and units
-that do not lower it, never below zero: Page's cumulative sum test ("Continuous inspection schemes", Biometrika 1954),
-which detects a lasting change at the earliest moment for a given rate of false alarms. A unit that the answer did not
-hold before costs most: a text with new names in it is getting somewhere. A number that continues a counter costs
-little, one that follows no rule costs much.
+encoding", DCC 1996), or where the unit itself stood after the same three. What is counted is the run: how many units in
+a row came true at one distance, the lag. A run that is longer than its lag repeats itself; where a single digit or word
+differs, it starts again at nothing.
 
-The score that makes a loop grows with the loop's period: short ones must turn more often, long ones be copied for
-longer. While turns still differ in more than a counter, it is several times as high: trying one number after another
-often ends, saying the same thing again seldom does.
+Light punctuation and white space are not compared, unless they go on by themselves. They are remembered all the same:
+what may be cut back must be equal to the letter.
 
 Knows nothing about tokens, characters and prompts.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
-from typing import NamedTuple
 
-from suffice.watch.units import Kind, Unit, number_value
+from suffice.watch.units import FILLER, LINE_END, WORD, Unit
 
-__all__ = ["UNITS_BEFORE_A_LOOP", "WINDOW", "Counter", "RepetitionScore"]
+__all__ = ["WINDOW", "VerbatimRun", "bar"]
 
-WINDOW = 2048  # units remembered; a longer period cannot be seen
-_ROOM = 256  # units that there is room for at first: most answers need no more
-_BUCKETS = 2 * WINDOW - 1
-_NUMBER = -1  # the symbol of every number
-_LARGEST = 10**15  # values are kept below it
-_CONTEXT = 12
+WINDOW = 4096  # units remembered; a longer period cannot be seen
+_MASK = WINDOW - 1
+_HASH = (1 << 32) - 1
+_EXACT = (1 << 16) - 1  # the bits of a mark that say how a unit is written; the others say what came after it
+_MIX = 0x9E3779B1
+_DEEP, _SHALLOW = 12, 3  # units that must be equal before a place is followed
+_MIX_DEEP, _MIX_SHALLOW = pow(_MIX, _DEEP, _HASH + 1), pow(_MIX, _SHALLOW, _HASH + 1)
+_PASSED_OVER = 16  # units between words that are passed over; more of them are looked at
 
-# Searched on two halves of some 7,700 answers of Qwen2 and Qwen2.5 models apart; between the two: docs/runaways.md.
-_GAINS = (0.0, 0.0, 1.0)  # per unit that came true, by how often it had been said before: once is not a loop yet
-_GAIN = 2.0  # from the fourth time on
-_JUMP = 3.0  # cost of following another place
-_NEW = 60.0  # cost of a unit that was not seen before at all
-_MISS = 2.0  # cost of a unit that came unexpected
-_MISS_AGAIN = 6.0  # cost of each further one in a row
-_COUNTER = 1.0  # cost of a number that differs by the same step as last time
-_OTHER_NUMBER = 12.0  # cost of any other number where a number was expected
-_SHORT_BAR, _SHORT_BAR_PER_LAG = 45.0, 9.0  # score that makes a loop, and more for each unit of its period
-_LONG_BAR, _LONG_BAR_PER_LAG = 200.0, 3.2  # the same for periods above some 27
-_SHORTEST_LAG, _LONGEST_LAG = 5.0, 400.0  # periods beyond are judged like these
-_VARIED = 3.5  # times that score while turns differ
-_LASTING = 1.25  # turns without a difference, after which they are taken to be equal
-_SMOOTHING = 1 / 32
-UNITS_BEFORE_A_LOOP = int((_SHORT_BAR + _SHORT_BAR_PER_LAG * _SHORTEST_LAG) / _GAIN)
-"""Units after which the score is still too low for a loop, whatever they were."""
-_TOLERANCE = 48  # how far below its best the match may fall on the way back to where a loop began
+# Why these: docs/runaways.md.
+_WORDS, _VARIETY, _WORDY = 6, 8, 1 / 12  # different words, units of any kind, and words per unit of a turn that is rich
+_SHORT, _SHORT_POOR, _SHORT_SIGNS = 110, 150, 240  # units: rich turns, poor ones, and digits and signs alone
+_TURNS, _TURNS_POOR = 3.1, 4.1  # turns after the first
+_LONG, _LONG_POOR = 500, 655  # units, where that is less
+_LEAST_TURNS = 1.2
+_LINE_ENDS = 24  # units, for line ends alone
+_LOOSE = 2  # times as long where commas and blanks between words differ from turn to turn
 
 
-class Counter(NamedTuple):
-    """A number that changes by the same step from turn to turn."""
-
-    value: int
-    step: int
-    """Never 0; below it where the numbers go down."""
-    lag: float
-    """The length of a turn in units."""
-
-    def units_to(self, end: int) -> float:
-        """How many units it takes to count up or down to `end`."""
-        return (end - self.value) / self.step * self.lag
+def bar(lag: int, words: int, variety: int) -> float:
+    """How long a run must be to be a loop if its turns are `lag` units, with so many different words and units."""
+    varied = words >= _WORDS and variety >= _VARIETY
+    rich = varied and words >= _WORDY * lag
+    shortest = _SHORT if varied else _SHORT_POOR if words or variety >= _VARIETY else _SHORT_SIGNS
+    turns, long = (_TURNS, _LONG) if rich else (_TURNS_POOR, _LONG_POOR)
+    return max(shortest, min(turns * lag, max(long, _LEAST_TURNS * lag)))
 
 
-class RepetitionScore:
-    """Follows a stream of units and scores how much of it is repetition."""
+def _lowest_bar(lag: int, symbol: int) -> float:
+    return _LINE_ENDS if symbol & LINE_END else bar(lag, max(_WORDS, lag), _VARIETY)
+
+
+class VerbatimRun:
+    """Follows a stream of units and counts how long it has been repeating itself."""
 
     def __init__(self) -> None:
-        self._mask = _ROOM - 1  # a ring: unit `n` stands at `n & mask`
-        self._symbols, self._values, self._steps, self._starts, self._turns = (
-            array("q", bytes(8 * _ROOM)) for _ in range(5)
-        )
-        self._last_after_3 = array("i", b"\xff" * (4 * (_BUCKETS + 1)))  # -1: nowhere
-        self._last_after_12 = array("i", self._last_after_3)
-        self._last_of_symbol = array("i", self._last_after_3)
+        self.length = 0
+        """Units in a row that equal those one lag before them."""
+        self.granted = 0
+        """Turns that are not a loop yet, however long they are."""
+        self._symbols, self._marks, self._starts = (array("I", bytes(4 * WINDOW)) for _ in range(3))  # rings
+        self._last_after_deep, self._last_after_shallow, self._last_of_symbol = (
+            array("i", b"\xff" * (4 * WINDOW)) for _ in range(3)
+        )  # -1: nowhere
         self._count = 0
-        self._context = (0,) * _CONTEXT  # the newest first
+        self._deep = self._shallow = 0  # hashes of the newest units
+        self._start = 0  # of the newest unit
+        self._filler = self._filler_mark = 0  # what was passed over since then
         self._source = -1  # the unit that the next one is expected to equal
-        self._score = 0.0
-        self._risen = 0  # the unit at which the score last left zero
-        self._lag = 0.0  # smoothed
-        self._varied = -WINDOW  # the last unit that broke the copy by more than a counter
-        self._counted = -WINDOW  # the last unit that was a counter
-        self._missed = False
-        self._number: int | None = None  # value of the number being read
-        self._number_start = 0
-        self.turns = 0
-        """How often the newest unit had been said before, each time in the same place of the loop."""
+        self._whole = True  # `length` counts all of the run, also what came before it was noticed
+        self._look = math.inf  # the length at which the run deserves a look
+        self._looping = False
 
     @property
-    def suspicion(self) -> float:
-        """The score as a share of what makes a loop: 1 and more is one."""
-        return self._score / self._bar()
+    def lag(self) -> int:
+        """The period of what is being followed, in units."""
+        return self._count - self._source
+
+    @property
+    def turns(self) -> float:
+        """How often what is being said was said, the first time included."""
+        return 1 + self.length / (self._count - self._source) if self._source >= 0 else 1.0
 
     def take(self, unit: Unit, start: int) -> bool:
-        """Add `unit`, whose position in the answer is `start`; whether the answer loops by now."""
-        symbol, kind, text = unit
-        if kind == Kind.NUMBER:  # "1", "0", "7" are one number, complete when something else follows
-            value = number_value(text)
-            if self._number is None:
-                self._number, self._number_start = value, start
-            else:
-                self._number = (self._number * 10 ** len(text) + value) % _LARGEST
-            return False
-        looping = False
-        if self._number is not None:
-            looping = self._add(_NUMBER, self._number % _LARGEST, self._number_start)
-            self._number = None
-        return self._add(symbol, 0, start) or looping
-
-    @property
-    def counter(self) -> Counter | None:
-        """The number that counted last in the present turn; None where none does."""
-        if self._count - self._counted > _LASTING * self._lag + 3:
-            return None
-        at = self._counted & self._mask
-        return Counter(self._values[at], self._steps[at], self._lag)
-
-    def hold(self) -> None:
-        """Keep the score at the bar: the loop is allowed to continue for a while."""
-        self._score = self._bar()
-
-    def copied_from(self) -> tuple[int, int]:
-        """Where the first turn and where the second one begin, in positions of the answer.
-
-        Walks back from the newest unit as long as the text equals the text one period before, some differences
-        allowed (an X-drop extension, as in BLAST), at most to the edge of what is remembered.
-        """
-        newest = self._count - 1
-        lag = max(1, newest - self._source + 1)
-        begin, best, score = newest, 0, 0
-        for at in range(newest, max(lag, self._count - WINDOW + lag) - 1, -1):
-            same = self._symbols[at & self._mask] == self._symbols[(at - lag) & self._mask]
-            score += 1 if same else -8
-            if score >= best:
-                begin, best = at, score
-            elif score < best - _TOLERANCE:
-                break
-        oldest = max(0, self._count - WINDOW)
-        # Where turns differ in length or order the walk ends early; what raised the score is a copy as well.
-        second = max(min(begin, self._risen), oldest)
-        first = max(second - lag, oldest)
-        return self._starts[first & self._mask], self._starts[second & self._mask]
-
-    def _grow(self) -> None:
-        """Twice the room. Its last place stays free until the whole window is there: -1, nowhere, means it."""
-        size = self._mask + 1
-        for ring in (self._symbols, self._values, self._steps, self._starts, self._turns):
-            ring.frombytes(bytes(8 * size))
-        self._mask += size
-
-    def _bar(self) -> float:
-        lag = min(max(self._lag, _SHORTEST_LAG), _LONGEST_LAG)
-        bar = min(_SHORT_BAR + _SHORT_BAR_PER_LAG * lag, _LONG_BAR + _LONG_BAR_PER_LAG * lag)
-        return bar * _VARIED if self._count - self._varied <= _LASTING * (self._lag + 1.0) else bar
-
-    def _add(self, symbol: int, value: int, start: int) -> bool:
-        """One complete unit: is it the expected one, what does that say, and remember it."""
-        symbols, count, source = self._symbols, self._count, self._source
-        if count == self._mask < WINDOW - 1:
-            self._grow()
-        mask = self._mask
-        here = count & mask
-        bucket_3, bucket_12 = hash(self._context[:3]) & _BUCKETS, hash(self._context) & _BUCKETS
-        bucket = symbol & _BUCKETS
-        turns, step, score = 0, 0, self._score
-        jumped = counts = False
-        expected = source >= 0 and symbols[source & mask] == symbol
-        if not expected:
-            place = self._find(symbol, bucket_12, bucket_3, bucket)
-            if place >= 0:
-                expected, jumped, source = True, True, place
-        if expected:
-            there = source & mask
-            turns = self._turns[there] + 1
-            step = value - self._values[there]
-            if step:
-                counts = step == self._steps[there]
-                score -= _COUNTER if counts else _OTHER_NUMBER
-            else:
-                score += (_GAINS[turns] if turns < 3 else _GAIN) - (_JUMP if jumped else 0.0)
-                self._lag += (count - source - self._lag) * _SMOOTHING
-        elif symbols[self._last_of_symbol[bucket] & mask] != symbol:
-            score -= _NEW
+        """Add `unit`, whose position in the answer is `start`; whether the answer loops now."""
+        symbol, exact, _ = unit
+        if symbol & FILLER:
+            self._filler += 1
+            if self._filler <= _PASSED_OVER:
+                self._filler_mark = (self._filler_mark + exact) * _MIX & _HASH
+                return self._looping
         else:
-            score -= _MISS_AGAIN if self._missed else _MISS
-        if counts:
-            self._counted = count
-        elif step or jumped or not expected:
-            self._varied = count
-        self._missed = not expected
-        if score <= 0.0:
-            score, self._risen = 0.0, count + 1
-            self._lag = count - source if expected else 0.0
-        symbols[here], self._values[here], self._steps[here] = symbol, value, step
-        self._turns[here], self._starts[here] = turns, start
-        self._last_after_3[bucket_3] = self._last_after_12[bucket_12] = self._last_of_symbol[bucket] = count
-        self._source = source + 1 if source >= 0 and count + 1 - source < WINDOW else -1
-        self._context = (symbol, *self._context[: _CONTEXT - 1])
-        self._count, self._score, self.turns = count + 1, score, turns
-        return expected and score > _SHORT_BAR and score > self._bar()
+            self._filler = 0
+        count, source, symbols = self._count, self._source, self._symbols
+        deep, shallow = self._deep >> 16 & _MASK, self._shallow >> 16 & _MASK
+        if source >= 0 and symbols[source & _MASK] == symbol:
+            self.length += 1
+            self._source = source + 1
+        else:
+            self._follow(symbol, deep, shallow)
+        here = count & _MASK
+        self._deep = ((self._deep + symbol) * _MIX - symbols[(count - _DEEP) & _MASK] * _MIX_DEEP * _MIX) & _HASH
+        self._shallow = (
+            (self._shallow + symbol) * _MIX - symbols[(count - _SHALLOW) & _MASK] * _MIX_SHALLOW * _MIX
+        ) & _HASH
+        symbols[here], self._starts[here] = symbol, start
+        self._marks[here - 1] |= (self._filler_mark + (start - self._start) * _MIX) & ~_EXACT & _HASH
+        self._marks[here] = exact & _EXACT
+        self._start, self._filler_mark = start, 0
+        self._last_after_deep[deep] = self._last_after_shallow[shallow] = count
+        self._last_of_symbol[symbol >> 3 & _MASK] = count
+        self._count = count + 1
+        if self.length >= self._look:
+            self.look()
+        return self._looping
 
-    def _find(self, symbol: int, bucket_12: int, bucket_3: int, bucket: int) -> int:
-        """The last place of `symbol` after the same twelve or the same three units; -1 for none.
+    def look(self) -> bool:
+        """Whether the run is a loop, and when it is worth another look."""
+        lag = self._count - self._source
+        if not self._whole:
+            self.length, self._whole = self._back(self._symbols, 1), True
+        self._look = _lowest_bar(lag, self._symbols[self._count - 1 & _MASK])
+        if self.length >= self._look:
+            need, words = self._bar(lag)
+            self._look = need = max(need, (self.granted - 1) * lag)
+            if self.length >= need and (exact := self._copied()) < need:
+                loose = _LOOSE * need if words else math.inf
+                self._look = min(loose, self.length + need - exact)
+        self._looping = self.length >= self._look
+        return self._looping
 
-        After the same three as well where something else has followed them since: loops whose turns are alike in pairs.
+    def turn(self, end: int) -> tuple[int, int]:
+        """Where the first turn begins and where it ends, in positions of the answer, which has come to `end`.
+
+        All that follows it is a copy to the letter; where nothing is, because blanks or commas differ every time, it is
+        the last turn.
         """
+        lag = self._count - self._source
+        copied = self._copied()
+        second = self._starts[(self._count - copied) & _MASK] if copied else end
+        first = self._starts[(self._count - copied - lag) & _MASK]
+        return first, second
+
+    def _copied(self) -> int:
+        """How many of the newest units equal those one lag before them to the letter, with all that is between them."""
+        newest = self._count - 1
+        if (self._marks[newest & _MASK] ^ self._marks[(newest - self.lag) & _MASK]) & _EXACT:
+            return 0
+        return self._back(self._marks, 2)
+
+    def _back(self, ring: array[int], first: int) -> int:
+        """How many of the newest units equal those one lag before them in `ring`, as far as they are remembered.
+
+        The `first` of them is compared first; those after it are known to be equal.
+        """
+        count, lag = self._count, self._count - self._source
+        most = min(count, WINDOW) - lag
+        for length in range(first, most + 1):
+            at = count - length
+            if ring[at & _MASK] != ring[(at - lag) & _MASK]:
+                return length - 1
+        return max(0, most)
+
+    def _bar(self, lag: int) -> tuple[float, int]:
+        """How long this run must be, and how many different words its turns hold."""
+        turn = {self._symbols[at & _MASK] for at in range(self._count - lag, self._count)}
+        words = sum(symbol & WORD for symbol in turn)
+        ends = all(symbol & LINE_END for symbol in turn)
+        return _LINE_ENDS if ends else bar(lag, words, len(turn)), words
+
+    def _follow(self, symbol: int, deep: int, shallow: int) -> None:
+        """The run is over: follow the last place of `symbol` after the same units, or the same lag again."""
+        self._looping = False
         for place, depth in (
-            (self._last_after_12[bucket_12], _CONTEXT),
-            (self._last_after_3[bucket_3], 3),
-            (self._last_of_symbol[bucket], 3),
+            (self._last_after_deep[deep], _DEEP),
+            (self._last_after_shallow[shallow], _SHALLOW),
+            (self._last_of_symbol[symbol >> 3 & _MASK], _SHALLOW),
         ):
-            if self._symbols[place & self._mask] == symbol and self._follows(place, depth):
-                return place
-        return -1
+            if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
+                self._source, self.length, self._whole = place + 1, depth + 1, False
+                self._look = _lowest_bar(self._count - place, symbol) / 2
+                return
+        self._source = self._source + 1 if self._source >= 0 else -1
+        self.length, self._whole = 0, True
+        self._look = _lowest_bar(self._count + 1 - self._source, symbol) if self._source >= 0 else math.inf
 
     def _follows(self, place: int, depth: int) -> bool:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
-        if place < depth or self._count - place >= WINDOW - depth:
+        count, symbols = self._count, self._symbols
+        if place < depth or count - place >= WINDOW - depth:
             return False
-        symbols, context, mask = self._symbols, self._context, self._mask
-        if symbols[(place - 1) & mask] != context[0]:  # most end here: before a generator is made
-            return False
-        return all(symbols[(place - 1 - back) & mask] == context[back] for back in range(1, depth))
+        return all(symbols[(place - back) & _MASK] == symbols[(count - back) & _MASK] for back in range(1, depth + 1))

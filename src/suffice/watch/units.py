@@ -1,70 +1,62 @@
-"""The units in which repetition is measured: words, signs, blanks and numbers, from token ids or from text.
+"""What repetition is measured in: words, signs, digits and blanks, from token ids or from text.
 
-Knows nothing about repetition. Numbers are kept apart, so that "Step 41 … Step 42" can be seen as the same words with a
-counter, and so are blanks, because forty empty lines are a loop by themselves.
+Knows nothing about repetition. White space and the light punctuation between words are told apart from the rest, so
+that a sentence is the same sentence whether a blank, a comma or a line break comes before it.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, MutableMapping
-from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
-__all__ = ["Kind", "TextUnits", "TokenUnits", "Unit"]
+__all__ = ["FILLER", "LINE_END", "WORD", "TextUnits", "TokenUnits", "Unit"]
 
-_CHINESE_NUMERALS = frozenset("零〇一二三四五六七八九十百千万亿两壹贰叁肆伍陆柒捌玖拾佰仟")
-_LONGEST_NUMBER = 18  # digits that still fit the 64-bit integers in which values are kept
+# What a unit is made of is in the lowest bits of its symbol; 0 are digits, operators, brackets, single letters, and the
+# blanks that indent.
+WORD = 1  # two letters, or one of a script that needs no more; bytes that are not a character yet
+FILLER = 2  # what stands between words: light punctuation, single blanks, line ends
+LINE_END = 4  # white space with a line end in it
+_KINDS = 7
 
-
-class Kind(IntEnum):
-    """What a unit is made of."""
-
-    WORD = 0  # letters, signs, and bytes that are not a character yet
-    NUMBER = 1  # digits or Chinese numerals alone, blanks around them allowed
-    BLANK = 2  # white space alone
+_LIGHT = " \t\r\n\v\f\u00a0\u3000.,;:!?'\"`“”‘’…，。；：！？、·"
+_BROKEN = "\ufffd"  # what bytes that are not a character yet decode to
+_FIRST_WIDE = "\u2e80"  # where the scripts begin whose single characters are words
 
 
 class Unit(NamedTuple):
     """One token or one piece of text."""
 
     symbol: int
-    """Equal for equal units, never negative."""
-    kind: Kind
+    """Equal where the text is, blanks and light punctuation at its ends aside; never negative."""
+    exact: int
+    """Equal only where the whole text is."""
     text: str
     """What it reads; '' where that is not known."""
 
 
-def classify(text: str, symbol: int) -> Unit:
+def read_unit(text: str) -> Unit:
     """The unit that `text` is."""
-    bare = text.strip()
+    bare = text.strip(_LIGHT)
+    exact = crc32(text.encode("utf-8", "surrogatepass"))
     if not bare:
-        return Unit(symbol, Kind.BLANK if text else Kind.WORD, text)
-    if len(bare) <= _LONGEST_NUMBER and (bare.isdecimal() or _CHINESE_NUMERALS.issuperset(bare)):
-        return Unit(symbol, Kind.NUMBER, bare)
-    return Unit(symbol, Kind.WORD, text)
-
-
-def number_value(text: str) -> int:
-    """An integer for the numerals in `text`: its value for digits, some number that differs for Chinese numerals."""
-    if text.isdecimal():
-        return int(text)
-    value = 0
-    for numeral in text:
-        value = value * 11 + int(unicodedata.numeric(numeral, 2)) % 11  # 两 has no value there
-    return value
+        ends = text.isspace() and "\n" in text
+        indents = text.isspace() and not ends and (len(text) > 1 or text == "\t")
+        return Unit(exact & ~_KINDS | ends * LINE_END | (not indents) * FILLER, exact, text)
+    letters = [character for character in bare if character.isalpha()]
+    word = len(letters) > 1 or bare[0] == _BROKEN or any(letter >= _FIRST_WIDE for letter in letters)
+    return Unit(crc32(bare.encode("utf-8", "surrogatepass")) & ~_KINDS | word, exact, text)
 
 
 # Reading a token is the dearest step, and every answer of one model reads the same ones: they are kept per tokenizer.
 _known: MutableMapping[Callable[[int], str], dict[int, Unit]] = WeakKeyDictionary()
 
 
-class TokenUnits:
-    """Units of token ids; with `decode`, each id is read once per process and `decode` function.
+class TokenUnits(dict[int, Unit]):
+    """Units by token id; with `decode`, each id is read once per process and `decode` function.
 
     Args:
         decode: the text of one token id; without it every token counts as a word.
@@ -72,41 +64,35 @@ class TokenUnits:
 
     def __init__(self, decode: Callable[[int], str] | None) -> None:
         self._decode = decode
-        self._units: dict[int, Unit] = {}
-        if decode is not None:
-            try:
-                self._units = _known.setdefault(decode, {})
-            except TypeError:  # no weak reference to it possible: it is read once per answer then
-                self._units = {}
 
-    def __call__(self, token_id: int) -> Unit:
-        """The unit that `token_id` is."""
-        unit = self._units.get(token_id)
-        if unit is None:
-            unit = Unit(token_id, Kind.WORD, "") if self._decode is None else classify(self._decode(token_id), token_id)
-            self._units[token_id] = unit
+    @staticmethod
+    def of(decode: Callable[[int], str] | None) -> TokenUnits:
+        """The units that all answers with this `decode` share."""
+        try:
+            return _known.setdefault(decode, TokenUnits(decode))  # type: ignore[arg-type, return-value]
+        except TypeError:  # no weak reference to it possible: each token is read once per answer then
+            return TokenUnits(decode)
+
+    def __missing__(self, token_id: int) -> Unit:
+        text = "" if self._decode is None else self._decode(token_id)
+        symbol = read_unit(text).symbol if text and _BROKEN not in text else (token_id << 3 | WORD) & 0xFFFFFFFF
+        unit = self[token_id] = Unit(symbol, token_id & 0xFFFFFFFF, text)
         return unit
 
 
 # Chinese characters, kana and hangul one by one, Latin words up to 16 letters, other scripts in parts of 3 (about a
-# token), digits, white space, and rows of one sign, such as the rules of tables. Every alternative has a longest match,
-# so little is held back.
+# token), digits in threes, white space, and rows of one sign, such as the rules of tables. Every alternative has a
+# longest match, so little is held back.
 _UNITS = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]|[A-Za-z\u00c0-\u024f]{1,16}|\d{1,16}|\s{1,32}"
-    r"|[^\W\d_A-Za-z\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,3}|(?P<sign>.)(?P=sign){0,15}"
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,2}|[A-Za-z\u00c0-\u024f]{1,16}|\d{1,3}|\n{1,2}"
+    r"|[^\S\n]{1,8}|[^\W\d_A-Za-z\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,3}"
+    r"|(?P<sign>.)(?P=sign){0,3}"
 )
-
-
-@lru_cache(maxsize=1 << 16)
-def _text_unit(text: str) -> Unit:
-    return classify(text, crc32(text.encode("utf-8", "surrogatepass")))
+_text_unit = lru_cache(maxsize=1 << 16)(read_unit)
 
 
 class TextUnits:
-    """Units of streamed text; where the pieces are cut makes no difference.
-
-    Neither one space between words nor U+FFFD (bytes that never became a character) is a unit of its own.
-    """
+    """Units of streamed text; where the pieces are cut makes no difference. One space is not a unit of its own."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -122,6 +108,6 @@ class TextUnits:
             last = match.start()
             found.append((last, match.group()))
         if found:
-            found.pop()  # the next piece may continue it
+            found.pop()  # the next piece may go on with it
         self._held, self._start = text[last:], start + last
-        return [(start + at, _text_unit(part)) for at, part in found if part != " " and part != "\ufffd"]
+        return [(start + at, _text_unit(part)) for at, part in found if part != " "]
