@@ -152,8 +152,8 @@ def final_loss(output: Path, others: Path) -> float:
 
     from suffice.checkpoints.load_model import load_model
     from suffice.checkpoints.model_source import resolve_model
-    from suffice.train.encoding import IGNORED
     from suffice.train.length_groups import collate
+    from suffice.train.loss_mask import IGNORED
     from suffice.train.recipe import Recipe
     from suffice.train.run import make_plan
 

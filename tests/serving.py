@@ -21,7 +21,7 @@ from suffice.serve.auth.permissions import Caller
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.protocol import Connection
 from suffice.serve.limits.quotas import Charge, Quotas
-from suffice.serve.log.tables import request_rows
+from suffice.serve.request_log.tables import request_rows
 from suffice.serve.service import Service
 
 LONG = "".join(Random(7).choices("abcdefghijklmnopqrstuvwxyz", k=5000))

@@ -100,11 +100,11 @@ def test_the_warning_points_at_the_users_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "always", script], capture_output=True, text=True, check=True)
     told = [line for line in done.stderr.splitlines() if "DeprecationWarning" in line]
     assert all("user.py:" in line for line in told)
-    assert "suffice.watch.text is deprecated: use suffice.watch.streaming_text" in told[0]
+    assert "suffice.watch.text.StopWords is deprecated: use suffice.watch.stop_words.StopWords" in told[0]
     assert any("suffice.schedule.Pool is deprecated: use suffice.engines.pool.Pool" in line for line in told)
 
 
 def test_no_old_name_is_needed_for_what_the_package_offers() -> None:
     code = "import suffice\nfor name in suffice.__all__: getattr(suffice, name)"
     subprocess.run([sys.executable, "-W", "error::DeprecationWarning:suffice", "-c", code], check=True)
-    assert set(_DISSOLVED) == {"suffice.schedule"}
+    assert set(_DISSOLVED) == {"suffice.schedule", "suffice.watch.text"}

@@ -78,7 +78,7 @@ def _watch(data: Path, source: str, by_model: dict[str, Cost]) -> None:
         cost, length = by_model[one.model], len(one.ids)
         at = stop(RunawayDetector(one.prompt, decode).push, one.ids, [cost.tally])
         false = one.kind == "normal" and at is not None and harmed(tokenizer, one.ids, at)
-        count(cost.tally, one.kind, length, at, false)
+        count(cost.tally, one, at, false)
         cost.loop_tokens += length if one.kind == "loop" else 0
 
 

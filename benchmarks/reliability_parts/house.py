@@ -154,8 +154,8 @@ def rows(database: str, prefix: str) -> list[dict[str, Any]]:
     """The rows of requests whose id begins so, as the store has them."""
     import sqlalchemy as sa
 
-    from suffice.serve.log.store import Store
-    from suffice.serve.log.tables import request_rows
+    from suffice.serve.request_log.store import Store
+    from suffice.serve.request_log.tables import request_rows
 
     store = Store(database)
     try:

@@ -32,12 +32,12 @@ _MOVED = {
     "schedule serve.limits": "admission",
     "serve serve.auth": "keys=api_keys callers=permissions tiers",
     "serve serve.limits": "quotas",
-    "serve serve.log": "store tables ledger=writer usage=usage_report",
+    "serve serve.request_log": "store tables ledger=writer usage=usage_report",
     "session session": "written=answer_so_far legs=segments caps=thinking_budget loops=runaway_watch meter=progress "
     "side_by_side=merge_streams reader=chunk_reader likely=logprobs",
-    "train train": "ending=time_limit stops=end_check masks=encoding folders=checkpoint_folders base=base_model "
+    "train train": "ending=time_limit stops=end_check masks=loss_mask folders=checkpoint_folders base=base_model "
     "batches=length_groups",
-    "watch watch": "asked=repetition_wanted repeats=repetition_score remaining=remaining_length text=streaming_text",
+    "watch watch": "asked=repetition_wanted repeats=repetition_score remaining=remaining_length",
 }
 """Where modules were and are, below `suffice`: their packages, then their names (`old=new`, or one name for both)."""
 _DISSOLVED = {
@@ -49,9 +49,15 @@ _DISSOLVED = {
         "QueueFullError": "suffice.serve.limits.admission:QueueFullError",
         "Slot": "suffice.serve.limits.admission:Slot",
         "Throughput": "suffice.serve.limits.admission:Throughput",
-    }
+    },
+    "suffice.watch.text": {
+        "IncrementalDecoder": "suffice.watch.streaming_text:IncrementalDecoder",
+        "StopMatch": "suffice.watch.stop_words:StopMatch",
+        "StopWords": "suffice.watch.stop_words:StopWords",
+        "TextSeam": "suffice.watch.streaming_text:TextJoiner",
+    },
 }
-"""Packages that are gone, and where each of their names is."""
+"""Packages and modules that were divided, and where each of their names is."""
 
 
 def warn_deprecated(old: str, new: str, *, frames: int = 1) -> None:

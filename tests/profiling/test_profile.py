@@ -290,7 +290,7 @@ def test_training_counts_are_those_of_fine_tuning(tmp_path: Path, capsys: pytest
     pytest.importorskip("transformers")
     from suffice.checkpoints.model_source import bundled_model
     from suffice.cli.profile.token_counter import load_counter
-    from suffice.train.encoding import Encoder
+    from suffice.train.loss_mask import Encoder
 
     counter = load_counter(str(bundled_model()))
     encoder = Encoder(counter._tokenizer, [counter._tokenizer.eos_token_id])

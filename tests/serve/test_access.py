@@ -18,7 +18,7 @@ from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
 from suffice.serve.auth.permissions import Caller, KeyLimits
 from suffice.serve.config import ServeSettings, check_exposure, load_serve_settings
 from suffice.serve.limits.quotas import Quotas
-from suffice.serve.log.store import Store, sqlite_file
+from suffice.serve.request_log.store import Store, sqlite_file
 from suffice.testing.scripted_engine import ScriptedEngine
 
 Cli = Callable[..., str]

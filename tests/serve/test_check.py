@@ -15,7 +15,7 @@ import pytest
 from suffice.cli.main import main
 from suffice.errors import UsageError
 from suffice.serve.config import load_serve_settings
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 from suffice.testing.fake_openai import FakeOpenAI
 
 

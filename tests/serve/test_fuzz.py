@@ -19,7 +19,7 @@ import pytest
 from serving import Server, serving
 from suffice.engines import open_engine
 from suffice.serve.auth.api_keys import hash_key, make_key
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
 

@@ -10,8 +10,8 @@ import pytest
 
 from serving import serving
 from suffice.engines.openai.engine import RemoteEngine
-from suffice.serve.log.store import Store
-from suffice.serve.log.texts import TextLog
+from suffice.serve.request_log.store import Store
+from suffice.serve.request_log.texts import TextLog
 from suffice.testing.fake_openai import FakeOpenAI
 from suffice.testing.fake_openai import Reply as Scripted
 from suffice.testing.scripted_engine import ScriptedEngine

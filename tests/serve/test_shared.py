@@ -25,7 +25,7 @@ from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.auth.permissions import Caller, KeyLimits
 from suffice.serve.limits.quotas import Charge, Quotas
 from suffice.serve.limits.shared_counts import SharedCounts
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 from suffice.testing.scripted_engine import ScriptedEngine
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")

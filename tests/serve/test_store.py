@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from serving import request_row, serving
 from suffice.errors import RejectedRowError, StoreAwayError, StoreBrokenError, StoreError
 from suffice.serve.auth.api_keys import KeyRing, hash_key, make_key
-from suffice.serve.log.store import Store
-from suffice.serve.log.store_errors import store_error
-from suffice.serve.log.tables import text_rows
-from suffice.serve.log.usage_report import totals
-from suffice.serve.log.writer import RequestLogWriter
+from suffice.serve.request_log.store import Store
+from suffice.serve.request_log.store_errors import store_error
+from suffice.serve.request_log.tables import text_rows
+from suffice.serve.request_log.usage_report import totals
+from suffice.serve.request_log.writer import RequestLogWriter
 from suffice.testing.scripted_engine import ScriptedEngine
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")

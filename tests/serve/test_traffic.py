@@ -19,8 +19,8 @@ from suffice.cli.main import main
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.learning.observations import Observation, records_of
 from suffice.serve.learning.traffic import TrafficLearner
-from suffice.serve.log.store import Store
-from suffice.serve.log.tables import request_rows
+from suffice.serve.request_log.store import Store
+from suffice.serve.request_log.tables import request_rows
 from suffice.testing.scripted_engine import ScriptedEngine
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL")

@@ -18,9 +18,9 @@ from serving import Reply, Server, request_row, serving
 from suffice.errors import StoreAwayError
 from suffice.serve.auth.api_keys import hash_key, make_key
 from suffice.serve.http.errors import Problem
-from suffice.serve.log.store import Store
-from suffice.serve.log.usage_query import RecentUsage, read_query
-from suffice.serve.log.usage_report import totals
+from suffice.serve.request_log.store import Store
+from suffice.serve.request_log.usage_query import RecentUsage, read_query
+from suffice.serve.request_log.usage_report import totals
 from suffice.testing.scripted_engine import ScriptedEngine
 
 POSTGRESQL = os.environ.get("SUFFICE_TEST_POSTGRESQL", "")

@@ -18,7 +18,7 @@ from suffice.budget.length_profile import LengthProfile
 from suffice.checkpoints.model_source import bundled_model
 from suffice.errors import DataError, EngineError, UsageError
 from suffice.train.checkpoint_folders import checkpoint_to_resume, new_run
-from suffice.train.encoding import IGNORED, Encoder, TemplateProblem
+from suffice.train.loss_mask import IGNORED, Encoder, TemplateProblem
 from suffice.train.placeholders import Names, language_of
 from suffice.train.recipe import Recipe
 from suffice.train.rows import TrainingRow, read_rows

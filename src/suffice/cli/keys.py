@@ -14,7 +14,7 @@ from suffice.cli.command import Command, Option
 from suffice.errors import UsageError, packages_of
 
 if TYPE_CHECKING:
-    from suffice.serve.log.store import Store
+    from suffice.serve.request_log.store import Store
 
 __all__ = ["command", "database_options", "open_store", "parse_time"]
 
@@ -30,7 +30,7 @@ def open_store(database: str | None, config: str | None, *, make: bool = False) 
     """
     with packages_of("serve", "this command needs"):
         from suffice.serve.config import load_serve_settings
-        from suffice.serve.log.store import Store, sqlite_file
+        from suffice.serve.request_log.store import Store, sqlite_file
     url = load_serve_settings(config, {"database": database}).database_url
     if not make and (file := sqlite_file(url)) is not None and not file.exists():
         raise UsageError(

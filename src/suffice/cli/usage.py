@@ -12,7 +12,7 @@ from suffice.cli.command import Command, Option
 from suffice.cli.keys import database_options, open_store, parse_time
 
 if TYPE_CHECKING:
-    from suffice.serve.log.usage_report import By
+    from suffice.serve.request_log.usage_report import By
 
 __all__ = ["command"]
 
@@ -26,7 +26,7 @@ suffice usage --by tier --csv > tiers.csv
 def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: str | None) -> int:
     """Show requests, tokens, cut and looping answers, and latencies, from the server's rows."""
     store = open_store(database, config)
-    from suffice.serve.log.usage_report import COLUMNS, totals
+    from suffice.serve.request_log.usage_report import COLUMNS, totals
 
     began = parse_time(since, future=False) if since is not None else 0.0
     rows = [{by: total.name, **total.row()} for total in totals(store, by, began)]

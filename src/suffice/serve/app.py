@@ -22,11 +22,11 @@ from suffice.serve.http.asgi import Application, Scope
 from suffice.serve.http.middleware import ExchangeMiddleware, HttpExchange
 from suffice.serve.http.router import Router
 from suffice.serve.limits.quotas import Quotas
-from suffice.serve.log.store import Store
-from suffice.serve.log.texts import TextLog
-from suffice.serve.log.usage_query import RecentUsage
-from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.spans import open_spans
+from suffice.serve.request_log.store import Store
+from suffice.serve.request_log.texts import TextLog
+from suffice.serve.request_log.usage_query import RecentUsage
+from suffice.serve.request_log.writer import RequestLogWriter
 from suffice.serve.service import Service
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.tiers import load_budgeter
 from suffice.serve.config import ServeSettings, check_exposure, without_password
 from suffice.serve.limits.shared_counts import SharedCounts
-from suffice.serve.log.store import Store, cannot_be_opened, sqlite_file
 from suffice.serve.observe.spans import spans_endpoint
+from suffice.serve.request_log.store import Store, cannot_be_opened, sqlite_file
 from suffice.serve.server import listening_socket
 
 __all__ = ["show_check"]

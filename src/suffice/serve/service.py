@@ -20,16 +20,16 @@ from suffice.serve.http.stream_writer import StreamWriter
 from suffice.serve.learning.observations import observations_of
 from suffice.serve.limits.admission import Admission
 from suffice.serve.limits.quotas import Charge, Quotas
-from suffice.serve.log.rows import RequestRow, row_of
-from suffice.serve.log.texts import TextLog, text_rows_of
-from suffice.serve.log.usage_query import RecentUsage
-from suffice.serve.log.writer import RequestLogWriter
 from suffice.serve.observe.access_log import AccessLog
 from suffice.serve.observe.metrics import Metrics
 from suffice.serve.observe.spans import Spans, trace_context
 from suffice.serve.request.api_request import ApiRequest, RequestOrigin
 from suffice.serve.request.choices import Choices
 from suffice.serve.request.state import RequestState
+from suffice.serve.request_log.rows import RequestRow, row_of
+from suffice.serve.request_log.texts import TextLog, text_rows_of
+from suffice.serve.request_log.usage_query import RecentUsage
+from suffice.serve.request_log.writer import RequestLogWriter
 from suffice.session import Session
 
 __all__ = ["Service"]

@@ -12,7 +12,7 @@ from suffice.budget.estimators import Keywords
 from suffice.budget.length_profile import LengthProfile, ProfileEstimator
 from suffice.errors import PromptTooLongError
 from suffice.train.base_model import BaseModel
-from suffice.train.encoding import Encoder
+from suffice.train.loss_mask import Encoder
 from suffice.train.rows import TrainingRow
 
 __all__ = ["EndCheck"]

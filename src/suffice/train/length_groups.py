@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from suffice.train.encoding import IGNORED, EncodedRow
+from suffice.train.loss_mask import IGNORED, EncodedRow
 
 __all__ = ["BatchLimits", "collate", "split"]
 

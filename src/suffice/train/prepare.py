@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from suffice.budget.length_profile import LengthProfile
 from suffice.errors import DataError
 from suffice.train.base_model import BaseModel
-from suffice.train.encoding import EncodedRow, Encoder, TemplateProblem
+from suffice.train.loss_mask import EncodedRow, Encoder, TemplateProblem
 from suffice.train.recipe import Recipe
 from suffice.train.rows import Dropped, RowSet, TrainingRow, places
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from suffice.train.encoding import IGNORED
 from suffice.train.length_groups import BatchLimits, split
+from suffice.train.loss_mask import IGNORED
 
 __all__ = ["Schedule", "SftTrainer"]
 

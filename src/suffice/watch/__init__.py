@@ -2,7 +2,8 @@
 
 from suffice.deprecated import renamed
 from suffice.watch.runaway import Runaway, RunawayDetector
-from suffice.watch.streaming_text import IncrementalDecoder, StopMatch, StopWords, TextJoiner
+from suffice.watch.stop_words import StopMatch, StopWords
+from suffice.watch.streaming_text import IncrementalDecoder, TextJoiner
 from suffice.watch.thinking import ThinkingSplitter
 from suffice.watch.tool_calls import CallSplitter
 

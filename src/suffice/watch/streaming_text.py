@@ -1,11 +1,10 @@
-"""Filters for streamed text: whole characters from token ids, stop words across pieces, segments joined."""
+"""Filters for streamed text: whole characters from token ids, and the text of several segments joined."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-__all__ = ["IncrementalDecoder", "StopMatch", "StopWords", "TextJoiner"]
+__all__ = ["IncrementalDecoder", "TextJoiner"]
 
 _REPLACEMENT = "\ufffd"
 _MAX_HELD = 3  # a UTF-8 character has at most 4 bytes, so at most 3 of them can be waiting for the last one
@@ -54,60 +53,6 @@ def _unfinished(text: str) -> int:
     """How many characters at the end may still turn into another one."""
     tail = text[-_MAX_HELD:]
     return len(tail) - len(tail.rstrip(_REPLACEMENT))
-
-
-@dataclass(frozen=True, slots=True)
-class StopMatch:
-    """What one piece of text became."""
-
-    text: str
-    """Safe to show: it cannot be the beginning of a stop word."""
-    word: str | None = None
-    """The stop word that ended the answer, if one did."""
-
-
-class StopWords:
-    """Finds stop words in streamed text, wherever the pieces are cut, without looking at any character twice for long.
-
-    The answer ends where the first stop word is *complete*, so the result does not depend on how the text was cut.
-
-    Args:
-        words: any strings; empty ones are ignored.
-        keep: leave the stop word in the text instead of removing it.
-    """
-
-    def __init__(self, words: Sequence[str], *, keep: bool = False) -> None:
-        self._words = tuple(dict.fromkeys(word for word in words if word))
-        self._longest = max(map(len, self._words), default=0)
-        self._keep = keep
-        self._held = ""
-
-    def push(self, piece: str) -> StopMatch:
-        """Take the next piece; once a match has a `word`, the answer is over."""
-        if not self._words:
-            return StopMatch(piece)
-        text = self._held + piece
-        found = [(start + len(word), start, word) for word in self._words if (start := text.find(word)) >= 0]
-        if found:
-            end, start, word = min(found)
-            self._held = ""
-            return StopMatch(text[: end if self._keep else start], word)
-        held = self._beginning_at_end(text)
-        self._held = text[len(text) - held :]
-        return StopMatch(text[: len(text) - held])
-
-    def flush(self) -> str:
-        """What was held back, when the answer ends without a stop word."""
-        held, self._held = self._held, ""
-        return held
-
-    def _beginning_at_end(self, text: str) -> int:
-        """Length of the longest end of `text` that could become a stop word."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-length:]
-            if any(word.startswith(tail) for word in self._words):
-                return length
-        return 0
 
 
 class TextJoiner:

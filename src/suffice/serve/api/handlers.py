@@ -13,7 +13,7 @@ from suffice.serve.http.body import parse_object, read_body
 from suffice.serve.http.errors import Problem
 from suffice.serve.http.middleware import send_bytes
 from suffice.serve.http.router import Handler
-from suffice.serve.log.usage_query import read_query
+from suffice.serve.request_log.usage_query import read_query
 from suffice.serve.service import Service
 
 __all__ = ["budget", "health", "list_models", "metrics", "page", "ready", "show_model", "usage"]

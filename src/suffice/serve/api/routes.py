@@ -15,7 +15,7 @@ from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.fields import RequestBody
 from suffice.serve.http.middleware import send_bytes
 from suffice.serve.http.router import Handler, Route
-from suffice.serve.log.usage_query import GROUPS, MAX_DAYS
+from suffice.serve.request_log.usage_query import GROUPS, MAX_DAYS
 from suffice.serve.service import Service
 
 __all__ = ["ROUTES"]

@@ -77,7 +77,7 @@ def read_log(url: str, most: int, summary: AnswerSummary) -> tuple[list[dict[str
     Raises:
         UsageError: there is no such database, or it cannot be opened.
     """
-    from suffice.serve.log.store import Store
+    from suffice.serve.request_log.store import Store
 
     store = Store(url, must_exist=True)
     try:

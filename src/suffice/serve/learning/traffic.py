@@ -21,7 +21,7 @@ from suffice.budget.length_model.state import FILE_NAME
 from suffice.errors import DataError
 from suffice.outage import Outage
 from suffice.serve.learning.observations import Observation, records_of
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 
 __all__ = ["TrafficLearner"]
 

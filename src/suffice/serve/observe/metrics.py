@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from suffice.engines.pool import Pool
 from suffice.memory.meter import Metered
 from suffice.serve.limits.admission import Admission
-from suffice.serve.log.rows import RequestRow
 from suffice.serve.request.state import RequestState
+from suffice.serve.request_log.rows import RequestRow
 
 __all__ = ["Metrics"]
 

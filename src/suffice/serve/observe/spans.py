@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
 
-    from suffice.serve.log.rows import RequestRow
     from suffice.serve.request.state import RequestState
+    from suffice.serve.request_log.rows import RequestRow
 
 __all__ = ["Spans", "open_spans", "spans_endpoint", "trace_context"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from suffice.errors import StoreError
 from suffice.outage import Outage
 from suffice.prompt import Prompt
-from suffice.serve.log.batch_writer import BatchWriter
-from suffice.serve.log.store import Store
 from suffice.serve.request.state import RequestState
+from suffice.serve.request_log.batch_writer import BatchWriter
+from suffice.serve.request_log.store import Store
 
 __all__ = ["TextLog", "text_rows_of"]
 

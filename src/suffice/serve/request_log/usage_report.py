@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 
 __all__ = ["COLUMNS", "By", "Total", "totals"]
 

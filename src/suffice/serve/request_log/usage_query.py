@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from suffice.errors import StoreAwayError, StoreError
 from suffice.outage import Outage
 from suffice.serve.http.errors import Problem
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.store import Store
 
 __all__ = ["GROUPS", "MAX_DAYS", "RecentUsage", "read_query"]
 

@@ -17,8 +17,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from suffice.errors import RejectedRowError, StoreError, UsageError, first_line, packages_of
 from suffice.json_codec import dump, load
-from suffice.serve.log.store_errors import store_error
-from suffice.serve.log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, request_rows, text_rows
+from suffice.serve.request_log.store_errors import store_error
+from suffice.serve.request_log.tables import MIGRATIONS, TABLES, key_rows, migration_rows, request_rows, text_rows
 
 __all__ = ["Store", "cannot_be_opened", "sqlite_file"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from suffice.errors import StoreAwayError, StoreError
 from suffice.outage import Outage
 from suffice.serve.auth.api_keys import KeyRing
-from suffice.serve.log.batch_writer import BatchWriter
-from suffice.serve.log.store import Store
+from suffice.serve.request_log.batch_writer import BatchWriter
+from suffice.serve.request_log.store import Store
 
 if TYPE_CHECKING:
     from suffice.serve.learning.observations import Observation
