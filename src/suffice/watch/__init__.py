@@ -1,7 +1,7 @@
 """Reading an answer as it grows: runaways, thinking, stop words, tool calls, what is left, and whole characters."""
 
 from suffice.deprecated import renamed
-from suffice.watch.runaway import Runaway, RunawayDetector
+from suffice.watch.runaway import Notice, Runaway, RunawayDetector
 from suffice.watch.stop_words import StopMatch, StopWords
 from suffice.watch.streaming_text import IncrementalDecoder, TextJoiner
 from suffice.watch.thinking import ThinkingSplitter
@@ -10,6 +10,7 @@ from suffice.watch.tool_calls import CallSplitter
 __all__ = [
     "CallSplitter",
     "IncrementalDecoder",
+    "Notice",
     "Runaway",
     "RunawayDetector",
     "StopMatch",
