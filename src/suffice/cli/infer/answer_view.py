@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,17 +13,25 @@ from suffice.cli.infer.screen import Screen, dim
 from suffice.engines.base import Finish
 from suffice.session import Answer, AnswerBuilder, Request, Session
 
-__all__ = ["answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
+__all__ = ["CHAT_HINTS", "answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
 
-_CUT_HINT = {
+_FLAG_HINTS = {
     **dict.fromkeys(("auto", "caller", "model"), "--max-new-tokens with a larger number"),
     "tier": "a larger --tier",
     "context": "a shorter prompt, or a larger --max-length",
     "memory": "a shorter prompt, or a device with more memory",
 }
+"""What gives a cut answer more room, by what has cut it."""
+CHAT_HINTS = {
+    **dict.fromkeys(("auto", "caller", "model"), "/budget N"),
+    "tier": "/set tier with a larger one",
+    "context": "a shorter conversation (/drop, /clear)",
+    "memory": "a shorter conversation (/drop, /clear)",
+}
+"""The same in the chat, where flags cannot be given any more."""
 
 
-def why_it_ended(finish: Finish) -> str:
+def why_it_ended(finish: Finish, hints: Mapping[str, str] = _FLAG_HINTS) -> str:
     match finish.reason:
         case "stop" if finish.by == "stop_word":
             return f"stopped at the stop word {finish.what!r}"
@@ -33,7 +42,7 @@ def why_it_ended(finish: Finish) -> str:
         case "length" if finish.by == "reservation":
             return f"CUT at its first reservation: {finish.what}"
         case "length":
-            hint = _CUT_HINT.get(finish.by)
+            hint = hints.get(finish.by)
             return f"CUT by the limit of {finish.what} ({finish.by})" + (f"; {hint} gives it more" if hint else "")
         case "cancelled":
             return "cancelled"
@@ -41,12 +50,12 @@ def why_it_ended(finish: Finish) -> str:
             return f"FAILED: {finish.what}"
 
 
-def answer_line(answer: Answer) -> str:
+def answer_line(answer: Answer, hints: Mapping[str, str] = _FLAG_HINTS) -> str:
     budget, about = answer.budget, "" if answer.usage.exact else "about "
     thinking = f" ({answer.usage.thinking_tokens} of them thinking)" if answer.usage.thinking_tokens else ""
     tokens = f"{about}{answer.usage.answer_tokens} tokens{thinking}, {answer.tokens_per_second:.0f} tokens/s"
     allowed = f"budget {budget.max_new_tokens}, expected {budget.expected_tokens}: {'; '.join(budget.reasons)}"
-    return f"{tokens}; {why_it_ended(answer.finish)}; {allowed}"
+    return f"{tokens}; {why_it_ended(answer.finish, hints)}; {allowed}"
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -68,7 +77,9 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-async def show_answer(session: Session, request: Request, *, stream: bool) -> Answer:
+async def show_answer(
+    session: Session, request: Request, *, stream: bool, hints: Mapping[str, str] = _FLAG_HINTS
+) -> Answer:
     """Answer a request: the text on standard output, the line about it on standard error.
 
     A cancelled task ends the answer, not the program: what was written so far is returned as `cancelled`.
@@ -87,5 +98,5 @@ async def show_answer(session: Session, request: Request, *, stream: bool) -> An
     answer = builder.answer()
     sys.stdout.write("\n" if stream else answer.text + "\n")
     sys.stdout.flush()
-    print(dim(answer_line(answer)), file=sys.stderr)
+    print(dim(answer_line(answer, hints)), file=sys.stderr)
     return answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from suffice.cli.command import TokenLimit
-from suffice.cli.infer.answer_view import show_answer
+from suffice.cli.infer.answer_view import CHAT_HINTS, show_answer
 from suffice.cli.infer.screen import dim
 from suffice.errors import SufficeError
 from suffice.session import Session
@@ -109,7 +109,7 @@ class _Chat:
         while True:
             try:
                 request = self.options.request(tuple(self.messages))
-                answer = self.runner.run(show_answer(self.session, request, stream=self.options.stream))
+                answer = self.runner.run(show_answer(self.session, request, stream=self.options.stream, hints=CHAT_HINTS))
             except (SufficeError, KeyboardInterrupt):
                 if self.messages[-1]["role"] == "user":
                     self.messages.pop()  # an unanswered message would spoil the turns of the conversation
