@@ -109,7 +109,9 @@ class _Chat:
         while True:
             try:
                 request = self.options.request(tuple(self.messages))
-                answer = self.runner.run(show_answer(self.session, request, stream=self.options.stream, hints=CHAT_HINTS))
+                answer = self.runner.run(
+                    show_answer(self.session, request, stream=self.options.stream, hints=CHAT_HINTS)
+                )
             except (SufficeError, KeyboardInterrupt):
                 if self.messages[-1]["role"] == "user":
                     self.messages.pop()  # an unanswered message would spoil the turns of the conversation
