@@ -31,11 +31,13 @@ class BatchSummary:
     answered: int = 0
     failed: int = 0
     finishes: Counter[str] = field(default_factory=Counter)
-    """Answers by finish reason: `stop`, `length` ..."""
+    """Answers by finish reason: `stop`, `length` (a limit, or a loop that was stopped) ..."""
     limits: Counter[str] = field(default_factory=Counter)
     """Cut answers by what cut them: `auto`, `caller`, `tier`, `context` ..."""
+    loops: int = 0
+    """Answers that were stopped because they repeated themselves; they do not count as cut by a limit."""
     runaways: int = 0
-    """Answers that became a loop, stopped or not."""
+    """Answers that repeated themselves, stopped (`loops`) or only told of (`on_runaway="warn"`)."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     cap_tokens: int = 0
@@ -48,8 +50,13 @@ class BatchSummary:
 
     @property
     def truncation_rate(self) -> float:
-        """Share of the answers that a limit ended (0-1)."""
-        return self.finishes["length"] / self.answered if self.answered else 0.0
+        """Share of the answers that a limit ended (0-1), without those that were stopped in a loop."""
+        return self.limits.total() / self.answered if self.answered else 0.0
+
+    @property
+    def loop_rate(self) -> float:
+        """Share of the answers that were stopped in a loop (0-1)."""
+        return self.loops / self.answered if self.answered else 0.0
 
     @property
     def asked_tokens(self) -> int:
@@ -65,8 +72,9 @@ class BatchSummary:
         self.prompt_tokens += answer.usage.prompt_tokens
         self.answer_tokens += answer.usage.answer_tokens
         self.cap_tokens += answer.budget.max_new_tokens
-        self.runaways += answer.repetition is not None or answer.finish.by == "repetition"
-        if answer.finish.reason == "length":
+        self.loops += answer.finish.looped
+        self.runaways += answer.repetition is not None or answer.finish.looped
+        if answer.finish.cut:
             self.limits[answer.finish.by] += 1
 
 

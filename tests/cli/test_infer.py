@@ -215,11 +215,16 @@ def test_a_loop_is_stopped_and_said(server: FakeOpenAI, capsys: pytest.CaptureFi
     assert run("--upstream", server.url, "--prompt", "Where does water go?", "--max_new_tokens", "2000") == 0
     out, err = capsys.readouterr()
     assert "STOPPED in a loop" in err
-    assert "are not part of the answer" in err
+    assert "characters are copies" in err
     rows = dataset(tmp_path / "in.jsonl", ["Where does water go?", "And rain?"])
     assert run("--upstream", server.url, "--dataset", rows, "--output", str(tmp_path / "out.jsonl")) == 0
-    assert "runaways: 2 (100.0 %)" in capsys.readouterr().err
-    assert all(row["text"].count("back again") in (1, 2) for row in rows_of(tmp_path / "out.jsonl"))
+    err = capsys.readouterr().err
+    assert "loops: 2 (100.0 %)" in err
+    assert "cut by a limit: 0.0 %" in err
+    for row in rows_of(tmp_path / "out.jsonl"):
+        assert (row["finish_reason"], row["finish_by"]) == ("length", "repetition")
+        assert row["text"][: row["repetition"]["copies"][0]].count("back again") in (1, 2)
+        assert out.startswith(row["text"])
     assert out.count("back again") < 60
 
 

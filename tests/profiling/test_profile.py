@@ -17,6 +17,7 @@ import pytest
 
 from suffice.cli.main import main
 from suffice.data import Turn
+from suffice.data.token_columns import RowLengths
 from suffice.errors import DataError
 from suffice.profiling import LengthReader, LengthRecord, measure
 from suffice.profiling.bilingual import Bilingual, heading, say
@@ -130,6 +131,25 @@ def test_a_result_file_of_infer(tmp_path: Path) -> None:
     assert dict(profile.all.looped.items()) == {30: 1}
     assert set(profile.groups()["category"]) == {"lists", "essays"}
     assert set(profile.groups()["budget.limited_by"]) == {"tier", "caller"}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"finish_reason": "length", "finish_by": "repetition"}, "repetition"),
+        ({"finish": "stop", "finish_detail": "repetition"}, "repetition"),
+        ({"choices": [{"finish_reason": "length"}], "suffice": {"finish_detail": "repetition"}}, "repetition"),
+        ({"response": {"body": {"finish_reason": "length", "suffice": {"finish_detail": "repetition"}}}}, "repetition"),
+        ({"finish_reason": "length", "finish_by": "tier", "row": {"finish_by": "repetition"}}, "length"),
+    ],
+)
+def test_a_loop_is_told_from_a_cap_in_every_file_that_suffice_writes(
+    said: dict[str, Any], kept: str, tmp_path: Path
+) -> None:
+    row = {"prompt_tokens": 3, "answer_tokens": 30, **said}
+    assert RowLengths.of(row).finish(None) == kept
+    profile = measure(LengthReader().read([write(tmp_path / "rows.jsonl", [row])]), ())
+    assert profile.all.finishes == {kept: 1}
 
 
 def test_a_folder_of_api_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def test_what_a_stop_word_cuts_takes_its_logprobs_along(server: FakeOpenAI, gate
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["one ", "S", "T", "AR"]
 
 
-def test_what_a_loop_cuts_takes_its_logprobs_along(server: FakeOpenAI, gateway: Server) -> None:
+def test_a_loop_keeps_the_logprobs_of_all_that_was_written(server: FakeOpenAI, gateway: Server) -> None:
     server.script(Scripted(pieces=("Well, ",) + ("go ", "on ", "and ") * 300, usage=(1, 901)))
     said = gateway.chat(logprobs=True).json
     assert said["suffice"]["finish_detail"] == "repetition"

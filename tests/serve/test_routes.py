@@ -326,12 +326,14 @@ def test_a_loop_is_ended_and_said(tmp_path: Path) -> None:
     tiers.write_text("[tiers.long]\nmax_new_tokens = 2900\n")
     with serving(ScriptedEngine("go on and on. " * 300, context=3000), budget_file=str(tiers)) as server:
         said = server.post("/infer/long", {"prompt": "hi", "max_new_tokens": 2900}).json
-        assert (said["finish_reason"], said["suffice"]["finish_detail"]) == ("stop", "repetition")
-        assert said["text"].count("go on and on.") == 1  # what looped is no part of the answer
-        assert said["usage"]["completion_tokens"] < 2900
-        assert said["suffice"]["repetition"]["dropped"] > 0
-        *_, last = server.post("/infer/long", {"prompt": "hi", "max_new_tokens": 2900, "stream": True}).events
-        assert last["suffice"]["repetition"]["dropped"] > 0
+        assert (said["finish_reason"], said["suffice"]["finish_detail"]) == ("length", "repetition")
+        assert said["usage"]["completion_tokens"] == len(said["text"]) < 2900
+        begin, end = said["suffice"]["repetition"]["copies"]
+        assert said["text"][:begin].count("go on and on.") == 1
+        *pieces, last = server.post("/infer/long", {"prompt": "hi", "max_new_tokens": 2900, "stream": True}).events
+        assert "".join(each["text"] for each in pieces) == said["text"]
+        assert (last["finish_reason"], last["suffice"]["finish_detail"]) == ("length", "repetition")
+        assert last["suffice"]["repetition"]["copies"] == [begin, end]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,4 +1,4 @@
-"""What the way through does about a loop: stopped at once, cut back to its first turn, counted."""
+"""What the way through does about a loop: stopped at once, nothing taken back, told as what it is, and counted."""
 
 from __future__ import annotations
 
@@ -42,26 +42,53 @@ def answer_and_events(engine: Any, **wishes: Any) -> tuple[Answer, list[Event]]:
 
 
 @pytest.mark.parametrize("kind", [TokensEngine, ScriptedEngine])
-def test_a_loop_is_cut_back_to_its_first_turn_and_the_engine_told_at_once(kind: Any) -> None:
+def test_a_loop_is_stopped_at_once_and_what_was_streamed_is_the_answer(kind: Any) -> None:
     engine = kind(LOOP, context=10_000)
     answer, events = answer_and_events(engine)
     shown = "".join(event.text for event in events if isinstance(event, Text))
     (loop,) = [event for event in events if isinstance(event, Repetition)]
     assert engine.cancelled, "the generation goes on"
     assert answer.usage.answer_tokens == len(shown) < 4000
-    assert answer.text == shown[: -loop.dropped]
-    assert answer.text.count("the rain comes back") in (1, 2)
-    assert abs(len(answer.text) - loop.onset - loop.period) <= 1
-    assert (answer.finish.reason, answer.finish.by) == ("stop", "repetition")
+    assert answer.text == shown
+    assert (answer.finish.reason, answer.finish.by) == ("length", "repetition")
     assert "loop" in why_it_ended(answer.finish)
     assert answer_json(answer)["repetition"]["period"] == loop.period == answer.repetition.period
 
 
-def test_a_stop_word_that_begins_in_the_loop_does_not_spoil_the_count() -> None:
-    answer, events = answer_and_events(TokensEngine(LOOP, context=10_000), stop_words=("again. X",))
-    shown = "".join(event.text for event in events if isinstance(event, Text))
-    assert shown.startswith(answer.text)
-    assert answer.text.count("the rain comes back") in (1, 2)
+@pytest.mark.parametrize("kind", [TokensEngine, ScriptedEngine])
+@pytest.mark.parametrize("wishes", [{}, {"stop_words": ("again. X",)}])
+def test_copies_are_named_and_left_out_of_what_a_conversation_goes_on_with(kind: Any, wishes: dict[str, Any]) -> None:
+    answer, events = answer_and_events(kind(LOOP, context=10_000), **wishes)
+    (loop,) = [event for event in events if isinstance(event, Repetition)]
+    begin, end = loop.copies
+    assert answer.text == LOOP[: len(answer.text)]
+    assert end == len(answer.text), "what a stop word held back is part of the answer"
+    assert answer.text[begin:end] == answer.text[begin - loop.period : end - loop.period]
+    assert answer.text_without_copies == answer.text[:begin]
+    assert answer.text_without_copies.count("the rain comes back") in (1, 2)
+    assert abs(begin - loop.onset - loop.period) <= 1
+
+
+def test_a_loop_that_began_in_thinking_leaves_the_answer_a_turn_of_its_own() -> None:
+    engine = ScriptedEngine("<think>\n" + TURN * 2 + "</think>" + TURN * 60, context=10_000)
+    answer, _ = answer_and_events(engine, max_thinking_tokens=3000)
+    assert (answer.finish.reason, answer.finish.by) == ("length", "repetition")
+    assert answer.text_without_copies.count("the rain comes back") in (1, 2)
+
+
+def test_a_loop_is_nothing_to_be_continued() -> None:
+    assert not Finish("length", "repetition").cut
+    assert Finish("length", "tier").cut
+    assert not Finish("stop", "end_token").cut
+
+
+def test_an_engine_that_still_says_stop_is_understood() -> None:
+    class Old(ScriptedEngine):
+        async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+            yield Chunk("la la", finish=Finish("stop", "repetition", "a loop"))
+
+    answer, _ = answer_and_events(Old(""))
+    assert answer.finish == Finish("length", "repetition", "a loop")
 
 
 def test_warn_tells_and_goes_on_and_off_does_not_look() -> None:
@@ -86,7 +113,8 @@ def test_a_loop_that_the_server_found_is_passed_through_and_counted() -> None:
             return await Session(engine).answer(Request(({"role": "user", "content": "sing"},)))
 
     answer = asyncio.run(main())
-    assert answer.finish == Finish("stop", "repetition", "found by the server")
+    assert answer.finish == Finish("length", "repetition", "found by the server")
     summary = BatchSummary()
     summary.add(answer)
-    assert (summary.runaways, summary.truncation_rate) == (1, 0.0)
+    assert (summary.loops, summary.runaways, summary.loop_rate) == (1, 1, 1.0)
+    assert (summary.finishes, summary.truncation_rate, summary.limits) == ({"length": 1}, 0.0, {})

@@ -61,7 +61,7 @@ class RowLengths:
         prompt, answer, finish = (flat[name] if name else None for name in _length_columns(tuple(flat)))
         answers = answer if isinstance(answer, Mapping) else {None: answer}
         finishes = finish if isinstance(finish, Mapping) else {None: finish}
-        if is_runaway(row):
+        if is_runaway(flat):
             finishes = {None: "repetition"}
         return cls(
             _count_or_none(prompt),
@@ -83,8 +83,9 @@ def read_token_counts(spec: str, notes: list[str], *, seed: int = 0) -> Iterator
 
 
 def is_runaway(row: Mapping[str, Any]) -> bool:
-    """Whether a result file says that an answer was a loop: its `finish_reason` has only OpenAI's words."""
-    return "repetition" in (row.get("finish_by"), row.get("finish_detail"))
+    """Whether a flat row says that an answer was a loop, whose `finish_reason` has only OpenAI's words: in result files
+    `finish_by`, in request logs `finish_detail`, in answers of a server `suffice.finish_detail`."""
+    return (row.get("finish_by") or row.get("finish_detail") or at_path(row, "suffice.finish_detail")) == "repetition"
 
 
 def find_column(names: Iterable[Any], candidates: Iterable[str]) -> str | None:

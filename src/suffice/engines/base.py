@@ -163,10 +163,21 @@ class Finish:
 
     reason: FinishReason
     by: str = ""
-    """What ended it: `end_token`, `stop_word`, `repetition`, or a limit (`caller`, `tier`, `context`, `memory`, `auto`,
-    `model`; `reservation`, where an engine could not continue after its first one)."""
+    """What ended it: `end_token`, `stop_word`; a limit (`caller`, `tier`, `context`, `memory`, `auto`, `model`;
+    `reservation`, where an engine could not continue after its first one); or a loop, which is `length` by
+    `repetition`."""
     what: str = ""
     """The end token, the stop word, the limit's value or the error, for a person to read."""
+
+    @property
+    def looped(self) -> bool:
+        """Whether it was stopped because it repeated itself: `length` by `repetition`, for it is not complete."""
+        return self.by == "repetition"
+
+    @property
+    def cut(self) -> bool:
+        """Whether a limit ended it, so that with a larger one there would be more. A loop would only go on."""
+        return self.reason == "length" and not self.looped
 
 
 @immutable

@@ -144,7 +144,7 @@ class LengthReader:
         layout = self._layout(tuple(flat))
         prompt = token_count(flat[layout.prompt], layout.prompt) if layout.prompt else None
         answer = flat[layout.answer] if layout.answer else None
-        finish = "repetition" if is_runaway(row) else flat[layout.finish] if layout.finish else None
+        finish = "repetition" if is_runaway(flat) else flat[layout.finish] if layout.finish else None
         text = flat[layout.prompt_text] if layout.prompt_text else _last_user_turn(flat.get("messages"))
         text = text if isinstance(text, str) else ""
         groups = self._groups(flat, layout, name, text)

@@ -42,9 +42,10 @@ class ChunkReader:
         self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
         self._splitter = ThinkingSplitter()
         self._loops = RunawayWatch(request.prompt, decode)
-        # Three counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
+        # Four counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
         self._seen = 0  # of the engine's text so far, thinking included
         self._base = 0  # of the engine's text when the current watch for loops began: its positions count from there
+        self._as_it_came = 0  # of the engine's text that came before anything else which the watch was given
         self._shown = 0  # given out as `Text`, from `answer_start` of the engine's text on
         self._thinking_tokens = self._answer_tokens = self._undecided = 0
         self._separate = False  # the server takes thinking out of the text itself
@@ -100,7 +101,7 @@ class ChunkReader:
         if refusal:
             self._note = f"; thinking could not be closed: {refusal}"
             if self._loop is not None:
-                self.finish = Finish("stop", "repetition", str(self._loop))
+                self.finish = _stopped(self._loop)
             return
         if rest := self._splitter.close():
             yield Thinking(rest)
@@ -110,20 +111,23 @@ class ChunkReader:
     def end(self, usage: Usage) -> Iterator[Event]:
         """What was held back, and the last two events."""
         finish = self.finish or Finish("error", "engine", "the engine ended the answer without saying why")
-        if finish.by not in ("stop_word", "repetition"):
+        if finish.by != "stop_word":
             self.finish = None  # what was held back is part of the answer, and may complete a stop word
-            is_thinking, rest = self._splitter.flush()
-            if rest and is_thinking:
-                yield Thinking(rest)
-            elif rest:
-                yield from self._text(rest) if self._calls is None else self._text_and_calls(rest, self._calls)
-            if self._calls is not None and (rest := self._calls.flush()):
-                yield from self._text(rest)
-            if rest := self._stop_words.flush():
-                yield self._shown_text(rest)
+            yield from self._held_back()
             finish = self.finish or finish
         yield replace(usage, thinking_tokens=max(usage.thinking_tokens, self._thinking_tokens))
         yield self._with_limit(finish)
+
+    def _held_back(self) -> Iterator[Event]:
+        is_thinking, rest = self._splitter.flush()
+        if rest and is_thinking:
+            yield Thinking(rest)
+        elif rest:
+            yield from self._text(rest) if self._calls is None else self._text_and_calls(rest, self._calls)
+        if self._calls is not None and (rest := self._calls.flush()):
+            yield from self._text(rest)
+        if rest := self._stop_words.flush():
+            yield self._shown_text(rest)
 
     def _text_and_calls(self, text: str, calls: CallSplitter) -> Iterator[Event]:
         for part in calls.push(text):
@@ -167,29 +171,43 @@ class ChunkReader:
         text = chunk.reasoning
         for piece in chunk.tool_calls:
             text += str((piece.get("function") or {}).get("arguments") or "")
-        return self._loops.push(Chunk(text)) if text else None
+        if not text:
+            return None
+        self._base, self._as_it_came = self._base - len(text), self._seen
+        return self._loops.push(Chunk(text))
 
     def _looped(self, loop: Loop) -> Iterator[Event]:
         """What the caller wants done about a loop."""
         if self._request.on_runaway == "off":
             return
         stopped = self._request.on_runaway == "stop"
-        dropped = entries = 0
-        if stopped and not self.thinking:
-            begin = self._splitter.answer_start or 0
-            keep = max(begin, self._base + loop.keep)
-            dropped = max(0, begin + self._shown - keep)
-            if dropped and self._aligner is not None:
-                entries = self._aligner.after(keep)
-            self.finish = Finish("stop", "repetition", str(loop))
-        elif stopped:
+        if stopped and self.thinking:
             self._loop = loop
-        yield Repetition(loop.onset, loop.period, loop.unit, dropped, stopped, self.thinking, dropped_logprobs=entries)
+        elif stopped:
+            yield from self._held_back()
+            self.finish = self.finish or _stopped(loop)
+        copies = None if self.thinking else self._copies(loop)
+        yield Repetition(loop.onset, loop.period, loop.unit, copies, stopped, self.thinking)
+
+    def _copies(self, loop: Loop) -> tuple[int, int] | None:
+        """Where the copies stand in the text that was shown; None where that is not the engine's text as it came."""
+        start = self._splitter.answer_start or 0
+        keep, end = (self._base + place - start for place in (loop.keep, loop.end))
+        if (early := start - self._base - loop.begin) > 0:
+            keep += early  # the first turn began before the answer did, which needs one of its own
+        as_it_came = self._as_it_came <= self._base + loop.begin and start + self._shown == self._seen
+        return (keep, end) if as_it_came and keep < end else None
 
     def _with_limit(self, finish: Finish) -> Finish:
         """An engine knows its own limits (context, memory); whose limit the cap was, the budget knows."""
+        if finish.looped:
+            return replace(finish, reason="length")
         if finish.reason != "length":
             return finish
         if finish.by in ("context", "memory", "reservation"):
             return replace(finish, what=finish.what + self._note)
         return Finish("length", self._budget.limited_by, f"{self._budget.max_new_tokens} tokens{self._note}")
+
+
+def _stopped(loop: Loop) -> Finish:
+    return Finish("length", "repetition", str(loop))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from suffice.budget import Budget
+from suffice.deprecated import warn_deprecated
 from suffice.engines.base import Finish, TokenLogprob, Usage
 from suffice.engines.tool_calls import ToolCalls
 from suffice.immutable import immutable
@@ -50,21 +51,32 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """The answer has become a loop. What was shown cannot be taken back; `dropped` says how much of it is void."""
+    """The answer has become a loop. Nothing that was written is taken back; `copies` says what is there twice."""
 
     onset: int
     """Where the loop begins, in `unit`."""
     period: int
     """The length of its first turn."""
     unit: Literal["tokens", "characters"]
-    dropped: int
-    """Characters at the end of the `Text` so far that are not part of the answer: all turns but the first."""
+    copies: tuple[int, int] | None = None
+    """Where the copies of its first turn stand in the answer's text, as characters before their beginning and before
+    their end; None where there are none, or not in the text."""
     stopped: bool = True
     """Whether the generation was stopped for it (`on_runaway="stop"`)."""
     thinking: bool = False
     """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
-    dropped_logprobs: int = 0
-    """Entries at the end of the `Text.logprobs` so far that are void with the text."""
+
+    @property
+    def dropped(self) -> int:
+        """Always 0: a loop was once cut back to its first turn."""
+        warn_deprecated("Repetition.dropped", "Repetition.copies")
+        return 0
+
+    @property
+    def dropped_logprobs(self) -> int:
+        """Always 0, as `dropped`."""
+        warn_deprecated("Repetition.dropped_logprobs", "Repetition.copies")
+        return 0
 
 
 @immutable
@@ -108,7 +120,7 @@ class Answer:
     thinking: str = ""
     """What the model thought before it answered."""
     repetition: Repetition | None = None
-    """The loop it fell into; with `on_runaway="stop"`, `text` ends with the loop's first turn."""
+    """The loop it fell into. `text` has all of what was written."""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     """What it calls, as a message of the assistant has them."""
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -118,6 +130,12 @@ class Answer:
     def tokens_per_second(self) -> float:
         """Answer tokens over the whole time, the prompt's processing included."""
         return self.usage.answer_tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def text_without_copies(self) -> str:
+        """`text` without the turns of a loop that only repeat the first one: what a conversation goes on with."""
+        begin, end = (self.repetition and self.repetition.copies) or (0, 0)
+        return self.text[:begin] + self.text[end:]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,7 +199,7 @@ class AnswerBuilder:
                 self.calls.add(piece)
                 self.call_pieces += 1
             case Repetition():
-                self._cut(event)
+                self.repetition = event
             case Restarted():
                 self._restart()
             case Budget():
@@ -212,13 +230,6 @@ class AnswerBuilder:
             self.first_piece = time.perf_counter()
         if answer and self.first_text is None:
             self.first_text = time.perf_counter()
-
-    def _cut(self, repetition: Repetition) -> None:
-        """Where pieces have been shown already, `repetition` says how much of them is void."""
-        self.repetition = repetition
-        if repetition.dropped:
-            self.pieces = [self.text[: -repetition.dropped]]
-        del self.logprobs[len(self.logprobs) - repetition.dropped_logprobs :]
 
     def _restart(self) -> None:
         self.pieces, self.thoughts, self.logprobs = [], [], []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 
 from suffice.engines.base import Chunk, TokenLogprob
@@ -16,7 +15,6 @@ class LogprobAligner:
     def __init__(self) -> None:
         self._seen = 0
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
-        self._starts = array("L")  # of what was given out
 
     def push(self, chunk: Chunk) -> None:
         at, end = self._seen, self._seen + len(chunk.text)
@@ -36,12 +34,7 @@ class LogprobAligner:
             self._waiting.popleft()
             if start >= begin:
                 found.append(entry)
-                self._starts.append(start)
         return tuple(found)
-
-    def after(self, place: int) -> int:
-        """How many of those that were given out begin at or after a place."""
-        return sum(start >= place for start in self._starts)
 
 
 def _continues(entry: TokenLogprob) -> bool:

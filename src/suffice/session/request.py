@@ -75,7 +75,7 @@ class Request(Limits):
     """Tokens to set aside at first; an answer that needs more is continued, unnoticed, up to the budget's cap. `auto`
     takes what is predicted (`Budget.reservation`) where that saves anything, `full` sets the whole cap aside."""
     on_runaway: OnRunaway = "stop"
-    """When the answer becomes a loop: `stop` it and cut it back to the loop's first turn, `warn` only, or `off`."""
+    """When the answer becomes a loop: `stop` it, `warn` only (a `Repetition` comes, and it goes on), or `off`."""
     max_thinking_tokens: int | None = None
     """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
     is longer is closed, and the answer is written."""

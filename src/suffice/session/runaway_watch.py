@@ -15,15 +15,19 @@ __all__ = ["Loop", "RunawayWatch"]
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop, and where its first turn ends."""
+    """A loop, and where its first turn and the copies of it stand."""
 
     onset: int
     """Tokens or characters before the loop."""
     period: int
     """Length of its first turn."""
     unit: Literal["tokens", "characters"]
+    begin: int
+    """Characters of the text up to the beginning of the first turn."""
     keep: int
     """Characters of the text up to the end of the first turn."""
+    end: int
+    """Characters of the text when the loop was told. From `keep` up to here there are copies of the first turn."""
 
     def __str__(self) -> str:
         return f"a loop of {self.period} {self.unit} after {self.onset}"
@@ -42,10 +46,17 @@ class RunawayWatch:
         if not chunk.lengths:
             by_tokens = bool(self._ends)  # then this is the rest of a character, at the end
             found = self._detector.push_text(chunk.text) if chunk.text and not by_tokens else None
-            return Loop(found.onset, found.period, "characters", found.keep) if found else None
+            return Loop(found.onset, found.period, "characters", found.onset, found.keep, found.at) if found else None
         told: Runaway | None = None
         for token, length in zip(chunk.token_ids, chunk.lengths, strict=True):
             self._characters += length
             self._ends.append(self._characters)
             told = self._detector.push(token) or told
-        return Loop(told.onset, told.period, "tokens", self._ends[told.keep - 1]) if told else None
+        if told is None:
+            return None
+        begin, keep, end = map(self._end, (told.onset, told.keep, told.at))
+        return Loop(told.onset, told.period, "tokens", begin, keep, end)
+
+    def _end(self, tokens: int) -> int:
+        """Characters of so many tokens."""
+        return self._ends[tokens - 1] if tokens else 0

@@ -58,6 +58,7 @@ class CallSplitter:
         """What was held back, when everything has come."""
         held, self._held = self._held, ""
         if self._inside:
+            self._inside = False
             return self._space + held
         return held.lstrip() if self._after_call else held
 

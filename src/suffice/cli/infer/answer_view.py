@@ -35,10 +35,10 @@ def why_it_ended(finish: Finish, hints: Mapping[str, str] = _FLAG_HINTS) -> str:
     match finish.reason:
         case "stop" if finish.by == "stop_word":
             return f"stopped at the stop word {finish.what!r}"
-        case "stop" if finish.by == "repetition":
-            return f"STOPPED in a loop: {finish.what}"
         case "stop":
             return f"ended by itself ({finish.what or finish.by})"
+        case "length" if finish.looped:
+            return f"STOPPED in a loop: {finish.what}"
         case "length" if finish.by == "reservation":
             return f"CUT at its first reservation: {finish.what}"
         case "length":

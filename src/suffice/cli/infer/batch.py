@@ -94,7 +94,9 @@ def _describe(summary: BatchSummary, output: str) -> str:
             f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} answer tokens/s"
         )
         lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))
-        if summary.runaways:
-            lines.append(f"runaways: {summary.runaways} ({100 * summary.runaways / summary.answered:.1f} %)")
+        if summary.loops:
+            lines.append(f"loops: {summary.loops} ({100 * summary.loop_rate:.1f} %)")
+        if told := summary.runaways - summary.loops:
+            lines.append(f"loops that were not stopped: {told} ({100 * told / summary.answered:.1f} %)")
     lines.append(f"results: {output}")
     return "\n".join(lines)

@@ -117,8 +117,8 @@ class _Chat:
                     self.messages.pop()  # an unanswered message would spoil the turns of the conversation
                 raise
             before = self.messages.pop()["content"] if self.messages[-1]["role"] == "assistant" else ""
-            self.messages.append({"role": "assistant", "content": before + answer.text})
-            self.cut = answer.finish.reason == "length"
+            self.messages.append({"role": "assistant", "content": before + answer.text_without_copies})
+            self.cut = answer.finish.cut
             if not self.cut or not self.options.ask_on_length or not _confirm("continue? [y/N] "):
                 return
 

@@ -99,7 +99,7 @@ class InferOptions:
     on_runaway: Literal["stop", "warn", "off"] = setting(
         "stop",
         _LENGTH,
-        "When an answer loops: stop it and keep the first round of the loop, only warn, or do not look for loops.",
+        "When an answer repeats itself to the letter: stop it, only warn, or do not look for loops.",
         choices=("stop", "warn", "off"),
     )
     max_thinking_tokens: int | None = setting(

@@ -77,6 +77,6 @@ def _width(character: str) -> int:
 def _about_loop(loop: Repetition) -> str:
     what = "thinking" if loop.thinking else "the answer"
     words = f"({what} loops: {loop.period} {loop.unit} again and again"
-    if loop.dropped:
-        words += f"; the last {loop.dropped} characters are not part of the answer"
+    if loop.copies:
+        words += f"; the last {loop.copies[1] - loop.copies[0]} characters are copies"
     return words + ("; stopped)" if loop.stopped else ")")

@@ -150,7 +150,7 @@ class AnswerReader:
         if reason in _LENGTH:
             return self._length()
         if reason == "repetition":  # vLLM's own detection, where the request asked for it
-            return Finish("stop", "repetition", "found by the server")
+            return Finish("length", "repetition", "found by the server")
         if not self._calls.whole and self._cap_reached():
             return self._length()  # some servers say `tool_calls` for a call that the cap has cut
         what = "" if self._stop_reason is None else str(self._stop_reason)

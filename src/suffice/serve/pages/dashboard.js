@@ -2,6 +2,7 @@
 
 const EVERY = 2000;
 const KEPT = 60;
+const LOOPED = { reason: "length", detail: "repetition" };
 const LINE = /^([a-zA-Z_:]\w*(?::\w+)*)(?:\{(.*)\})? (\S+)$/;
 
 export function parse(text) {
@@ -80,8 +81,8 @@ export class Dashboard extends Looking {
       [sum(metrics, "suffice_tokens_per_second").toFixed(0), words.perSecond],
       [cache ? `${(100 * cache.value).toFixed(1)} %` : "–", words.kv],
       [answers, words.total],
-      [share(ends({ reason: "length" }), answers), words.truncated],
-      [share(ends({ detail: "repetition" }), answers), words.runaways],
+      [share(ends({ reason: "length" }) - ends(LOOPED), answers), words.truncated],
+      [share(ends(LOOPED), answers), words.runaways],
     ];
     document.getElementById("cards").replaceChildren(...cards.map(([value, name]) => {
       const card = document.createElement("div");
@@ -113,7 +114,7 @@ export class Dashboard extends Looking {
       const whole = "suffice_request_duration_seconds";
       const row = document.createElement("tr");
       row.append(...[
-        tier, answers, share(ends({ tier, reason: "length" }), answers), share(ends({ tier, detail: "repetition" }), answers),
+        tier, answers, share(ends({ tier, reason: "length" }) - ends({ tier, ...LOOPED }), answers), share(ends({ tier, ...LOOPED }), answers),
         answers ? (tokens / answers).toFixed(0) : "–",
         ...[first, whole].flatMap((name) => [0.5, 0.95].map((p) => quantile(this.metrics, name, tier, p))),
       ].map((text) => cell("td", text)));

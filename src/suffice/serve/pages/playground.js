@@ -90,7 +90,8 @@ function showEnd(turn) {
   turn.end.hidden = false;
   turn.end.className = `end ${reason === "length" ? "cut" : reason === "failed" ? "failed" : ""}`;
   turn.end.replaceChildren(endText(turn.finish));
-  if (turn === turns.at(-1) && turn.content && (reason === "length" || reason === "aborted")) {
+  const cut = reason === "length" && turn.finish.detail !== "repetition";  // a loop would only go on
+  if (turn === turns.at(-1) && turn.content && (cut || reason === "aborted")) {
     const proceed = document.createElement("button");
     proceed.textContent = words().proceed;
     proceed.addEventListener("click", () => answer(turn));

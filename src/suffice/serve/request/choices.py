@@ -81,7 +81,7 @@ class Choices(Slot):
 
     @property
     def finish(self) -> Finish | None:
-        """Why the request ended: one answer that failed or was cut counts for all; None while one is under way."""
+        """Why the request ended: one that failed, looped or was cut counts for all; None while one is under way."""
         if len(self.answers) == 1:
             return self.answers[0].finish
         finishes = [answer.finish for answer in self.answers]
@@ -90,7 +90,8 @@ class Choices(Slot):
                 return found
         if None in finishes:
             return None
-        return next((each for each in finishes if each and each.reason == "length"), finishes[0])
+        cut = [each for each in finishes if each and each.reason == "length"]
+        return next((each for each in cut if each.looped), cut[0] if cut else finishes[0])
 
     @property
     def failed(self) -> bool:

@@ -18,9 +18,7 @@ def openai_finish_reason(answer: AnswerBuilder) -> str:
     """Why it ended, in the words that OpenAI's clients know. A call that a cap or a loop has cut is not a call."""
     finish = answer.finish or Finish("cancelled")
     reason = _OPENAI_REASONS.get(finish.reason, _CUT)
-    if answer.calls is None or reason == _CUT:
-        return reason
-    return _CUT if finish.by == "repetition" else "tool_calls"
+    return reason if answer.calls is None or reason == _CUT else "tool_calls"
 
 
 def ending_of(answer: AnswerBuilder) -> dict[str, Any]:
