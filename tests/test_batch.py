@@ -87,7 +87,14 @@ def test_bad_rows_and_long_prompts_fail_alone(tmp_path: Path) -> None:
     by_index = {row["index"]: row for row in results}
     assert "no query" in by_index[1]["error"]
     assert "2000 tokens" in by_index[2]["error"]
-    assert by_index[3] == {"index": 3, "line": 4, "text": "abc", "finish": "stop", "row": {"query": "ho"}}
+    assert by_index[3] == {
+        "index": 3,
+        "dataset": "in",
+        "line": 4,
+        "text": "abc",
+        "finish": "stop",
+        "row": {"query": "ho"},
+    }
 
 
 def test_the_summary_counts_what_was_cut_and_by_what(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from suffice.budget import Budget
 from suffice.data import Conversation, ResultWriter, UnusableRow
 from suffice.deprecated import warn_deprecated
-from suffice.errors import EngineError, PromptTooLongError, UsageError
+from suffice.errors import DataError, EngineError, SufficeError, UsageError
 from suffice.session import Answer, Request, Session
 
-__all__ = ["BatchSummary", "run_batch"]
+__all__ = ["BatchSummary", "DescribedLines", "ResultLines", "Row", "run_batch"]
+
+Row = Conversation | UnusableRow
 
 _WINDOW = 8  # rows looked ahead for ordering, as a multiple of those answered at once: bounded memory for any dataset
 _GIVE_UP = 20  # engine failures in a row, at least, after which the engine and not the rows must be at fault
@@ -78,6 +80,35 @@ class BatchSummary:
             self.limits[answer.finish.by] += 1
 
 
+class ResultLines(Protocol):
+    """How results look in their file."""
+
+    def answer(self, row: Conversation, request: Request, answer: Answer) -> dict[str, Any]:
+        """The line of an answer. One with the finish reason `error` must have a key `error` with a value."""
+
+    def failure(self, row: Row, error: SufficeError) -> dict[str, Any]:
+        """The line of a row that could not be asked; it must have a key `error` with a value."""
+
+
+class DescribedLines:
+    """The project's own lines: what `describe` says of an answer, and the row with the place that it is from."""
+
+    def __init__(self, describe: Callable[[Answer], dict[str, Any]]) -> None:
+        self._describe = describe
+
+    def answer(self, row: Conversation, request: Request, answer: Answer) -> dict[str, Any]:
+        failed = {"error": answer.finish.what} if answer.finish.reason == "error" else {}
+        return _place(row) | self._describe(answer) | failed | {"row": dict(row.row)}
+
+    def failure(self, row: Row, error: SufficeError) -> dict[str, Any]:
+        given = {"row": dict(row.row)} if isinstance(row, Conversation) else {}
+        return _place(row) | {"error": str(error)} | given
+
+
+def _place(row: Row) -> dict[str, Any]:
+    return {"dataset": row.source, "line": row.line}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Waiting:
     """A row in the window; the least one comes first."""
@@ -90,34 +121,41 @@ class _Waiting:
 
 async def run_batch(
     session: Session,
-    rows: Iterable[Conversation | UnusableRow],
+    rows: Iterable[Row],
     writer: ResultWriter,
     request_for: Callable[[Conversation], Request],
-    describe: Callable[[Answer], dict[str, Any]],
+    describe: Callable[[Answer], dict[str, Any]] | ResultLines,
     *,
     concurrency: int,
     longest_first: bool = True,
     on_row: Callable[[BatchSummary], None] = lambda _: None,
+    on_failure: Callable[[Row, str], None] = lambda *_: None,
+    summary: BatchSummary | None = None,
 ) -> BatchSummary:
     """Answer every row that `writer` does not have yet.
 
-    A row that fails is written with its `error`, and the others go on.
+    A row that fails is written with its `error`, and the others go on. Where the task is cancelled, every answer that
+    was complete has been written; those under way have not.
 
     Args:
         session: over an engine that has been entered.
         rows: the dataset; read as it is needed, a window at a time.
         writer: where results go, the moment they are there.
-        request_for: what to ask for a row.
-        describe: an answer as JSON.
+        request_for: what to ask for a row; an error that it raises (`SufficeError`) is the row's.
+        describe: an answer as JSON, or how all lines look.
         concurrency: rows answered at once.
         longest_first: start with the answers expected to be longest, so that no long one runs alone at the end.
         on_row: called after each row.
+        on_failure: called with each row that failed, and why.
+        summary: filled while rows are answered, for a caller that may stop; a new one by default.
 
     Raises:
         DataError: the results cannot be written.
         EngineError: so many rows failed in a row that the engine must be down.
     """
-    batch = _Batch(session, rows, writer, request_for, describe, concurrency, longest_first, on_row)
+    lines = DescribedLines(describe) if callable(describe) else describe
+    batch = _Batch(session, rows, writer, request_for, lines, concurrency, longest_first, summary or BatchSummary())
+    batch.on_row, batch.on_failure = on_row, on_failure
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -132,21 +170,24 @@ async def run_batch(
 class _Batch:
     """The state that the workers of one run share."""
 
+    on_row: Callable[[BatchSummary], None]
+    on_failure: Callable[[Row, str], None]
+
     def __init__(
         self,
         session: Session,
-        rows: Iterable[Conversation | UnusableRow],
+        rows: Iterable[Row],
         writer: ResultWriter,
         request_for: Callable[[Conversation], Request],
-        describe: Callable[[Answer], dict[str, Any]],
+        lines: ResultLines,
         concurrency: int,
         longest_first: bool,
-        on_row: Callable[[BatchSummary], None],
+        summary: BatchSummary,
     ) -> None:
-        self.summary = BatchSummary()
+        self.summary = summary
         self._session, self._writer = session, writer
         self._rows = self._unfinished(rows)
-        self._request_for, self._describe, self._on_row = request_for, describe, on_row
+        self._request_for, self._lines = request_for, lines
         self._concurrency, self._longest_first = concurrency, longest_first
         self._window: list[_Waiting] = []
         self._refilling = asyncio.Lock()
@@ -158,10 +199,9 @@ class _Batch:
         while (waiting := await self._next()) is not None:
             answer = await self._session.answer(waiting.request, waiting.budget)
             self.summary.add(answer)
-            result = self._describe(answer)
             if answer.finish.reason == "error":
-                result["error"] = answer.finish.what
-            self._write(waiting.row, result)
+                self.on_failure(waiting.row, answer.finish.what)
+            self._write(waiting.row, self._lines.answer(waiting.row, waiting.request, answer))
             self._check_engine(answer)
 
     async def _next(self) -> _Waiting | None:
@@ -179,34 +219,34 @@ class _Batch:
 
     async def _prepare(self, row: Conversation) -> _Waiting | None:
         """Decide a row's budget; a row that can have none is written as failed."""
-        request = self._request_for(row)
         try:
+            request = self._request_for(row)
             budget = await self._session.decide(request)
-        except (PromptTooLongError, UsageError, EngineError) as error:
-            self.summary.failed += 1
-            self._write(row, {"error": str(error)})
+        except SufficeError as error:
+            self._fail(row, error, str(error))
             return None
         rank = (-budget.expected_tokens if self._longest_first else 0, row.index)
         return _Waiting(rank, row, request, budget)
 
-    def _unfinished(self, rows: Iterable[Conversation | UnusableRow]) -> Iterator[Conversation]:
+    def _unfinished(self, rows: Iterable[Row]) -> Iterator[Conversation]:
         """The rows to answer; those that cannot be read are written as failed on the way."""
         for row in rows:
             if row.index in self._writer.finished:
                 self.summary.already_done += 1
             elif isinstance(row, UnusableRow):
-                self.summary.failed += 1
-                self._write(row, {"error": str(row)})
+                self._fail(row, DataError(str(row)), row.reason)
             else:
                 yield row
 
-    def _write(self, row: Conversation | UnusableRow, result: dict[str, Any]) -> None:
-        result = {"line": row.line, **result}
-        if isinstance(row, Conversation):
-            result["row"] = dict(row.row)
+    def _fail(self, row: Row, error: SufficeError, reason: str) -> None:
+        self.summary.failed += 1
+        self.on_failure(row, reason)
+        self._write(row, self._lines.failure(row, error))
+
+    def _write(self, row: Row, result: dict[str, Any]) -> None:
         self._writer.write(row.index, result)
         self.summary.seconds = time.perf_counter() - self._started
-        self._on_row(self.summary)
+        self.on_row(self.summary)
 
     def _check_engine(self, answer: Answer) -> None:
         self._failures_in_a_row = self._failures_in_a_row + 1 if answer.finish.reason == "error" else 0

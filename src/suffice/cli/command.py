@@ -3,6 +3,7 @@ one flag), and shows its help."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -14,8 +15,9 @@ import click
 from suffice.errors import UsageError
 from suffice.settings import flag_of
 
-__all__ = ["Command", "Option", "TokenLimit", "normalise", "number_type", "options_of"]
+__all__ = ["Command", "Option", "TokenLimit", "command_line", "normalise", "number_type", "options_of"]
 
+_ARGUMENTS = "suffice.arguments"  # where a context keeps the command line
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 
@@ -118,7 +120,8 @@ class Command(click.Command):
         normal, notices = normalise(args, [param for param in self.params if isinstance(param, click.Option)])
         for notice in notices:
             print(f"notice: {notice}", file=sys.stderr)
-        return super().parse_args(ctx, normal)
+        ctx.meta[_ARGUMENTS] = (ctx.command_path, normal)
+        return super().parse_args(ctx, list(normal))
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -138,6 +141,13 @@ class Command(click.Command):
         for name, records in (*groups.items(), ("Other" if groups else "Options", others)):
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+def command_line(*, without: Iterable[str], then: Sequence[str]) -> str:
+    """The command that runs now, for a shell: without some flags that have no values, and with more at its end."""
+    path, arguments = click.get_current_context().meta[_ARGUMENTS]
+    left_out = set(without)
+    return shlex.join([*path.split(), *(word for word in arguments if word not in left_out), *then])
 
 
 def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[list[str], list[str]]:

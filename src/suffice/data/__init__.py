@@ -5,6 +5,7 @@ from __future__ import annotations
 from suffice.data.answers import AnswerSummary, read_answers
 from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.results import ResultWriter, read_results
+from suffice.data.sidecar import known_differences, known_of
 from suffice.data.types import Conversation, DatasetSummary, Turn, UnusableRow
 from suffice.deprecated import renamed
 
@@ -18,6 +19,8 @@ __all__ = [
     "UnusableRow",
     "count_rows",
     "dataset_fingerprint",
+    "known_differences",
+    "known_of",
     "read_answers",
     "read_dataset",
     "read_results",

@@ -169,6 +169,7 @@ def _rows(opened: OpenDataset, columns: dict[str, str]) -> Iterator[Conversation
                 line=line,
                 row=original,
                 source=source,
+                unit=opened.reader.unit,
             )
     opened.notes.extend(f'the column "{name}" is in no row of {source}' for name in sorted(unseen))
 

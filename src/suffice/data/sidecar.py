@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from suffice.errors import DataError
 
-__all__ = ["Sidecar"]
+__all__ = ["Sidecar", "known_differences", "known_of"]
 
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -24,7 +24,7 @@ class Sidecar:
         Raises:
             DataError: another process writes this result file, or the folder cannot be written.
         """
-        self.path = result_path.with_name(result_path.name + ".meta.json")
+        self.path = _path_beside(result_path)
         self._results = result_path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +51,12 @@ class Sidecar:
                 f"{self.path} does not say which dataset the answers in {self._results.name} belong to: "
                 "choose another output, or --overwrite"
             )
-        if any(_differences(known["dataset"], dataset)):
+        if known_differences(known["dataset"], dataset):
             raise DataError(
                 f"{self._results} holds answers to another dataset (its content, #N, seed or column names differ): "
                 "resume with the same one, choose another output, or --overwrite"
             )
-        changes = list(_differences(known.get("settings", {}), settings))
+        changes = known_differences(known.get("settings", {}), settings)
         return [f"the answers that are there were made with other settings: {'; '.join(changes)}"] if changes else []
 
     def write(self, dataset: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -75,11 +75,35 @@ class Sidecar:
     def _read(self) -> dict[str, Any]:
         """What is remembered; {} if nothing readable is. A longer, older text behind ours is not looked at."""
         self._file.seek(0)
-        try:
-            known, _ = json.JSONDecoder().raw_decode(self._file.read().decode("utf-8", "replace"))
-        except ValueError:
-            return {}
-        return known if isinstance(known, dict) else {}
+        return _parsed(self._file.read())
+
+
+def known_of(result_path: Path) -> dict[str, Any]:
+    """What is remembered beside a result file: `dataset`, `settings`; {} if nothing readable is."""
+    try:
+        return _parsed(_path_beside(result_path).read_bytes())
+    except OSError:
+        return {}
+
+
+def known_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """ "temperature is 0.7 (was 0)" for each value that differs once both are JSON."""
+    now = json.loads(json.dumps(dict(now), default=str))
+    names = [*now, *(name for name in before if name not in now)]
+    changed = (name for name in names if before.get(name) != now.get(name))
+    return [f"{name} is {now.get(name)} (was {before.get(name)})" for name in changed]
+
+
+def _path_beside(result_path: Path) -> Path:
+    return result_path.with_name(result_path.name + ".meta.json")
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        known, _ = json.JSONDecoder().raw_decode(content.decode("utf-8", "replace"))
+    except ValueError:
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -93,11 +117,3 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError as error:
         return error.errno in _NO_LOCKS_HERE
     return True
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """ "temperature is 0.7 (was 0)" for each value that differs once both are JSON."""
-    now = json.loads(json.dumps(dict(now), default=str))
-    for name in [*now, *(name for name in before if name not in now)]:
-        if before.get(name) != now.get(name):
-            yield f"{name} is {now.get(name)} (was {before.get(name)})"

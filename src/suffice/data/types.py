@@ -52,6 +52,8 @@ class Conversation(ParsedRow):
     """The row as the file has it, so that extra columns can be passed through."""
     source: str
     """The file the row is from."""
+    unit: Unit = "line"
+    """What `line` counts: lines of a text file, or rows of a JSON array or a parquet file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class UnusableRow:
     """One line: what is wrong, with what value, and what is expected."""
     source: str = ""
     unit: Unit = "line"
-    """What `line` counts: lines of a text file, or rows of a JSON array or a parquet file."""
+    """As in `Conversation`."""
 
     def __str__(self) -> str:
         where = f"{self.unit} {self.line}"

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.batch import BatchSummary, run_batch
+from suffice.batch import BatchSummary, Row, run_batch
+from suffice.cli.command import command_line
 from suffice.cli.infer.answer_view import answer_json
+from suffice.cli.infer.output_file import latest_output, new_output
+from suffice.cli.infer.row_failures import RowFailures
+from suffice.cli.infer.stop_signals import STOPPED, StopSignals
 from suffice.cli.progress import ProgressBar
-from suffice.data import Conversation, ResultWriter, UnusableRow, count_rows, dataset_fingerprint, read_dataset
+from suffice.data import DatasetRows, ResultWriter, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.rows import parse_columns
+from suffice.errors import SufficeError
 from suffice.memory import LiveMemory, Metered
 
 if TYPE_CHECKING:
@@ -24,64 +30,127 @@ __all__ = ["infer_dataset"]
 
 
 def infer_dataset(options: InferOptions) -> int:
-    """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed."""
-    assert options.output is not None  # InferOptions.check
+    """Answer every row of `--dataset` into `--output`. Returns the exit status: 1 if any row failed, 130 if a signal
+    stopped it."""
     columns, seed = parse_columns(options.columns), options.sampling.seed or 0
     datasets = [read_dataset(spec, seed=seed, columns=columns) for spec in options.dataset]
-    counts = [count_rows(spec) for spec in options.dataset]
-    totals = [count for count in counts if count is not None]
-    total = sum(totals) if len(totals) == len(counts) else None
     fingerprint = {
         str(i): dataset_fingerprint(spec, seed=seed, columns=columns) for i, spec in enumerate(options.dataset)
     }
+    settings = _settings(options)
+    output, resume = _output(options, fingerprint, settings)
+    run = _Run(options, datasets, _total(options.dataset))
+    with (
+        StopSignals() as stop,
+        ResultWriter(
+            output, dataset=fingerprint, settings=settings, resume=resume, overwrite=options.overwrite
+        ) as writer,
+    ):
+        for notice in writer.notices:
+            print(f"notice: {notice}", file=sys.stderr)
+        try:
+            asyncio.run(run.answer(writer, stop))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if not stop.received:
+                raise
+        except SufficeError:
+            run.report(output, whole=False)
+            raise
+        writer.compact()
+    run.report(output, whole=not stop.received)
+    return STOPPED if stop.received else int(run.summary.failed > 0)
+
+
+def _output(options: InferOptions, dataset: dict[str, Any], settings: dict[str, Any]) -> tuple[Path, bool]:
+    """The result file, and whether it is there and continued."""
+    if options.output:
+        return Path(options.output), options.resume
+    found = latest_output(dataset, settings) if options.resume else None
+    if found is None and options.resume:
+        print("notice: output/ has no answers to this dataset that could be continued", file=sys.stderr)
+    output = found or new_output(options.dataset)
+    print(f"results: {output}", "(continued)" if found else "", file=sys.stderr)
+    return output, found is not None
+
+
+def _settings(options: InferOptions) -> dict[str, Any]:
+    """What the answers depend on, as result files keep it."""
     named = [each.name for each in fields(options) if each.metadata.get("answers", True)]
     settings = {name: getattr(options, name) for name in named}
     settings |= asdict(settings.pop("sampling"))
-    settings["max_new_tokens"] = str(options.max_new_tokens)  # as result files have always kept it
-    with ResultWriter(
-        options.output, dataset=fingerprint, settings=settings, resume=options.resume, overwrite=options.overwrite
-    ) as writer:
-        for notice in writer.notices:
-            print(f"notice: {notice}", file=sys.stderr)
-        summary = asyncio.run(_answer_rows(options, _numbered(datasets), writer, total))
-        writer.compact()
-    for spec, rows in zip(options.dataset, datasets, strict=True):
-        print(f"{spec}: {rows.summary.describe()}", *rows.summary.notes, sep="\n", file=sys.stderr)
-    print(_describe(summary, options.output), file=sys.stderr)
-    return 1 if summary.failed else 0
+    return settings | {"max_new_tokens": str(options.max_new_tokens)}  # as it has always been kept
 
 
-async def _answer_rows(
-    options: InferOptions, rows: Iterator[Conversation | UnusableRow], writer: ResultWriter, total: int | None
-) -> BatchSummary:
-    async with options.open_engine() as engine:
-        warn = partial(print, "warning:", file=sys.stderr)
-        memory = LiveMemory(engine.memory_meter(), warn) if isinstance(engine, Metered) else None
-        with ProgressBar("answering", total) as progress:
-
-            def show(summary: BatchSummary) -> None:
-                note = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
-                note += f", {summary.failed} failed" if summary.failed else ""
-                note += f", {memory.note()}" if memory is not None else ""
-                progress.update(summary.rows + summary.already_done, note)
-
-            return await run_batch(
-                options.session(engine),
-                rows,
-                writer,
-                lambda row: options.request(row.messages),
-                answer_json,
-                concurrency=options.concurrency or engine.capabilities().usual_concurrency,
-                longest_first=options.sort,
-                on_row=show,
-            )
+def _total(specs: Sequence[str]) -> int | None:
+    counts = [count_rows(spec) for spec in specs]
+    totals = [count for count in counts if count is not None]
+    return sum(totals) if len(totals) == len(counts) else None
 
 
-def _numbered(datasets: list[Any]) -> Iterator[Conversation | UnusableRow]:
+@dataclass(slots=True)
+class _Run:
+    """One run over all datasets, and what is said of it."""
+
+    options: InferOptions
+    datasets: list[DatasetRows]
+    total: int | None
+    summary: BatchSummary = field(default_factory=BatchSummary)
+    failures: RowFailures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.failures = RowFailures(several=len(self.datasets) > 1)
+
+    async def answer(self, writer: ResultWriter, stop: StopSignals) -> None:
+        stop.watch()
+        options = self.options
+        async with options.open_engine() as engine:
+            warn = partial(print, "warning:", file=sys.stderr)
+            memory = LiveMemory(engine.memory_meter(), warn) if isinstance(engine, Metered) else None
+            with ProgressBar("answering", self.total) as progress:
+
+                def show(summary: BatchSummary) -> None:
+                    progress.update(summary.rows + summary.already_done, _note(summary, memory))
+
+                await run_batch(
+                    options.session(engine),
+                    _numbered(self.datasets),
+                    writer,
+                    lambda row: options.request(row.messages),
+                    answer_json,
+                    concurrency=options.concurrency or engine.capabilities().usual_concurrency,
+                    longest_first=options.sort,
+                    on_row=show,
+                    on_failure=self.failures.add,
+                    summary=self.summary,
+                )
+
+    def report(self, output: Path, *, whole: bool) -> None:
+        """Sum up; where the run is not whole, also how much there is and how to continue."""
+        lines = []
+        if whole:
+            for spec, rows in zip(self.options.dataset, self.datasets, strict=True):
+                lines += [f"{spec}: {rows.summary.describe()}", *rows.summary.notes]
+        lines += self.failures.describe() + _describe(self.summary)
+        lines.append(f"results: {output}")
+        if not whole:
+            of = "" if self.total is None else f" of {self.total}"
+            there = ["--resume"] if self.options.output else ["--output", str(output), "--resume"]
+            lines.append(f"stopped: {self.summary.answered + self.summary.already_done}{of} answered; continue with")
+            lines.append("  " + command_line(without=("--resume", "--overwrite"), then=there))
+        print(*lines, sep="\n", file=sys.stderr)
+
+
+def _note(summary: BatchSummary, memory: LiveMemory | None) -> str:
+    note = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
+    note += f", {summary.failed} failed" if summary.failed else ""
+    return note + (f", {memory.note()}" if memory is not None else "")
+
+
+def _numbered(datasets: list[DatasetRows]) -> Iterator[Row]:
     return (replace(row, index=index) for index, row in enumerate(chain.from_iterable(datasets)))
 
 
-def _describe(summary: BatchSummary, output: str) -> str:
+def _describe(summary: BatchSummary) -> list[str]:
     lines = [
         f"{summary.rows} rows in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
         + (f"; {summary.already_done} were there already" if summary.already_done else "")
@@ -94,9 +163,7 @@ def _describe(summary: BatchSummary, output: str) -> str:
             f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} answer tokens/s"
         )
         lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))
-        if summary.loops:
-            lines.append(f"loops: {summary.loops} ({100 * summary.loop_rate:.1f} %)")
+        lines.append(f"loops: {summary.loops} ({100 * summary.loop_rate:.1f} %)")
         if told := summary.runaways - summary.loops:
             lines.append(f"loops that were not stopped: {told} ({100 * told / summary.answered:.1f} %)")
-    lines.append(f"results: {output}")
-    return "\n".join(lines)
+    return lines

@@ -112,10 +112,18 @@ class InferOptions:
     stream: bool = setting(True, _OUTPUT, "Show the answer as it is written.", answers=False)
     json: bool = setting(False, _OUTPUT, "Print a JSON object instead of text.", switch=True, answers=False)
     output: str | None = setting(
-        None, _OUTPUT, "JSON Lines with the answers to --dataset, written as they come.", metavar="FILE", answers=False
+        None,
+        _OUTPUT,
+        "JSON Lines with the answers to --dataset, written as they come. [default: output/infer-DATASET-TIME.jsonl]",
+        metavar="FILE",
+        answers=False,
     )
     resume: bool = setting(
-        False, _OUTPUT, "Continue an output file; rows that failed are tried again.", switch=True, answers=False
+        False,
+        _OUTPUT,
+        "Continue an output file (without --output the latest one of this dataset); rows that failed are tried again.",
+        switch=True,
+        answers=False,
     )
     overwrite: bool = setting(False, _OUTPUT, "Replace an output file that exists.", switch=True, answers=False)
     concurrency: int | None = setting(
@@ -127,10 +135,10 @@ class InferOptions:
         """Raises a UsageError for flags that contradict each other, with what to do."""
         if self.prompt is not None and self.dataset:
             raise UsageError("--prompt and --dataset exclude each other: give one of them")
-        if self.dataset and not self.output:
-            raise UsageError("--dataset needs --output FILE for the answers, for example --output answers.jsonl")
         if not self.dataset and (self.output or self.resume or self.overwrite):
             raise UsageError("--output, --resume and --overwrite need --dataset")
+        if self.overwrite and not self.output:
+            raise UsageError("--overwrite needs --output FILE: without it, every run writes a file of its own")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them")
         if self.upstream and self.adapters:
