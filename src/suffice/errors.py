@@ -131,17 +131,34 @@ class CannotContinueError(SufficeError):
 class EngineError(SufficeError):
     """Generation failed on the engine's side: a server error, a time-out, a dropped connection, a device error."""
 
-    def __init__(self, message: str, *, status: int | None = None, where: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        where: str = "",
+        retry_after: float | None = None,
+        permanent: bool = False,
+    ) -> None:
         """
         Args:
             message: one line for a person who may be a stranger, so it names no machine.
             status: the HTTP status, where a server answered with one.
             where: the machine, for the operator; it stands before the message.
+            retry_after: seconds after which the server wants to be asked again, where it says so.
+            permanent: the server says that waiting does not help (an account has no credit).
         """
         super().__init__(f"{where}: {message}" if where else message)
         self.message, self.status, self.where = message, status, where
+        self.retry_after, self.permanent = retry_after, permanent
         self.may_retry = False
         """Whether the same request can be submitted again at once: another upstream may answer it."""
+
+    def in_words(self, message: str) -> EngineError:
+        """The same error with another message."""
+        return EngineError(
+            message, status=self.status, where=self.where, retry_after=self.retry_after, permanent=self.permanent
+        )
 
 
 def first_line(error: BaseException) -> str:

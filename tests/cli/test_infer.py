@@ -138,7 +138,7 @@ def test_a_dead_server_ends_the_run_and_not_every_row(
     server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = dataset(tmp_path / "in.jsonl", ["a"] * 500)
-    server.script(Reply.refusal(503, "gone fishing"))
+    server.script(Reply.refusal(500, "gone fishing"))
     call = ["--upstream", server.url, "--dataset", source, "--output", str(tmp_path / "o"), "--concurrency", "4"]
     assert run(*call) == 2
     assert "gone fishing" in capsys.readouterr().err

@@ -104,6 +104,23 @@ def test_results_have_a_place_of_their_own_and_are_found_again(
     assert "--overwrite needs --output" in capsys.readouterr().err
 
 
+def test_a_busy_server_is_waited_for_and_it_is_said(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = Reply(body={"error": {"message": "slow down"}}, status=429, headers={"retry-after-ms": "30"})
+    server.script(*[busy] * 20, Reply())
+    call = ["--upstream", server.url, "--dataset", dataset(tmp_path / "in.jsonl", ["a"] * 30)]
+    assert run(*call, "--output", str(tmp_path / "out.jsonl"), "--concurrency", "10") == 0
+    err = capsys.readouterr().err
+    assert "30 answered, 0 failed" in err
+    assert "after 20 refusals" in err
+    server.script(busy, Reply())
+    assert run("--upstream", server.url, "--prompt", "hi") == 0
+    assert capsys.readouterr().err.count("the server is busy") == 1
+    server.script(busy, Reply())
+    assert run("--upstream", server.url, "--prompt", "hi", "--max-wait", "0") == 1
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_says_how_far_it_came_and_how_to_continue(server: FakeOpenAI, tmp_path: Path, how: int) -> None:
     source = dataset(tmp_path / "in.jsonl", [f"question {i}" for i in range(80)])

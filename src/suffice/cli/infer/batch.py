@@ -25,8 +25,11 @@ from suffice.memory import LiveMemory, Metered
 
 if TYPE_CHECKING:
     from suffice.cli.infer.options import InferOptions
+    from suffice.engines.patience import PatientEngine
 
 __all__ = ["infer_dataset"]
+
+_MAX_WAIT = 600.0  # seconds that a row waits for a busy server, where nothing else is said
 
 
 def infer_dataset(options: InferOptions) -> int:
@@ -96,6 +99,9 @@ class _Run:
     total: int | None
     summary: BatchSummary = field(default_factory=BatchSummary)
     failures: RowFailures = field(init=False)
+    engine: PatientEngine | None = None
+    memory: LiveMemory | None = None
+    progress: ProgressBar | None = None
 
     def __post_init__(self) -> None:
         self.failures = RowFailures(several=len(self.datasets) > 1)
@@ -103,14 +109,11 @@ class _Run:
     async def answer(self, writer: ResultWriter, stop: StopSignals) -> None:
         stop.watch()
         options = self.options
-        async with options.open_engine() as engine:
-            warn = partial(print, "warning:", file=sys.stderr)
-            memory = LiveMemory(engine.memory_meter(), warn) if isinstance(engine, Metered) else None
-            with ProgressBar("answering", self.total) as progress:
-
-                def show(summary: BatchSummary) -> None:
-                    progress.update(summary.rows + summary.already_done, _note(summary, memory))
-
+        self.engine = options.open_patient_engine(_MAX_WAIT, self.show)
+        async with self.engine as engine:
+            if isinstance(engine.engine, Metered):
+                self.memory = LiveMemory(engine.engine.memory_meter(), partial(print, "warning:", file=sys.stderr))
+            with ProgressBar("answering", self.total) as self.progress:
                 await run_batch(
                     options.session(engine),
                     _numbered(self.datasets),
@@ -119,10 +122,23 @@ class _Run:
                     answer_json,
                     concurrency=options.concurrency or engine.capabilities().usual_concurrency,
                     longest_first=options.sort,
-                    on_row=show,
+                    on_row=lambda _: self.show(),
                     on_failure=self.failures.add,
                     summary=self.summary,
                 )
+
+    def show(self) -> None:
+        """Move the progress bar: a row is done, or the server is waited for."""
+        summary, waits = self.summary, self.engine is not None and self.engine.waiting > 0
+        if self.progress is None:
+            if waits:
+                print("notice: the server is busy: waiting for it", file=sys.stderr)
+            return
+        speed = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
+        note = "waiting for the server" if waits else speed
+        note += f", {summary.failed} failed" if summary.failed else ""
+        note += f", {self.memory.note()}" if self.memory is not None else ""
+        self.progress.update(summary.rows + summary.already_done, note)
 
     def report(self, output: Path, *, whole: bool) -> None:
         """Sum up; where the run is not whole, also how much there is and how to continue."""
@@ -131,6 +147,8 @@ class _Run:
             for spec, rows in zip(self.options.dataset, self.datasets, strict=True):
                 lines += [f"{spec}: {rows.summary.describe()}", *rows.summary.notes]
         lines += self.failures.describe() + _describe(self.summary)
+        if self.engine is not None and self.engine.refused:
+            lines.append(f"waited for the server: {self.engine.waited:.0f} s, after {self.engine.refused} refusals")
         lines.append(f"results: {output}")
         if not whole:
             of = "" if self.total is None else f" of {self.total}"
@@ -138,12 +156,6 @@ class _Run:
             lines.append(f"stopped: {self.summary.answered + self.summary.already_done}{of} answered; continue with")
             lines.append("  " + command_line(without=("--resume", "--overwrite"), then=there))
         print(*lines, sep="\n", file=sys.stderr)
-
-
-def _note(summary: BatchSummary, memory: LiveMemory | None) -> str:
-    note = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
-    note += f", {summary.failed} failed" if summary.failed else ""
-    return note + (f", {memory.note()}" if memory is not None else "")
 
 
 def _numbered(datasets: list[DatasetRows]) -> Iterator[Row]:

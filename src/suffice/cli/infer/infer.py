@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import cache
 from typing import Any
 
 from suffice.cli.command import Command
@@ -13,6 +14,7 @@ from suffice.errors import UsageError
 
 __all__ = ["command"]
 
+_MAX_WAIT = 30.0  # seconds that one prompt waits for a busy server, where nothing else is said
 _EXAMPLES = """
 suffice infer                                               chat with the bundled model
 suffice infer --prompt '列出三种水果'                         one answer
@@ -48,7 +50,7 @@ async def _answer_once(options: InferOptions) -> int:
     prompt = sys.stdin.read() if options.prompt in (None, "-") else options.prompt
     if not prompt or not prompt.strip():
         raise UsageError("the prompt is empty: give --prompt 'text', or pipe text into the command")
-    async with options.open_engine() as engine:
+    async with options.open_patient_engine(_MAX_WAIT, _say_busy) as engine:
         session = options.session(engine)
         request = options.request(({"role": "user", "content": prompt},))
         if options.json:
@@ -57,6 +59,11 @@ async def _answer_once(options: InferOptions) -> int:
         else:
             answer = await show_answer(session, request, stream=options.stream)
     return 1 if answer.finish.reason == "error" else 0
+
+
+@cache  # once: it is told of every change
+def _say_busy() -> None:
+    print("notice: the server is busy: waiting for it", file=sys.stderr)
 
 
 command = Command("infer", callback=_run, params=infer_options(), help=_run.__doc__, examples=_EXAMPLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from suffice.settings import setting
 
 if TYPE_CHECKING:
     from suffice.engines.base import Engine
+    from suffice.engines.patience import PatientEngine
     from suffice.prompt import Message
     from suffice.session import Request, Session
 
@@ -129,6 +131,14 @@ class InferOptions:
     concurrency: int | None = setting(
         None, _OUTPUT, "Rows answered at once. [default: 64, on a server 16]", minimum=1, answers=False
     )
+    max_wait: float | None = setting(
+        None,
+        _OUTPUT,
+        "Seconds that a row waits in all for a server that is busy (429 or 503, as long as it says or longer each "
+        "time). [default: 600, with --prompt 30]",
+        minimum=0,
+        answers=False,
+    )
     sort: bool = setting(True, _OUTPUT, "Start with the rows whose answers are expected to be longest.", answers=False)
 
     def check(self) -> None:
@@ -175,6 +185,13 @@ class InferOptions:
             print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
         names = "engine", "upstream", "tokenizer", "adapters", "hub", "dtype", "device", "trust_remote_code"
         return open_engine(self.model, **{name: getattr(self, name) for name in names})
+
+    def open_patient_engine(self, usual_wait: float, on_wait: Callable[[], None]) -> PatientEngine:
+        """The same, which waits for a server that is busy: `--max-wait` seconds, or what is usual."""
+        from suffice.engines.patience import PatientEngine
+
+        max_wait = usual_wait if self.max_wait is None else self.max_wait
+        return PatientEngine(self.open_engine(), max_wait=max_wait, on_wait=on_wait)
 
     def session(self, engine: Engine) -> Session:
         """A session on `engine`; an adapter's length profile, where it has one, takes part in *auto* budgets."""

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from suffice.engines.base import GenerationRequest
-from suffice.engines.openai.requests import addresses, api_key, error_message
+from suffice.engines.openai.requests import addresses, api_key, error_message, is_permanent, retry_after
 from suffice.errors import EngineError, UsageError
 from suffice.json_codec import dump
 
@@ -95,7 +95,9 @@ class OpenAIClient:
             message += "; no key was sent: set SUFFICE_API_KEY"
         if "Retry-After" in headers:
             message += f"; Retry-After: {headers['Retry-After']}"
-        return EngineError(message, status=status, where=where)
+        return EngineError(
+            message, status=status, where=where, retry_after=retry_after(headers), permanent=is_permanent(text)
+        )
 
     def explain(self, error: Exception, after: str = "", silence: float | None = None) -> str:
         """What went wrong on the network.

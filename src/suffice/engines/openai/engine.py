@@ -199,7 +199,7 @@ class RemoteEngine:
                 reason = self._client.explain(error, run.reader.after())
                 raise EngineError(reason, where=self._client.host) from error
         except EngineError as error:
-            raise EngineError(self._client.without_key(error.message), status=error.status, where=error.where) from None
+            raise error.in_words(self._client.without_key(error.message)) from None
         run.pass_on(run.reader.last())
 
     async def _open(self, request: GenerationRequest) -> ClientResponse:

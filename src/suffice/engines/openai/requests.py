@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +17,21 @@ from suffice.errors import UsageError
 from suffice.json_codec import load
 from suffice.prompt import Message, content_text
 
-__all__ = ["Dialect", "addresses", "api_key", "error_message", "is_chat", "json_object", "one_line"]
+__all__ = [
+    "Dialect",
+    "addresses",
+    "api_key",
+    "error_message",
+    "is_chat",
+    "is_permanent",
+    "json_object",
+    "one_line",
+    "retry_after",
+]
 
 _KEY_VARIABLES = ("SUFFICE_API_KEY", "OPENAI_API_KEY")
+_PERMANENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # OpenAI's codes, sent with 429
+_FOREVER = 1e9  # seconds; more than this is not a time to wait
 _MAX_MESSAGE = 500  # characters of a server's error that are shown
 
 
@@ -142,6 +156,35 @@ def error_message(body: str) -> str:
     if isinstance(found, list):
         found = "; ".join(_validation_errors(found))
     return one_line(str(found)) or "no reason given"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks its clients to wait: a number or a date (RFC 9110), or milliseconds, as OpenAI adds
+    them; None where it says nothing that can be read."""
+    if (exact := _number(headers.get("retry-after-ms"))) is not None:
+        return exact / 1000
+    said = headers.get("Retry-After")
+    if said is None or (seconds := _number(said)) is not None:
+        return None if said is None else seconds
+    try:
+        when = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return max(0.0, when.timestamp() - time.time())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 <= value < _FOREVER else None
+
+
+def is_permanent(text: str) -> bool:
+    """Whether the body of a refusal says that waiting does not help."""
+    error = json_object(text).get("error")
+    return isinstance(error, dict) and not _PERMANENT.isdisjoint((str(error.get("code")), str(error.get("type"))))
 
 
 def _validation_errors(errors: list[Any]) -> Iterator[str]:
