@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from suffice.errors import UsageError
 
-__all__ = ["check_values", "flag_of", "kinds_of", "load_settings", "read_toml", "setting", "typed"]
+__all__ = ["check_values", "data_folder", "flag_of", "kinds_of", "load_settings", "read_toml", "setting", "typed"]
 
 _T = TypeVar("_T")
 _SCALARS = (int, float, bool, str)
@@ -36,6 +36,11 @@ def setting(default: Any, group: str = "", text: str = "", **limits: Any) -> Any
             `flag`, the name of its flag where that is not the field's, or None where it has no flag.
     """
     return field(default=default, metadata={"group": group, "help": text, **limits})
+
+
+def data_folder() -> Path:
+    """Where what is kept between runs goes when nothing else is said: the user's data folder, by XDG's convention."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "suffice"
 
 
 def kinds_of(cls: type[Any]) -> dict[str, type]:

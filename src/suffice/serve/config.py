@@ -12,7 +12,7 @@ from typing import Any
 
 from suffice.errors import UsageError
 from suffice.serve.logging_setup import FORMATS, LEVELS
-from suffice.settings import load_settings, setting
+from suffice.settings import data_folder, load_settings, setting
 
 __all__ = ["ServeSettings", "check_exposure", "ignored_variables", "load_serve_settings", "without_password"]
 
@@ -107,7 +107,7 @@ class ServeSettings:
     @property
     def database_url(self) -> str:
         """`database`, decided."""
-        return self.database or f"sqlite:///{_data_folder() / 'serve.db'}"
+        return self.database or f"sqlite:///{data_folder() / 'serve.db'}"
 
     @property
     def length_folder(self) -> Path | None:
@@ -116,7 +116,7 @@ class ServeSettings:
             return None if self.length_state == "none" else Path(self.length_state).expanduser()
         kind, _, file = self.database_url.partition("?")[0].partition(":///")
         beside = kind.startswith("sqlite") and file not in ("", ":memory:")
-        database = Path(file.removeprefix("file:")).expanduser() if beside else _data_folder() / "serve"
+        database = Path(file.removeprefix("file:")).expanduser() if beside else data_folder() / "serve"
         return database.with_name(f"{database.stem}-length")
 
     def check(self) -> None:
@@ -125,10 +125,6 @@ class ServeSettings:
             raise UsageError(f"otlp_endpoint is {self.otlp_endpoint!r}: give a URL such as http://127.0.0.1:4318")
         if self.upstreams and self.adapters:
             raise UsageError("adapters cannot be loaded into a remote server: give them there, or leave out --upstream")
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "suffice"
 
 
 def load_serve_settings(

@@ -112,6 +112,9 @@ class InferOptions:
     sampling: Sampling = setting(Sampling(), flag=None)
     """Its flags are made of what `Sampling` says of each parameter."""
     stream: bool = setting(True, _OUTPUT, "Show the answer as it is written.", answers=False)
+    history: bool = setting(
+        True, _OUTPUT, "In the chat, remember what was typed for the arrow keys of the next run.", answers=False
+    )
     json: bool = setting(False, _OUTPUT, "Print a JSON object instead of text.", switch=True, answers=False)
     output: str | None = setting(
         None,

@@ -62,6 +62,8 @@ class RemoteEngine:
     ) -> None:
         self._client = OpenAIClient(base_url, api_key, connect_timeout, read_timeout, proxy)
         self._model = model
+        self.listed_models: tuple[str, ...] = ()
+        """What the server listed when the engine was entered."""
         self._owner = ""
         self._tokenizer = load_tokenizer(tokenizer) if tokenizer else None
         self._continuation = Continuation(self._client, self._tokenizer)
@@ -174,6 +176,7 @@ class RemoteEngine:
             raise EngineError(f"{refusal}; it does not list its models, so name the one to use")
         listed = json_object(text).get("data") if status == 200 else None
         models = [entry for entry in listed or () if isinstance(entry, dict) and entry.get("id")]
+        self.listed_models = tuple(str(entry["id"]) for entry in models)
         if self._model is None:
             if not models:
                 where = self._client.host
