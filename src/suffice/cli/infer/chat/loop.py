@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from suffice.cli.infer.chat.commands import COMMANDS, KNOWN, choices, prefers_chinese, run_command
 from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.inputs import ChatInput, PlainInput, terminal_can_edit
-from suffice.cli.infer.chat.talk import Talk, note
+from suffice.cli.infer.chat.talk import Talk, note, opened
 from suffice.cli.infer.chat.texts import command_word, meant, message_text
 from suffice.cli.infer.chat.type_ahead import quiet_terminal
 from suffice.errors import SufficeError, UsageError
@@ -36,7 +36,7 @@ def chat(options: InferOptions) -> int:
 
 @contextmanager
 def _talking(options: InferOptions, runner: asyncio.Runner) -> Iterator[Talk]:
-    engine = options.open_engine()
+    engine = opened(options)
     runner.run(engine.__aenter__())
     dialogue = Dialogue(system=options.system)
     talk = Talk(

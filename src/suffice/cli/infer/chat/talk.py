@@ -19,15 +19,29 @@ from suffice.session import Answer, Session
 
 if TYPE_CHECKING:
     from suffice.cli.infer.options import InferOptions
-    from suffice.engines import Engine, Message
+    from suffice.engines import Message
+    from suffice.engines.patience import PatientEngine
     from suffice.session import Request
 
-__all__ = ["Talk", "note"]
+__all__ = ["Talk", "note", "opened"]
+
+_MAX_WAIT = 60.0  # seconds that an answer waits for a busy server, where nothing else is said; Ctrl-C ends it earlier
 
 
 def note(text: str) -> None:
     """One line beside the conversation."""
     print(dim(text), file=sys.stderr)
+
+
+def opened(options: InferOptions) -> PatientEngine:
+    """The engine that the options name, not yet entered; it says so when it waits for a busy server."""
+
+    def say() -> None:
+        if engine.waiting:
+            note("(the server is busy: waiting for it; Ctrl-C stops)")
+
+    engine = options.open_patient_engine(_MAX_WAIT, say)
+    return engine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +51,7 @@ class Talk:
     options: InferOptions
     runner: asyncio.Runner
     input: ChatInput
-    engine: Engine
+    engine: PatientEngine
     """Entered."""
     session: Session
     dialogue: Dialogue = field(default_factory=Dialogue)
@@ -69,7 +83,7 @@ class Talk:
     @property
     def listed_models(self) -> tuple[str, ...]:
         """What the server lists; () where a model is loaded here."""
-        return tuple(getattr(self.engine, "listed_models", ()))
+        return tuple(getattr(self.engine.engine, "listed_models", ()))
 
     def agrees(self, question: str) -> bool:
         """Ask. Anything but yes and no is kept as the next input, and counts as no; so does Ctrl-C."""
@@ -108,7 +122,7 @@ class Talk:
         Raises:
             KeyboardInterrupt, SufficeError: it cannot be loaded; the one before goes on.
         """
-        engine, before = options.open_engine(), self.engine
+        engine, before = opened(options), self.engine
         local = options.upstream is None
         if local:  # two models may not fit into the memory
             self.runner.run(before.__aexit__(None, None, None))
