@@ -333,7 +333,6 @@ def test_a_column_that_is_nowhere_is_reported(tmp_path: Path) -> None:
         ("none.json", "has no rows"),
         ("bad.json", "bad.json, line 2: not valid JSON"),
         ("sheet.csv", r"is a zip \(or Excel\) file"),
-        ("wide.jsonl", "is UTF-16"),
         ("pipe", "is a pipe or a device"),
     ],
 )
@@ -344,7 +343,7 @@ def test_a_file_that_cannot_be_used_is_an_error_at_once(tmp_path: Path, spec: st
     if spec == "pipe":
         os.mkfifo(tmp_path / "pipe")
     contents = {"blank.jsonl": b"\n", "none.json": b"[]", "bad.json": b'[{"query": "a"},\n{"query" "b"}]'}
-    contents |= {"sheet.csv": b"PK\x03\x04...", "wide.jsonl": '{"query": "a"}'.encode("utf-16")}
+    contents |= {"sheet.csv": b"PK\x03\x04..."}
     if spec in contents:
         (tmp_path / spec).write_bytes(contents[spec])
     with pytest.raises(DataError, match=message.format(tmp_path)) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -61,6 +62,8 @@ def _suffice() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script. Exits with 0, with 1 when work failed, with 2 for a wrong call."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may have characters that a terminal in GBK has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _suffice.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.ClickException as error:

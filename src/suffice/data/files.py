@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from suffice.data.encodings import looks_like
 from suffice.data.readers import (
     DelimitedReader,
     FileReader,
@@ -24,7 +25,6 @@ __all__ = ["DatasetFile", "find_file", "reader_for"]
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _HEAD_BYTES = 1 << 16
 _PACKED = {b"PK\x03\x04": "zip (or Excel)", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class DatasetFile(NamedTuple):
@@ -97,6 +97,7 @@ def reader_for(path: Path) -> FileReader:
     if head.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
         return ParquetReader(path)
     _refuse_binary(path, head)
+    _refuse_encoding(path, head)
     if suffix in (".csv", ".tsv", ".tab"):
         return DelimitedReader(path, None if suffix == ".csv" else "\t")
     if suffix in (".txt", ".text"):
@@ -113,12 +114,28 @@ def _refuse_binary(path: Path, head: bytes) -> None:
     for magic, name in _PACKED.items():
         if head.startswith(magic):
             raise DataError(f"{path} is a {name} file: unpack it, or save it as {', '.join(SUFFIXES)}")
-    if head.startswith(_UTF16_MARKS):
-        raise DataError(f"{path} is UTF-16: convert it, for example with `iconv -f utf-16 -t utf-8`")
     if b"\0" in head:
         raise DataError(f"{path} is a binary file; datasets are {', '.join(SUFFIXES)} (or .gz)")
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{path} is empty")
+
+
+def _refuse_encoding(path: Path, head: bytes) -> None:
+    """Refuse a file that is in another encoding throughout; where single rows are, they are errors by themselves."""
+    lines = [line for line in head.split(b"\n")[:-1] or [head] if not line.isascii()]
+    broken = [line for line in lines if not _is_utf8(line)]
+    if len(broken) < 2 or 2 * len(broken) <= len(lines) or not (found := looks_like(b"\n".join(broken))):
+        return
+    name, codec = found
+    raise DataError(f"{path} is not UTF-8, it looks like {name}: convert it with `iconv -f {codec} -t UTF-8`")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_json_lines(head: bytes, *, named_so: bool) -> bool:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
+from suffice.data.encodings import AsUtf8, not_utf8, unicode_codec
 from suffice.data.types import RowProblem, Unit
 from suffice.errors import DataError, first_line
 
@@ -61,12 +62,13 @@ class FileReader(ABC):
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked if it is a gzip file (whatever its name)."""
+    """The file's bytes, unpacked if it is a gzip file (whatever its name), and as UTF-8 if it is UTF-16 or UTF-32."""
     file = path.open("rb")
-    if file.peek(2)[:2] != b"\x1f\x8b":
-        return file
-    file.close()
-    return cast(IO[bytes], io.BufferedReader(gzip.open(path), 1 << 20))
+    if file.peek(2)[:2] == b"\x1f\x8b":
+        file.close()
+        file = io.BufferedReader(gzip.GzipFile(path), 1 << 20)
+    codec = unicode_codec(file.peek(4)[:4])
+    return cast(IO[bytes], file if codec is None else io.BufferedReader(AsUtf8(file, codec), 1 << 20))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -80,10 +82,7 @@ def _decoded(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise RowProblem(
-            f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1}): convert the file, "
-            "for example with `iconv -f gb18030 -t utf-8`"
-        ) from None
+        raise RowProblem(not_utf8(line, error.start)) from None
 
 
 def _message(error: json.JSONDecodeError) -> str:
@@ -136,7 +135,7 @@ class JsonReader(FileReader):
             document = json.loads(content.decode())
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise DataError(f"{self.path}, line {line}: not UTF-8; convert the file first") from None
+            raise DataError(f"{self.path}, line {line}: {not_utf8(content, error.start)}") from None
         except json.JSONDecodeError as error:
             hint = " (if each line is an object by itself, name it .jsonl)" if error.msg == "Extra data" else ""
             raise DataError(f"{self.path}, line {error.lineno}: {_message(error)}{hint}") from None

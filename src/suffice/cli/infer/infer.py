@@ -47,7 +47,7 @@ def _run(**flags: Any) -> int:
 async def _answer_once(options: InferOptions) -> int:
     from suffice.cli.infer.answer_view import answer_json, show_answer
 
-    prompt = sys.stdin.read() if options.prompt in (None, "-") else options.prompt
+    prompt = _standard_input() if options.prompt in (None, "-") else options.prompt
     if not prompt or not prompt.strip():
         raise UsageError("the prompt is empty: give --prompt 'text', or pipe text into the command")
     async with options.open_patient_engine(_MAX_WAIT, _say_busy) as engine:
@@ -59,6 +59,14 @@ async def _answer_once(options: InferOptions) -> int:
         else:
             answer = await show_answer(session, request, stream=options.stream)
     return 1 if answer.finish.reason == "error" else 0
+
+
+def _standard_input() -> str:
+    """All of it: in UTF-8, with or without a mark, in the UTF-16 of Windows' pipes, or in the terminal's encoding."""
+    from suffice.data.encodings import decode_text
+
+    hint = " before it comes here, or name its encoding in PYTHONIOENCODING"
+    return decode_text(sys.stdin.buffer.read(), "standard input", encoding=sys.stdin.encoding, hint=hint)
 
 
 @cache  # once: it is told of every change

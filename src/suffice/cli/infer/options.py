@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -146,6 +147,9 @@ class InferOptions:
 
     def check(self) -> None:
         """Raises a UsageError for flags that contradict each other, with what to do."""
+        for flag, text in (("--prompt", self.prompt), ("--system", self.system)):
+            if text is not None and not text.isascii():
+                _check_encoding(flag, text)
         if self.prompt is not None and self.dataset:
             raise UsageError("--prompt and --dataset exclude each other: give one of them")
         if not self.dataset and (self.output or self.resume or self.overwrite):
@@ -223,6 +227,13 @@ class InferOptions:
             on_runaway=self.on_runaway,
             max_thinking_tokens=self.max_thinking_tokens,
         )
+
+
+def _check_encoding(flag: str, text: str) -> None:
+    """Refuse what the shell has handed over in another encoding, which Python keeps as halves of characters."""
+    from suffice.data.encodings import decode_text
+
+    decode_text(os.fsencode(text), flag)
 
 
 def infer_options() -> list[click.Parameter]:
