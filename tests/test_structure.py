@@ -42,6 +42,7 @@ ROOMS = {
     "api": GROUND | {"budget", "engines", "session"},
     "train": GROUND | {"budget", "memory", "data", "checkpoints", "session"},
     "serve": BELOW_ENGINES | {"budget", "data", "engines", "session"},
+    "__main__": {"cli"},
     "cli": BELOW_ENGINES | {"budget", "data", "profiling", "engines", "session", "batch", "api", "train", "serve"},
 }
 """Each room, with the rooms that it may import. The package itself imports a name when it is first used."""

@@ -18,8 +18,20 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from suffice.errors import UsageError
+from suffice.numerals import COUNT_EXAMPLES, token_count
 
-__all__ = ["check_values", "data_folder", "flag_of", "kinds_of", "load_settings", "read_toml", "setting", "typed"]
+__all__ = [
+    "check_values",
+    "data_folder",
+    "flag_of",
+    "kinds_of",
+    "load_settings",
+    "range_in_words",
+    "read_toml",
+    "setting",
+    "tokens_of",
+    "typed",
+]
 
 _T = TypeVar("_T")
 _SCALARS = (int, float, bool, str)
@@ -33,7 +45,8 @@ def setting(default: Any, group: str = "", text: str = "", **limits: Any) -> Any
         group: the section of `--help`.
         text: its line in `--help`, and in the documentation.
         limits: `minimum` and `maximum` (allowed themselves), `above` (not allowed itself), `choices`; `metavar`;
-            `flag`, the name of its flag where that is not the field's, or None where it has no flag.
+            `unit="tokens"`, for a number that may also be written as 32k; `flag`, the name of its flag where that is
+            not the field's, or None where it has no flag.
     """
     return field(default=default, metadata={"group": group, "help": text, **limits})
 
@@ -85,11 +98,13 @@ def load_settings(
     table = read_toml(Path(path).expanduser()) if path else {}
     if unknown := sorted(set(table) - set(known)):
         raise UsageError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
-    values = {name: typed(f"{path}: {name}", kinds[name], value) for name, value in table.items()}
+    units = {name: each.metadata.get("unit") for name, each in known.items()}
+    values = {name: typed(f"{path}: {name}", kinds[name], value, units[name]) for name, value in table.items()}
     origins = dict.fromkeys(values, str(path))
     for name in known:
         if prefix and (variable := prefix + name.upper()) in environment:
-            values[name], origins[name] = _parsed(variable, kinds[name], environment[variable]), variable
+            values[name] = _parsed(variable, kinds[name], environment[variable], units[name])
+            origins[name] = variable
     given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
     origins |= {name: flag_of(known[name]) or name for name in given}
     values |= given
@@ -135,15 +150,35 @@ def _allowed(limits: Mapping[str, Any], value: Any) -> bool:
 
 def _range(limits: Mapping[str, Any]) -> str:
     if "choices" in limits:
-        return "one of " + ", ".join(limits["choices"])
+        return "one of " + ", ".join(map(str, limits["choices"]))
     if "above" in limits:
-        return f"a number above {limits['above']}"
-    low = limits["minimum"]
-    return f"from {low} to {limits['maximum']}" if "maximum" in limits else f"{low} or more"
+        return "a number " + range_in_words(limits["above"], limits.get("maximum"), above=True)
+    return range_in_words(limits.get("minimum"), limits.get("maximum"))
 
 
-def typed(where: str, kind: type, value: Any) -> Any:
-    """A value of a TOML file as a field of this type has it. `where` is for the message: the file and the key."""
+def range_in_words(low: float | None, high: float | None, *, above: bool = False) -> str:
+    """`1 or more`, `above 0`, `from 0 to 1`; with `above`, `low` itself is not allowed."""
+    if low is None:
+        return "" if high is None else f"at most {high}"
+    if above:
+        return f"above {low}" + (f", at most {high}" if high is not None else "")
+    return f"{low} or more" if high is None else f"from {low} to {high}"
+
+
+def typed(where: str, kind: type, value: Any, unit: str | None = None) -> Any:
+    """A value of a TOML file as a field of this type has it.
+
+    Args:
+        where: the file and the key, for the message.
+        kind: the type of the field.
+        value: what the file says.
+        unit: `tokens` for a number that may also be a text such as "32k".
+
+    Raises:
+        UsageError: it is of another type.
+    """
+    if unit == "tokens" and isinstance(value, str):
+        return tokens_of(value, where)
     if kind is tuple:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
@@ -155,7 +190,22 @@ def typed(where: str, kind: type, value: Any) -> Any:
     return value
 
 
-def _parsed(variable: str, kind: type, text: str) -> Any:
+def tokens_of(text: str, where: str = "") -> int:
+    """The number of tokens that a text such as `2048` or `32k` says, as `suffice.numerals.token_count` reads it.
+
+    Raises:
+        UsageError: it says none; the message begins with `where`.
+    """
+    tokens = token_count(text)
+    if tokens is None:
+        said = f"{where}: {text!r}" if where else repr(text)
+        raise UsageError(f"{said} is not a number of tokens: write {COUNT_EXAMPLES}")
+    return tokens
+
+
+def _parsed(variable: str, kind: type, text: str, unit: str | None) -> Any:
+    if unit == "tokens":
+        return tokens_of(text, variable)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise UsageError(f"{variable} must be true or false, not {text!r}")

@@ -141,7 +141,7 @@ def test_a_field_is_a_flag_with_its_default_type_and_range() -> None:
     for wrong in (("--hours", "0"), ("--hours", "9.5"), ("--rings", "3"), ("--recipe", "x"), ("--no-no-salt",)):
         with pytest.raises(click.UsageError):
             parsed(*wrong)
-    with pytest.raises(UsageError, match="--limit is '0': give a number of tokens from 1, or auto or full"):
+    with pytest.raises(UsageError, match=r"--limit is '0': give a number of tokens, 1 or more, .* or auto or full"):
         parsed("--limit", "0")
 
 
@@ -149,7 +149,7 @@ def test_where_files_may_say_it_too_a_flag_left_out_is_none_and_its_default_is_s
     assert set(parsed(defaults=False).values()) == {None, ()}
     page = Command("cook", params=options_of(Kitchen, defaults=False)).get_help(click.Context(click.Command("cook")))
     assert "How many.  [default: 2]" in page
-    assert "How long.  [0<x<=9]" in page
+    assert "How long.  [above 0, at most 9]" in page
     assert page.index("Dish:") < page.index("Heat:")
 
 
@@ -158,7 +158,7 @@ def test_every_parameter_of_sampling_is_a_flag_of_infer() -> None:
     every = Sampling(**{each.name: 1 for each in Sampling.fields()})
     assert options_from(infer.make_context("infer", flags).params).sampling == every
     assert options_from(infer.make_context("infer", []).params).sampling == Sampling()
-    with pytest.raises(click.UsageError, match="0<x<=1"):
+    with pytest.raises(click.UsageError, match="above 0, at most 1"):
         infer.make_context("infer", ["--top-p", "1.5"])
 
 

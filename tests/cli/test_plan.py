@@ -22,7 +22,7 @@ from suffice.memory.concurrency import TrafficLengths, concurrent_reserved, conc
 from suffice.memory.inference import cache_tokens_that_fit, step_bytes
 from suffice.memory.latency import speed
 from suffice.memory.meter import LiveMemory, MemoryMeter
-from suffice.memory.plan import ServingQuestion, make_plan, tokens_of
+from suffice.memory.plan import ServingQuestion, make_plan
 
 GIB = 2**30
 
@@ -114,12 +114,9 @@ def test_cards_go_by_many_names(name: str) -> None:
 )
 def test_amounts_of_memory(text: str, size: int) -> None:
     assert parse_bytes(text) == size
-    assert tokens_of("32k") == tokens_of("32,768") == 32_768
     for wrong in ("lots", "-1GiB", "0"):
         with pytest.raises(UsageError, match="not an amount of memory"):
             parse_bytes(wrong)
-    with pytest.raises(UsageError, match="not a number of tokens"):
-        tokens_of("many")
 
 
 # --- what runs at once

@@ -15,7 +15,7 @@ from suffice.budget.estimators import KeywordClass
 from suffice.budget.expectation import LengthEstimator
 from suffice.budget.types import Preset, Tier
 from suffice.errors import UsageError, first_line
-from suffice.settings import read_toml, typed
+from suffice.settings import read_toml, tokens_of, typed
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settings"]
 
@@ -154,6 +154,8 @@ class _Reader:
 
     def tokens(self, table: Mapping[str, Any], where: str, key: str) -> int:
         value = table.get(key)
+        if isinstance(value, str):
+            value = tokens_of(value, f"{self.source}: {where}.{key}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{self.source}: {where}.{key} must be a number of tokens >= 1, not {value!r}")
         return value

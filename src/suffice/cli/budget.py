@@ -32,12 +32,12 @@ _DEFAULTS = {"model": "the default", "auto": "the default, raised to what the pr
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetOptions:
     max_new_tokens: int | Literal["auto"] = setting(
-        "auto", _LIMITS, "A number of tokens, or auto.", type=TokenLimit("auto"), metavar="auto|N"
+        "auto", _LIMITS, "The most tokens of the answer, or auto.", type=TokenLimit("auto")
     )
     max_length: int | None = setting(
-        None, _LIMITS, "The most tokens that prompt and answer may have together.", minimum=1
+        None, _LIMITS, "The most tokens that prompt and answer may have together.", unit="tokens"
     )
-    context: int | None = setting(None, _LIMITS, "The context of the model that will answer, in tokens.", minimum=1)
+    context: int | None = setting(None, _LIMITS, "The context of the model that will answer.", unit="tokens")
     tier: str | None = setting(None, _LIMITS, "A named cap: short, standard, long, unlimited.")
     rules: Path | None = setting(None, text="A TOML file with your own keywords and tiers.")
     length_model: Path | None = setting(

@@ -12,12 +12,27 @@ from typing import Any
 
 import click
 
-from suffice.errors import UsageError
+from suffice.cli.examples import example_lines
+from suffice.cli.find_flags import show_flags_with, word_to_find
+from suffice.cli.values import Number, OneOf, TokenLimit, number_type
+from suffice.cli.wrong_call import TYPED, no_such_command, stray_words
+from suffice.numerals import COUNT_EXAMPLES
 from suffice.settings import flag_of
 
-__all__ = ["Command", "Option", "TokenLimit", "command_line", "normalise", "number_type", "options_of"]
+__all__ = [
+    "Command",
+    "CommandGroup",
+    "OneOf",
+    "Option",
+    "TokenLimit",
+    "command_line",
+    "normalise",
+    "number_type",
+    "options_of",
+]
 
 _ARGUMENTS = "suffice.arguments"  # where a context keeps the command line
+_ABOUT_TOKENS = f"TOKENS may be written as {COUNT_EXAMPLES}. --help=WORD finds flags."
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 
@@ -29,37 +44,21 @@ class Option(click.Option):
         text, _, self._default = settings.get("help", "").partition("[default: ")
         super().__init__(*declarations, **{**settings, "help": text.strip()})
         self.group = group
-        if self.metavar is None and isinstance(self.type, click.types.IntParamType | click.types.FloatParamType):
-            self.metavar = "N" if isinstance(self.type, click.types.IntParamType) else "NUMBER"
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
-        return extra | {"default": self._default.removesuffix("]")} if self._default else extra
-
-
-class TokenLimit(click.ParamType):
-    """A number of tokens from 1, or one of some words such as `auto`."""
-
-    name = "tokens"
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        text = str(value)
-        if text.lower() in self.words:
-            return text.lower()
-        if not text.isdecimal() or int(text) < 1:
-            flag = param.opts[0] if param is not None else "the limit"
-            raise UsageError(f"{flag} is {text!r}: give a number of tokens from 1, or {' or '.join(self.words)}")
-        return int(text)
+        if self._default:
+            extra["default"] = self._default.removesuffix("]")
+        if isinstance(self.type, Number) and self.type.range:
+            extra["range"] = self.type.range
+        return extra
 
 
 def options_of(cls: type[Any], *, defaults: bool = True) -> list[click.Parameter]:
     """The flags of a settings class: one for each field, which says all there is to say (`suffice.settings.setting`).
 
     Beside the limits that every reader of settings knows, a field may name `aliases` of its flag, a click `type`,
-    `required`, and `switch`, for a bool that has no `--no-` form.
+    `required`, and `switch`, for a bool that has no `--no-` form. A field with `unit="tokens"` takes 32k.
 
     Args:
         defaults: a flag that is left out has the field's default. Without, it is None, and the default is only shown:
@@ -74,7 +73,9 @@ def _option(each: Field[Any], defaults: bool) -> Option:
     text = about["help"]
     names = [flag, *about.get("aliases", ()), each.name]
     settings: dict[str, Any] = {name: about[name] for name in ("metavar", "required") if name in about}
-    settings |= {"group": about["group"] or "Other", "default": default if defaults else None}
+    settings["group"] = about["group"] or "Other"
+    if not about.get("required"):  # for click, a default of None is a value
+        settings["default"] = default if defaults else None
     if isinstance(default, bool):
         if about.get("switch") or each.name.startswith("no_"):
             return Option(names, is_flag=True, **settings, help=text)
@@ -91,7 +92,9 @@ def _type(each: Field[Any]) -> click.ParamType:
     if "type" in about:
         return about["type"]
     if "choices" in about:
-        return click.Choice(about["choices"])
+        return OneOf(about["choices"])
+    if about.get("unit") == "tokens":
+        return TokenLimit(minimum=about.get("minimum", 1), maximum=about.get("maximum"))
     name = str(each.type).partition(" ")[0]
     if name == "Path":
         return click.Path(path_type=Path, dir_okay=False)
@@ -101,34 +104,44 @@ def _type(each: Field[Any]) -> click.ParamType:
     return number_type(kind, low, about.get("maximum"), above="above" in about)
 
 
-def number_type(kind: type, low: float | None, high: float | None, *, above: bool = False) -> click.ParamType:
-    """The click type of a number in a range; with `above`, `low` is not in it."""
-    if low is None and high is None:
-        return click.INT if kind is int else click.FLOAT
-    made: Any = click.IntRange if kind is int else click.FloatRange
-    return made(min=low, max=high, min_open=above)
-
-
 class Command(click.Command):
     """A command whose help is grouped, with examples on top, and whose flags follow the field's habits."""
 
-    def __init__(self, *args: Any, examples: str = "", **settings: Any) -> None:
+    def __init__(self, *args: Any, examples: str = "", bare: str = "", **settings: Any) -> None:
+        """`bare` is the flag that a word without a flag most likely belongs to, for the message that refuses it."""
         super().__init__(*args, **settings)
-        self.examples = examples
+        self.examples, self._bare = examples, bare
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = list(args)
+        if (word := word_to_find(args)) is not None:
+            ctx.exit(show_flags_with(word, ctx))
         normal, notices = normalise(args, [param for param in self.params if isinstance(param, click.Option)])
-        for notice in notices:
-            print(f"notice: {notice}", file=sys.stderr)
+        if not ctx.resilient_parsing:
+            self._refuse_stray_words(ctx, normal)
+            for notice in notices:
+                print(f"notice: {notice}", file=sys.stderr)
         ctx.meta[_ARGUMENTS] = (ctx.command_path, normal)
         return super().parse_args(ctx, list(normal))
+
+    def _refuse_stray_words(self, ctx: click.Context, args: list[str]) -> None:
+        """Before click looks at the flags: it would call a flag missing whose value stands there."""
+        takes = [param.nargs for param in self.params if isinstance(param, click.Argument)]
+        values, words, _ = self.make_parser(ctx).parse_args(list(args))
+        if words and -1 not in takes and "help" not in values:
+            raise click.UsageError(stray_words(words, ctx, self._bare), ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
         if self.examples:
             with formatter.section("Examples"):
-                for line in self.examples.strip().splitlines():
-                    formatter.write(f"  {line.strip()}\n")
+                formatter.write("".join(f"  {line}\n" for line in example_lines(self.examples, formatter.width - 2)))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if any(isinstance(param.type, TokenLimit) for param in self.params):
+            formatter.write_paragraph()
+            formatter.write_text(_ABOUT_TOKENS)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The groups in the order in which they first appear; flags without a group come last."""
@@ -148,6 +161,30 @@ def command_line(*, without: Iterable[str], then: Sequence[str]) -> str:
     path, arguments = click.get_current_context().meta[_ARGUMENTS]
     left_out = set(without)
     return shlex.join([*path.split(), *(word for word in arguments if word not in left_out), *then])
+
+
+class CommandGroup(click.Group):
+    """Commands under one name, which are found by words that are nearly right, and flags of all of them by --help=."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = list(args)
+        if args and word_to_find(args[:1]) is not None:
+            ctx.exit(show_flags_with(str(word_to_find(args)), ctx))
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(no_such_command(args, ctx), ctx)
+        return super().resolve_command(ctx, args)
+
+    def help_lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Each command, with one line about it."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return [(name, command.get_short_help_str(200)) for name, command in commands if command is not None]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(self.help_lines(ctx))
 
 
 def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[list[str], list[str]]:

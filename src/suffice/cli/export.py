@@ -47,4 +47,6 @@ def _run(*, merge: bool, adapters: tuple[str, ...], output: str | None, **others
     return 0
 
 
-command = Command("export", callback=_run, params=options_of(ExportOptions), help=_run.__doc__, examples=_EXAMPLES)
+command = Command(
+    "export", callback=_run, params=options_of(ExportOptions), help=_run.__doc__, examples=_EXAMPLES, bare="--adapters"
+)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from suffice.cli.command import Command, Option
+from suffice.cli.command import Command, CommandGroup, Option, TokenLimit, number_type
 from suffice.errors import UsageError, packages_of
 
 if TYPE_CHECKING:
@@ -145,16 +145,16 @@ def _command(name: str, callback: Callable[..., int], *options: click.Parameter)
     return Command(name, callback=callback, params=[*options, *database_options()], help=callback.__doc__)
 
 
-_NAME, _PERMITS, _POSITIVE = click.Argument(["name"]), {"group": "What it permits"}, click.IntRange(min=1)
+_NAME, _PERMITS, _POSITIVE = click.Argument(["name"]), {"group": "What it permits"}, number_type(int, 1, None)
 _CREATE_OPTIONS = [
     Option(["--tiers"], multiple=True, **_PERMITS, help="Tiers by name. [default: those that need no key]"),
     Option(["--models"], multiple=True, **_PERMITS, help="Models by name. [default: all]"),
     Option(["--rpm", "requests_per_minute"], type=_POSITIVE, **_PERMITS, help="Requests per minute."),
-    Option(["--tpm", "tokens_per_minute"], type=_POSITIVE, **_PERMITS, help="Tokens per minute, prompts included."),
-    Option(["--tokens-per-day"], type=_POSITIVE, **_PERMITS, help="Tokens per day, prompts included."),
+    Option(["--tpm", "tokens_per_minute"], type=TokenLimit(), **_PERMITS, help="Tokens per minute, prompts included."),
+    Option(["--tokens-per-day"], type=TokenLimit(), **_PERMITS, help="Tokens per day, prompts included."),
     Option(["--expires"], metavar="WHEN", **_PERMITS, help="12h, 30d, 2w, or a date. [default: never]"),
 ]
-command = click.Group("keys", help="Make, show, revoke and replace the keys of the server.")
+command = CommandGroup("keys", help="Make, show, revoke and replace the keys of the server.")
 command.add_command(_command("create", _create, _NAME, *_CREATE_OPTIONS))
 command.add_command(_command("list", _list))
 command.add_command(_command("revoke", _revoke, _NAME))

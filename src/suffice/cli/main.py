@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 import click
 
+from suffice.cli.command import CommandGroup
+from suffice.cli.examples import example_lines
+from suffice.cli.wrong_call import explain
 from suffice.errors import SufficeError
+from suffice.version import __version__
 
 __all__ = ["main"]
 
@@ -25,15 +29,19 @@ _COMMANDS = {
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
 }
-_EPILOG = "As many tokens as suffice. Flags may be written with - or _ (--max-new-tokens = --max_new_tokens)."
-_EXAMPLES = """\
-  suffice infer
-  suffice infer --prompt 'List five animals.'
-  suffice budget '写一篇800字的文章'
+_EPILOG = (
+    "suffice COMMAND --help explains a command, and --help=WORD finds flags. Flags may be written with - or _ "
+    "(--max-new-tokens = --max_new_tokens)."
+)
+_EXAMPLES = """
+suffice infer                                 chat with the bundled model
+suffice infer --prompt 'List five animals.'   one answer
+suffice budget '写一篇800字的文章'              how long would its answer be?
+suffice --help=length                         the flags that have to do with length
 """
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """Commands that are imported when they are called; their help lines are here, so that `--help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -44,18 +52,20 @@ class _Commands(click.Group):
             return None
         return importlib.import_module(f"suffice.cli.{cmd_name}").command
 
+    def help_lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        return list(_COMMANDS.items())
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        super().format_commands(ctx, formatter)
         with formatter.section("Examples"):
-            formatter.write(_EXAMPLES)
+            formatter.write("".join(f"  {line}\n" for line in example_lines(_EXAMPLES, formatter.width - 2)))
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings=_CONTEXT)
-@click.version_option(package_name="suffice")
+@click.version_option(__version__)
 def _suffice() -> None:
     """Run language models so that every answer gets the length it needs and no more."""
 
@@ -65,10 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may have characters that a terminal in GBK has not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = _suffice.main(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except click.ClickException as error:
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        status = _suffice.main(args=words, prog_name="suffice", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         status = error.exit_code
+    except click.ClickException as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        status = 2
     except SufficeError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2

@@ -50,4 +50,4 @@ _OPTIONS: list[click.Parameter] = [
     Option(["--config"], metavar="FILE", help="TOML with any of the settings."),
     Option(["--check"], is_flag=True, help=_CHECK),
 ]
-command = Command("serve", callback=_run, params=_OPTIONS, help=_run.__doc__, examples=_EXAMPLES)
+command = Command("serve", callback=_run, params=_OPTIONS, help=_run.__doc__, examples=_EXAMPLES, bare="--model")

@@ -116,4 +116,4 @@ def _options() -> list[click.Parameter]:
     ]
 
 
-command = Command("sft", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES)
+command = Command("sft", callback=_run, params=_options(), help=_run.__doc__, examples=_EXAMPLES, bare="--dataset")

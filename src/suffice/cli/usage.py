@@ -6,9 +6,7 @@ import csv
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
-from suffice.cli.command import Command, Option
+from suffice.cli.command import Command, OneOf, Option
 from suffice.cli.keys import database_options, open_store, parse_time
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: 
 
 
 _OPTIONS = [
-    Option(["--by"], type=click.Choice(["key", "tier", "model", "day"]), default="key", show_default=True),
+    Option(["--by"], type=OneOf(["key", "tier", "model", "day"]), default="key", show_default=True),
     Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
     Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
     *database_options(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from suffice.errors import UsageError
+from suffice.deprecated import renamed
 from suffice.memory.cards import Card, KnownModel, cards
 from suffice.memory.concurrency import TrafficLengths, concurrent_reserved, concurrent_running
 from suffice.memory.device import human_bytes
@@ -15,7 +15,7 @@ from suffice.memory.inference import Serving, ServingMemory, kv_shortage
 from suffice.memory.kv import KvLayout
 from suffice.memory.latency import Speed, speed
 
-__all__ = ["Cell", "ServingPlan", "ServingQuestion", "TrafficFit", "Verdict", "make_plan", "tokens_of"]
+__all__ = ["Cell", "ServingPlan", "ServingQuestion", "TrafficFit", "Verdict", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +248,4 @@ def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
     return changes
 
 
-def tokens_of(text: str) -> int:
-    """`32k`, `32768`, `1,024`: tokens; k is 1,024.
-
-    Raises:
-        UsageError: it is not a number of tokens.
-    """
-    plain = text.strip().lower().replace(",", "").replace("_", "")
-    factor = 1024 if plain.endswith("k") else 1
-    number = plain.removesuffix("k")
-    if not number.isdigit() or int(number) < 1:
-        raise UsageError(f"{text!r} is not a number of tokens: write 2048 or 32k")
-    return int(number) * factor
+__getattr__ = renamed(__name__, {"tokens_of": "suffice.settings:tokens_of"})

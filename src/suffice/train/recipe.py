@@ -38,7 +38,9 @@ class Recipe:
     columns: tuple[str, ...] = setting((), _DATA, "Names of your columns, such as ask=query.", metavar="NAME=OURS")
     system: str | None = setting(None, _DATA, "System prompt for rows that have none.")
     split_dataset_ratio: float = setting(0.01, _DATA, "Share of the rows kept for validation.", minimum=0, maximum=0.5)
-    max_length: int = setting(2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8)
+    max_length: int = setting(
+        2048, _DATA, "The most tokens of a row, prompt and answers together.", minimum=8, unit="tokens"
+    )
     truncation_strategy: str = setting(
         "drop", _DATA, "Longer rows are left out, cut at the end, or an error.", choices=("drop", "right", "error")
     )

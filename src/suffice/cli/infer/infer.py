@@ -74,4 +74,6 @@ def _say_busy() -> None:
     print("notice: the server is busy: waiting for it", file=sys.stderr)
 
 
-command = Command("infer", callback=_run, params=infer_options(), help=_run.__doc__, examples=_EXAMPLES)
+command = Command(
+    "infer", callback=_run, params=infer_options(), help=_run.__doc__, examples=_EXAMPLES, bare="--prompt"
+)

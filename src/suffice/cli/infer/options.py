@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from suffice.checkpoints.model_source import DTYPES
-from suffice.cli.command import Option, TokenLimit, number_type, options_of
+from suffice.cli.command import OneOf, Option, TokenLimit, number_type, options_of
 from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
 from suffice.settings import setting
@@ -71,14 +71,13 @@ class InferOptions:
         _LENGTH,
         "The most tokens that an answer may have, or auto: decided for each prompt, and explained.",
         type=TokenLimit("auto"),
-        metavar="auto|N",
     )
     max_length: int | None = setting(
         None,
         _LENGTH,
         "The most tokens that prompt and answer may have together. [default: the model's context]",
         aliases=("--max-model-len",),
-        minimum=1,
+        unit="tokens",
     )
     tier: str | None = setting(None, _LENGTH, "A named cap: short 128, standard 512, long 1024, unlimited 2048.")
     length_model: str | None = setting(
@@ -93,7 +92,6 @@ class InferOptions:
         "Tokens to set aside at first; an answer that needs more is continued, unnoticed, up to its cap. auto: what "
         "9 of 10 such answers take, where the engine charges for it; full: the whole cap at once.",
         type=TokenLimit("auto", "full"),
-        metavar="auto|N|full",
         answers=False,
     )
     ask_on_length: bool = setting(
@@ -106,7 +104,11 @@ class InferOptions:
         choices=("stop", "warn", "off"),
     )
     max_thinking_tokens: int | None = setting(
-        None, _LENGTH, "The most tokens of thinking, added to the answer's. [default: 3/4 of the answer's]", minimum=0
+        None,
+        _LENGTH,
+        "The most tokens of thinking, added to the answer's. [default: 3/4 of the answer's]",
+        minimum=0,
+        unit="tokens",
     )
     stop_words: tuple[str, ...] = setting((), _LENGTH, "End the answer before any of these strings.")
     keep_stop_words: bool = setting(False, _LENGTH, "Leave the stop word in the answer.")
@@ -245,7 +247,7 @@ def infer_options() -> list[click.Parameter]:
         *own[:place],
         *map(_sampling_option, Sampling.fields()),
         *own[place:],
-        Option(["--on-length"], type=click.Choice(list(_ON_LENGTH)), **old, help="--ask-on-length"),
+        Option(["--on-length"], type=OneOf(list(_ON_LENGTH)), **old, help="--ask-on-length"),
         Option(["--first-reservation"], type=TokenLimit("auto"), **old, help="--reservation"),
     ]
 

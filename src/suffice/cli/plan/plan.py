@@ -46,9 +46,9 @@ class PlanOptions:
         0.9, _CARD, "Share of the card to use; with --used, all that is left is used.", above=0, maximum=1
     )
     concurrency: int | None = setting(None, _QUESTION, "Requests that should run at once.", minimum=1)
-    max_length: str | None = setting(None, _QUESTION, "Prompt and answer together, such as 32k.", metavar="TOKENS")
-    max_new_tokens: tuple[str, ...] = setting((), _QUESTION, "Limits of answers, one or several.", metavar="TOKENS")
-    prompt_tokens: tuple[str, ...] = setting((), _QUESTION, "Lengths of prompts, one or several.", metavar="TOKENS")
+    max_length: int | None = setting(None, _QUESTION, "Prompt and answer together, such as 32k.", unit="tokens")
+    max_new_tokens: tuple[int, ...] = setting((), _QUESTION, "Limits of answers, one or several.", unit="tokens")
+    prompt_tokens: tuple[int, ...] = setting((), _QUESTION, "Lengths of prompts, one or several.", unit="tokens")
     lengths: Path | None = setting(
         None,
         _QUESTION,
@@ -114,11 +114,11 @@ def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptio
 def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) -> ServingQuestion:
     from suffice.cli.plan.lengths import lengths_of
     from suffice.memory.inference import Serving
-    from suffice.memory.plan import ServingQuestion, tokens_of
+    from suffice.memory.plan import ServingQuestion
 
     quantization = model.config.get("quantization_config") or {}
     stored_bits = quantization.get("bits") or (8 if quantization.get("quant_method") == "fp8" else 16)
-    prompts, answers = (tuple(map(tokens_of, given)) for given in (options.prompt_tokens, options.max_new_tokens))
+    prompts, answers = options.prompt_tokens, options.max_new_tokens
     chosen: dict[str, Any] = {name: given for name, given in (("prompts", prompts), ("answers", answers)) if given}
     return ServingQuestion(
         model,
@@ -127,7 +127,7 @@ def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) 
         used=used,
         utilization=options.utilization,
         concurrency=options.concurrency,
-        max_length=tokens_of(options.max_length) if options.max_length else None,
+        max_length=options.max_length,
         lengths=lengths_of(options.lengths, (*prompts, 512)[0]) if options.lengths else None,
         **chosen,
     )
@@ -158,12 +158,11 @@ def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOpti
 
 def _forecast(model: KnownModel, kind: str, options: PlanOptions) -> TrainingForecast:
     from suffice.memory import forecast_training
-    from suffice.memory.plan import tokens_of
 
     return forecast_training(
         model.config,
         batch_size=options.batch_size,
-        max_length=tokens_of(options.max_length) if options.max_length else 2048,
+        max_length=options.max_length or 2048,
         lora_rank=None if kind == "full" else options.lora_rank,
         gradient_checkpointing=options.gradient_checkpointing,
         weight_bits=4 if kind == "qlora" else 16,
@@ -199,4 +198,6 @@ def _model(name: str) -> KnownModel:
     return KnownModel(name, json.loads(path.read_text("utf-8")))
 
 
-command = Command("plan", callback=_run, params=options_of(PlanOptions), help=_run.__doc__, examples=_EXAMPLES)
+command = Command(
+    "plan", callback=_run, params=options_of(PlanOptions), help=_run.__doc__, examples=_EXAMPLES, bare="--model"
+)

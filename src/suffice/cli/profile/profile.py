@@ -51,7 +51,9 @@ class ProfileOptions:
         "[default: file, model, category, language, tier, type, where there are several]",
         metavar="COLUMN",
     )
-    max_new_tokens: int = setting(2048, _ADVICE, "The cap that is set now, which savings are compared with.", minimum=1)
+    max_new_tokens: int = setting(
+        2048, _ADVICE, "The cap that is set now, which savings are compared with.", unit="tokens"
+    )
     tokens_per_second: float | None = setting(None, _ADVICE, "Speed of an answer, for worst cases in seconds.", above=0)
     rules: Path | None = setting(None, _ADVICE, "A TOML file with your own tiers.")
     training: bool = setting(
