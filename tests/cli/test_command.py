@@ -87,7 +87,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
         (["infer", "--max-new-tokens", "0", "--prompt", "x"], "0"),
         (["infer", "--max-new-tokens", "lots", "--prompt", "x"], "lots"),
         (["infer", "--temperature", "-1", "--prompt", "x"], "-1"),
-        (["infer", "--dataset", "x.jsonl"], "--output"),
+        (["infer", "--dataset", "x.jsonl"], "x.jsonl"),
         (["infer", "--prompt", "x", "--dataset", "x.jsonl", "--output", "y"], "exclude"),
         (["infer", "--prompt", "x", "--resume"], "--dataset"),
         (["infer", "--dataset", "nowhere.jsonl", "--output", "y.jsonl"], "nowhere.jsonl"),
