@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from suffice.deprecated import warn_deprecated
 from suffice.errors import DataError, EngineError, SufficeError, UsageError
 from suffice.session import Answer, Request, Session
 
-__all__ = ["BatchSummary", "DescribedLines", "ResultLines", "Row", "run_batch"]
+__all__ = ["BatchSummary", "DescribedLines", "ResultLines", "Row", "place_of", "run_batch"]
 
 Row = Conversation | UnusableRow
 
@@ -93,19 +93,25 @@ class ResultLines(Protocol):
 class DescribedLines:
     """The project's own lines: what `describe` says of an answer, and the row with the place that it is from."""
 
-    def __init__(self, describe: Callable[[Answer], dict[str, Any]]) -> None:
-        self._describe = describe
+    def __init__(
+        self,
+        describe: Callable[[Answer], dict[str, Any]],
+        more: Callable[[Conversation, Answer], Mapping[str, Any]] = lambda *_: {},
+    ) -> None:
+        self._describe, self._more = describe, more
 
     def answer(self, row: Conversation, request: Request, answer: Answer) -> dict[str, Any]:
-        failed = {"error": answer.finish.what} if answer.finish.reason == "error" else {}
-        return _place(row) | self._describe(answer) | failed | {"row": dict(row.row)}
+        failed = answer.finish.reason == "error"
+        more = {"error": answer.finish.what} if failed else self._more(row, answer)
+        return {**place_of(row), **self._describe(answer), **more, "row": dict(row.row)}
 
     def failure(self, row: Row, error: SufficeError) -> dict[str, Any]:
-        given = {"row": dict(row.row)} if isinstance(row, Conversation) else {}
-        return _place(row) | {"error": str(error)} | given
+        given = {} if row.row is None else {"row": dict(row.row)}
+        return {**place_of(row), "error": str(error), **given}
 
 
-def _place(row: Row) -> dict[str, Any]:
+def place_of(row: Row) -> dict[str, Any]:
+    """Where a row is from, as result lines say it."""
     return {"dataset": row.source, "line": row.line}
 
 

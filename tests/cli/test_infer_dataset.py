@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -10,32 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from infer_command import dataset, rows_of, run
 from suffice.cli.infer.row_failures import RowFailures
-from suffice.cli.main import main
 from suffice.data import UnusableRow
 from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 INFER = [sys.executable, "-m", "suffice.cli.main", "infer"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["infer", *arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def dataset(path: Path, prompts: list[str]) -> str:
-    path.write_text("".join(json.dumps({"query": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-    return str(path)
 
 
 def test_rows_that_cannot_be_used_are_said_and_counted(

@@ -152,13 +152,15 @@ def _opened(spec: str, seed: int) -> OpenDataset:
 def _rows(opened: OpenDataset, columns: dict[str, str]) -> Iterator[Conversation | UnusableRow]:
     source, unseen = str(opened.path), set(columns)
     for index, (line, record) in enumerate(opened.records):
+        row: object = None
         try:
             row = opened.reader.parse(record)
             if isinstance(row, Mapping):
                 unseen.difference_update(row)
             parsed = read_row(row, columns)
         except RowProblem as problem:
-            yield UnusableRow(index, line, str(problem), source=source, unit=opened.reader.unit)
+            given = row if isinstance(row, Mapping) else None
+            yield UnusableRow(index, line, str(problem), source=source, unit=opened.reader.unit, row=given)
         else:
             original = row if isinstance(row, Mapping) else {"prompt": row}
             yield Conversation(

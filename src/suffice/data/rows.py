@@ -30,6 +30,7 @@ ROLES: dict[str, str] = {
 """Role names of OpenAI's messages and of ShareGPT, and ours. `function_call` is what the assistant asks of a tool."""
 
 _CANONICAL = {alias: column for column, aliases in COLUMNS.items() for alias in aliases}
+_URLS = {"": None, "/chat/completions": "messages", "/completions": "prompt"}
 _ROLE_KEYS = ("role", "from")
 _CONTENT_KEYS = ("content", "value")
 _KEPT_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
@@ -74,6 +75,8 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow
     if not isinstance(row, Mapping):
         raise RowProblem(f"expected an object with named columns, found {_kind(row)}")
     cells = _Cells(row, columns or {})
+    if isinstance(row.get("body"), Mapping) and ("custom_id" in row or {"method", "url"} <= row.keys()):
+        return _from_request(row, row["body"], cells)
     if (listed := cells.get("messages")) is not None:
         return _from_messages(listed, cells.name_of("messages"), cells)
     query = cells.get("query")
@@ -86,6 +89,27 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow
     if query is not None:
         return _from_query(_text(query, cells.name_of("query")), cells, "query/response")
     raise RowProblem(_nothing_known(row))
+
+
+def _from_request(row: Mapping[str, Any], body: Mapping[str, Any], cells: _Cells) -> ParsedRow:
+    """A line of OpenAI's batch files: a request of its API, and perhaps the reference beside it."""
+    url = str(row.get("url") or "").rstrip("/").removeprefix("/v1")
+    if url not in _URLS or row.get("method", "POST") != "POST":
+        asked = f"{row.get('method', 'POST')} {row.get('url')}"
+        raise RowProblem(f"{_shown(asked)} is not answered here: POST /v1/chat/completions or /v1/completions")
+    needed = _URLS[url] or ("prompt" if "prompt" in body else "messages")
+    if needed not in body:
+        raise RowProblem(f"body has {_names(body) or 'nothing'}, expected {needed}")
+    if needed == "prompt":
+        prompt = _turn("user", _text(body["prompt"], "prompt of body", column=False))
+        return _checked([prompt], _answer(cells), "openai batch")
+    listed = body["messages"]
+    if not isinstance(listed, list):
+        raise RowProblem(f"messages of body is {_kind(listed)}, expected a list of turns with role and content")
+    turns = [_read_turn(turn, f"turn {number} of messages") for number, turn in enumerate(listed, 1)]
+    if turns and turns[-1]["role"] == "assistant":
+        turns.pop()  # the begin of an answer that is to be continued
+    return _checked(turns, _answer(cells), "openai batch")
 
 
 class _Cells:

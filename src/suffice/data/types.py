@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = ["Conversation", "DatasetSummary", "ParsedRow", "RowFormat", "RowProblem", "Turn", "Unit", "UnusableRow"]
 
-RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text"]
+RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text", "openai batch"]
 Unit = Literal["line", "row"]
 
 
@@ -67,6 +67,8 @@ class UnusableRow:
     source: str = ""
     unit: Unit = "line"
     """As in `Conversation`."""
+    row: Mapping[str, Any] | None = None
+    """The row as the file has it, where it could be parsed."""
 
     def __str__(self) -> str:
         where = f"{self.unit} {self.line}"

@@ -74,7 +74,18 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "thinking": answer.thinking,
         "repetition": None if answer.repetition is None else asdict(answer.repetition),
         "budget": answer.budget.to_dict(),
+        **_beside_text(answer),
     }
+
+
+def _beside_text(answer: Answer) -> dict[str, Any]:
+    """What only some answers have: calls, log-probabilities."""
+    said: dict[str, Any] = {"tool_calls": list(answer.tool_calls)} if answer.tool_calls else {}
+    if answer.logprobs:
+        from suffice.engines.openai.logprobs import chat_logprobs  # imports aiohttp
+
+        said["logprobs"] = chat_logprobs(answer.logprobs)
+    return said
 
 
 async def show_answer(

@@ -7,28 +7,41 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.batch import BatchSummary, Row, run_batch
+from suffice.batch import BatchSummary, DescribedLines, ResultLines, Row, run_batch
 from suffice.cli.command import command_line
 from suffice.cli.infer.answer_view import answer_json
 from suffice.cli.infer.output_file import latest_output, new_output
 from suffice.cli.infer.row_failures import RowFailures
+from suffice.cli.infer.scores import Scores
 from suffice.cli.infer.stop_signals import STOPPED, StopSignals
 from suffice.cli.progress import ProgressBar
-from suffice.data import DatasetRows, ResultWriter, count_rows, dataset_fingerprint, read_dataset
+from suffice.data import (
+    Conversation,
+    DatasetRows,
+    ResultWriter,
+    count_rows,
+    dataset_fingerprint,
+    known_of,
+    read_dataset,
+    read_results,
+)
 from suffice.data.rows import parse_columns
-from suffice.errors import SufficeError
+from suffice.errors import SufficeError, UsageError
 from suffice.memory import LiveMemory, Metered
 
 if TYPE_CHECKING:
+    from suffice.cli.infer.batch_file import BatchFileRequests
     from suffice.cli.infer.options import InferOptions
     from suffice.engines.patience import PatientEngine
+    from suffice.session import Request
 
 __all__ = ["infer_dataset"]
 
+_LOOKED_AT = 20  # rows of which the first usable one says what format the results have
 _MAX_WAIT = 600.0  # seconds that a row waits for a busy server, where nothing else is said
 
 
@@ -40,9 +53,9 @@ def infer_dataset(options: InferOptions) -> int:
     fingerprint = {
         str(i): dataset_fingerprint(spec, seed=seed, columns=columns) for i, spec in enumerate(options.dataset)
     }
-    settings = _settings(options)
-    output, resume = _output(options, fingerprint, settings)
     run = _Run(options, datasets, _total(options.dataset))
+    settings = _settings(options) | ({"output_format": "openai"} if run.as_batch_file else {})
+    output, resume = _output(options, fingerprint, settings)
     with (
         StopSignals() as stop,
         ResultWriter(
@@ -67,6 +80,11 @@ def infer_dataset(options: InferOptions) -> int:
 def _output(options: InferOptions, dataset: dict[str, Any], settings: dict[str, Any]) -> tuple[Path, bool]:
     """The result file, and whether it is there and continued."""
     if options.output:
+        before = known_of(Path(options.output)).get("settings") if options.resume else None
+        if before is not None and before.get("output_format") != settings.get("output_format"):
+            raise UsageError(
+                f"{options.output} has lines of another format: give the --output-format that it was made with"
+            )
         return Path(options.output), options.resume
     found = latest_output(dataset, settings) if options.resume else None
     if found is None and options.resume:
@@ -99,12 +117,24 @@ class _Run:
     total: int | None
     summary: BatchSummary = field(default_factory=BatchSummary)
     failures: RowFailures = field(init=False)
+    scores: Scores = field(init=False)
+    rows: Iterator[Row] = field(init=False)
+    as_batch_file: bool = field(init=False)
+    """Whether the results are lines of OpenAI's batch format."""
+    requests: BatchFileRequests | None = None
     engine: PatientEngine | None = None
     memory: LiveMemory | None = None
     progress: ProgressBar | None = None
 
     def __post_init__(self) -> None:
         self.failures = RowFailures(several=len(self.datasets) > 1)
+        self.scores = Scores(self.options.metric)
+        rows: Iterator[Row] = chain.from_iterable(self.datasets)
+        first = list(islice(rows, _LOOKED_AT))
+        self.rows = (replace(row, index=index) for index, row in enumerate(chain(first, rows)))
+        formats = [row.format for row in first if isinstance(row, Conversation)]
+        is_batch_file = bool(formats) and formats[0] == "openai batch"
+        self.as_batch_file = {"auto": is_batch_file, "openai": True, "suffice": False}[self.options.output_format]
 
     async def answer(self, writer: ResultWriter, stop: StopSignals) -> None:
         stop.watch()
@@ -116,16 +146,33 @@ class _Run:
             with ProgressBar("answering", self.total) as self.progress:
                 await run_batch(
                     options.session(engine),
-                    _numbered(self.datasets),
+                    self.rows,
                     writer,
-                    lambda row: options.request(row.messages),
-                    answer_json,
+                    self.request,
+                    self.lines(engine.model_name),
                     concurrency=options.concurrency or engine.capabilities().usual_concurrency,
                     longest_first=options.sort,
                     on_row=lambda _: self.show(),
                     on_failure=self.failures.add,
                     summary=self.summary,
                 )
+
+    def request(self, row: Conversation) -> Request:
+        if row.format != "openai batch":
+            return self.options.request(row.messages)
+        from suffice.cli.infer.batch_file import BatchFileRequests  # imports the server's API
+
+        if self.requests is None:
+            assert self.engine is not None
+            self.requests = BatchFileRequests(self.options, self.engine)
+        return self.requests(row)
+
+    def lines(self, model: str) -> ResultLines:
+        if not self.as_batch_file:
+            return DescribedLines(answer_json, self.scores.of)
+        from suffice.cli.infer.batch_file import BatchFileLines
+
+        return BatchFileLines(model, self.scores.of)
 
     def show(self) -> None:
         """Move the progress bar: a row is done, or the server is waited for."""
@@ -149,6 +196,9 @@ class _Run:
         lines += self.failures.describe() + _describe(self.summary)
         if self.engine is not None and self.engine.refused:
             lines.append(f"waited for the server: {self.engine.waited:.0f} s, after {self.engine.refused} refusals")
+        if self.requests is not None:
+            lines += [f"ignored in {count} rows: {what}" for what, count in self.requests.ignored.most_common()]
+        lines += self.scores.describe(read_results(output))
         lines.append(f"results: {output}")
         if not whole:
             of = "" if self.total is None else f" of {self.total}"
@@ -156,10 +206,6 @@ class _Run:
             lines.append(f"stopped: {self.summary.answered + self.summary.already_done}{of} answered; continue with")
             lines.append("  " + command_line(without=("--resume", "--overwrite"), then=there))
         print(*lines, sep="\n", file=sys.stderr)
-
-
-def _numbered(datasets: list[DatasetRows]) -> Iterator[Row]:
-    return (replace(row, index=index) for index, row in enumerate(chain.from_iterable(datasets)))
 
 
 def _describe(summary: BatchSummary) -> list[str]:

@@ -134,6 +134,20 @@ class InferOptions:
         answers=False,
     )
     overwrite: bool = setting(False, _OUTPUT, "Replace an output file that exists.", switch=True, answers=False)
+    output_format: Literal["auto", "suffice", "openai"] = setting(
+        "auto",
+        _OUTPUT,
+        "Lines of the output file: our own, or OpenAI's batch format; auto: that of the dataset.",
+        choices=("auto", "suffice", "openai"),
+        answers=False,
+    )
+    metric: Literal["acc", "rouge"] | None = setting(
+        None,
+        _OUTPUT,
+        "Score answers by the references in their rows: acc, the same text; rouge, ROUGE-1, -2 and -L.",
+        choices=("acc", "rouge"),
+        answers=False,
+    )
     concurrency: int | None = setting(
         None, _OUTPUT, "Rows answered at once. [default: 64, on a server 16]", minimum=1, answers=False
     )
@@ -158,6 +172,8 @@ class InferOptions:
             raise UsageError("--output, --resume and --overwrite need --dataset")
         if self.overwrite and not self.output:
             raise UsageError("--overwrite needs --output FILE: without it, every run writes a file of its own")
+        if not self.dataset and (self.metric or self.output_format != "auto"):
+            raise UsageError("--metric and --output-format need --dataset")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other: give one of them")
         if self.upstream and self.adapters:
