@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from suffice.checkpoints.model_source import ModelSource
 from suffice.errors import ModelError, first_line
 
-__all__ = ["fetch_config", "find_on_hub"]
+__all__ = ["fetch_config", "find_on_hub", "from_modelscope"]
 
 _PATIENCE = 10.0  # seconds
 
@@ -26,7 +27,7 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
     if source.local or source.offline is not None:
         return source
     if hub == "modelscope":
-        return replace(source, location=_from_modelscope(source.location), local=True)
+        return replace(source, location=from_modelscope(source.location), local=True)
     return replace(source, offline=not _hub_answers(source.location))
 
 
@@ -67,12 +68,17 @@ def _hub_answers(model_id: str) -> bool:
     return True
 
 
-def _from_modelscope(model_id: str) -> str:
+def from_modelscope(model_id: str, **which: Any) -> str:
+    """The folder of a model of ModelScope, fetched where it is not here; `which` are patterns of its files.
+
+    Raises:
+        ModelError: the package modelscope is not installed, or the model cannot be had there.
+    """
     try:
         from modelscope import snapshot_download
     except ImportError:
         raise ModelError("--hub modelscope needs the package modelscope: pip install modelscope") from None
     try:
-        return str(snapshot_download(model_id))
+        return str(snapshot_download(model_id, **which))
     except Exception as error:
         raise ModelError(f"cannot get {model_id!r} from ModelScope: {first_line(error)}") from error

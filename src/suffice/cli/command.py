@@ -8,16 +8,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from suffice.cli.completed_values import complete
 from suffice.cli.examples import example_lines
 from suffice.cli.find_flags import show_flags_with, word_to_find
 from suffice.cli.values import Number, OneOf, TokenLimit, number_type
 from suffice.cli.wrong_call import TYPED, no_such_command, stray_words
 from suffice.numerals import COUNT_EXAMPLES
 from suffice.settings import flag_of
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = [
     "Command",
@@ -33,6 +37,8 @@ __all__ = [
 
 _ARGUMENTS = "suffice.arguments"  # where a context keeps the command line
 _ABOUT_TOKENS = f"TOKENS may be written as {COUNT_EXAMPLES}. --help=WORD finds flags."
+_METAVARS = {"model": "MODEL", "adapters": "FOLDER", "output_dir": "FOLDER"}
+"""For fields that mean the same in every command, and are completed alike."""
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 
@@ -44,6 +50,11 @@ class Option(click.Option):
         text, _, self._default = settings.get("help", "").partition("[default: ")
         super().__init__(*declarations, **{**settings, "help": text.strip()})
         self.group = group
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """What the shell is to offer as a value: a file, a folder or a model where the metavar names one."""
+        word = (self.metavar or "").strip("[]").partition("[")[0]
+        return complete(word, incomplete) or super().shell_complete(ctx, incomplete)
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
@@ -74,6 +85,7 @@ def _option(each: Field[Any], defaults: bool) -> Option:
     names = [flag, *about.get("aliases", ()), each.name]
     settings: dict[str, Any] = {name: about[name] for name in ("metavar", "required") if name in about}
     settings["group"] = about["group"] or "Other"
+    settings.setdefault("metavar", _METAVARS.get(each.name))
     if not about.get("required"):  # for click, a default of None is a value
         settings["default"] = default if defaults else None
     if isinstance(default, bool):
@@ -123,6 +135,15 @@ class Command(click.Command):
                 print(f"notice: {notice}", file=sys.stderr)
         ctx.meta[_ARGUMENTS] = (ctx.command_path, normal)
         return super().parse_args(ctx, list(normal))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """The flags in the spelling, with - or with _, in which this one was begun."""
+        if not incomplete.startswith("--") or "_" not in incomplete:
+            return super().shell_complete(ctx, incomplete)
+        items = super().shell_complete(ctx, incomplete.replace("_", "-"))
+        for item in items:
+            item.value = "--" + item.value[2:].replace("-", "_")
+        return items
 
     def _refuse_stray_words(self, ctx: click.Context, args: list[str]) -> None:
         """Before click looks at the flags: it would call a flag missing whose value stands there."""
@@ -176,6 +197,14 @@ class CommandGroup(click.Group):
         if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise click.UsageError(no_such_command(args, ctx), ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Its commands, without importing each for its help, and its flags."""
+        from click.shell_completion import CompletionItem
+
+        lines = [(name, about) for name, about in self.help_lines(ctx) if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=about) for name, about in lines]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def help_lines(self, ctx: click.Context) -> list[tuple[str, str]]:
         """Each command, with one line about it."""

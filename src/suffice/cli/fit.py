@@ -137,5 +137,5 @@ def _plot(coverage: tuple[float, ...], path: Path) -> None:
     print(f"plot: {path}")
 
 
-_PARAMETERS = [click.Argument(["dataset"], nargs=-1, required=True), *options_of(FitOptions)]
+_PARAMETERS = [click.Argument(["dataset"], nargs=-1, required=True, type=click.Path()), *options_of(FitOptions)]
 command = Command("fit", callback=_run, params=_PARAMETERS, help=_run.__doc__, examples=_EXAMPLES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ _COMMANDS = {
     "usage": "Show who used the server, how much, and how often answers were cut.",
     "budget": "Show how long an answer would be allowed to be, and why.",
     "profile": "Measure how long prompts and answers are, and which max_new_tokens suffices.",
+    "doctor": "Show what is here, what is wrong with it, and what to do.",
+    "models": "Show, fetch and delete models.",
+    "completion": "Let the shell complete commands, flags and values.",
 }
 _EPILOG = (
     "suffice COMMAND --help explains a command, and --help=WORD finds flags. Flags may be written with - or _ "
@@ -75,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may have characters that a terminal in GBK has not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if "_SUFFICE_COMPLETE" in os.environ:  # a shell asks what fits
+            from suffice.cli.completion import set_up_completion
+
+            set_up_completion()
         words = sys.argv[1:] if arguments is None else list(arguments)
         status = _suffice.main(args=words, prog_name="suffice", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

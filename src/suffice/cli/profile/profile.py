@@ -212,5 +212,5 @@ def _draw_pictures(options: ProfileOptions, report: Report) -> None:
         print(f"written: {path}", file=sys.stderr)
 
 
-_PARAMETERS = [click.Argument(["source"], nargs=-1, required=True), *options_of(ProfileOptions)]
+_PARAMETERS = [click.Argument(["source"], nargs=-1, required=True, type=click.Path()), *options_of(ProfileOptions)]
 command = Command("profile", callback=_run, params=_PARAMETERS, help=_run.__doc__, examples=_EXAMPLES)

@@ -1,0 +1,5 @@
+"""`suffice doctor`."""
+
+from suffice.cli.doctor.doctor import command
+
+__all__ = ["command"]
