@@ -59,10 +59,10 @@ def _check_ranges(section: Section, found: dict[str, str | None]) -> None:
     try:
         from packaging.requirements import Requirement
 
-        wanted = [Requirement(text) for text in metadata.requires("suffice") or ()]
+        named = {text.partition(";")[0].strip() for text in metadata.requires("suffice") or ()}  # extras share some
     except (ImportError, metadata.PackageNotFoundError):
         return
-    for each in wanted:
+    for each in map(Requirement, sorted(named)):
         version = found.get(each.name)
         if version is not None and not each.specifier.contains(version, prereleases=True):
             section.blame(
