@@ -124,6 +124,12 @@ class Session:
                 builder.add(event)
         return builder.answer()
 
+    def first_reservation(self, request: Request, budget: Budget) -> int | None:
+        """Tokens that the engine sets aside for the answer at first; None where it sets nothing aside."""
+        capabilities = self.engine.capabilities()
+        asked = _first_reservation(request, budget, capabilities)
+        return budget.max_new_tokens if asked is None and capabilities.charges != "nothing" else asked
+
     def _begin(self, request: Request, budget: Budget) -> tuple[ChunkReader, Segments]:
         capabilities = self.engine.capabilities()
         split = ThinkingSplit.plan(request, budget)
@@ -137,12 +143,6 @@ def _first_segment(
     request: Request, budget: Budget, max_new_tokens: int, capabilities: Capabilities
 ) -> GenerationRequest:
     """What the engine is asked for first."""
-    reservation: int | None = None
-    if request.reservation != "full" and may_continue(request):
-        if request.reservation != "auto":
-            reservation = request.reservation
-        elif capabilities.charges != "nothing":  # elsewhere a smaller one saves nothing and costs requests
-            reservation = budget.reservation
     return GenerationRequest(
         id=request.id,
         prompt=request.prompt,
@@ -150,11 +150,21 @@ def _first_segment(
         logprobs=request.logprobs,
         sampling=request.sampling,
         stop_tokens=request.stop_words,
-        reservation=reservation,
+        reservation=_first_reservation(request, budget, capabilities),
         extra=request.extra,
         trace_context=request.trace_context,
         attempts=request.attempts,
     )
+
+
+def _first_reservation(request: Request, budget: Budget, capabilities: Capabilities) -> int | None:
+    """In tokens; None is the whole cap."""
+    if request.reservation == "full" or not may_continue(request):
+        return None
+    if request.reservation != "auto":
+        return request.reservation
+    # where a reservation costs nothing, a smaller one saves nothing and costs requests
+    return None if capabilities.charges == "nothing" else budget.reservation
 
 
 async def _extend(segments: Segments, reader: ChunkReader) -> list[Event]:

@@ -2,81 +2,80 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import unicodedata
+from typing import IO
 
+from suffice.cli.live_text import LiveText
+from suffice.cli.notes import dim
+from suffice.cli.terminal import columns_of, is_live, visible
 from suffice.session import Event, Progress, Repetition, Text, Thinking
 
 __all__ = ["Screen", "dim"]
-
-_SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
-
-
-def dim(text: str) -> str:
-    """`text` in the terminal's faint style; unchanged where standard error is not a terminal."""
-    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text
 
 
 class Screen:
     """Shows the events of one answer as they come.
 
-    What is left (`about 350 tokens, 12 s left`) is shown after the text where the line has room for it, and is erased
-    before more text comes; thinking and notes are shown only if standard error is a terminal.
+    A file or a pipe gets the answer as the model wrote it. A terminal gets it with words that wrap whole and control
+    characters written out, and on the row below what is left (`about 350 tokens, 12 s left`). Thinking and notes are
+    shown only if standard error is a terminal. A terminal that cannot move its cursor gets no more than text.
 
     Args:
-        stream: show the answer's text too.
+        stream: show the answer's text as it comes.
+        raw: give a terminal, too, the text as the model wrote it: its control characters act.
     """
 
-    def __init__(self, *, stream: bool) -> None:
-        self.watched = sys.stderr.isatty() and (sys.stdout.isatty() or not stream)
-        """Whether a person sees the text and the notes, so that `Progress` events are useful."""
-        self._stream, self._faint = stream, sys.stderr.isatty()
-        self._column = 0
-        self._thinking = self._noted = False
+    def __init__(self, *, stream: bool, raw: bool = False) -> None:
+        self._stream, self._raw = stream, raw
+        self._thinking = False
+        terminals = [each for each in (sys.stderr, sys.stdout) if each.isatty()]
+        live = terminals and not raw and all(map(is_live, terminals)) and columns_of(terminals[0])
+        self._live = LiveText(terminals[0]) if live else None
+        seen = sys.stderr.isatty() and (sys.stdout.isatty() or not stream)
+        self.watched = seen and self._live is not None
+        """Whether a person sees the text and the note below it, so that `Progress` events are useful."""
 
     def show(self, event: Event) -> None:
         match event:
-            case Progress() if self.watched:
-                self._note(f"about {event.remaining_tokens} tokens, {event.remaining_seconds:.0f} s left")
-            case Thinking(text) if self._faint and self._stream:
+            case Progress() if self._live is not None and self.watched:
+                self._live.note(f"about {event.remaining_tokens} tokens, {event.remaining_seconds:.0f} s left")
+            case Thinking(text) if self._stream and sys.stderr.isatty():
                 self._thinking = True
-                self._write(text, sys.stderr, dim(text))
+                self._write(text, sys.stderr, faint=True)
             case Text(text) if self._stream:
-                if self._thinking:
-                    self._write("\n\n", sys.stderr, "\n\n")
-                self._thinking = False
-                self._write(text, sys.stdout, text)
-            case Repetition() if self._stream or self._faint:
-                about = "\n" + _about_loop(event) + "\n"
-                self._write(about, sys.stderr, dim(about))
+                self.write(text)
+            case Repetition() if self._stream and (event.thinking or not event.stopped):
+                self._flush()
+                self._write("\n" + _about_loop(event) + "\n", sys.stderr, faint=True)
+
+    def write(self, text: str) -> None:
+        """Show a piece of the answer, or all of it."""
+        if self._thinking:
+            self._flush()
+            self._write("\n\n", sys.stderr)
+        self._thinking = False
+        self._write(text, sys.stdout)
 
     def close(self) -> None:
-        if self._noted:
-            print(_ERASE, end="", file=sys.stderr, flush=True)
-            self._noted = False
+        """Show the last word and take the note away. More may follow, on a row that is begun for it."""
+        self._flush()
+        if self._live is not None:
+            self._live.note("")
 
-    def _write(self, text: str, where: object, shown: str) -> None:
-        self.close()
-        print(shown, end="", file=where, flush=True)  # type: ignore[call-overload]
-        last = text.rpartition("\n")
-        self._column = (0 if last[1] else self._column) + sum(map(_width, last[2]))
+    def _flush(self) -> None:
+        if self._live is not None:
+            self._live.flush(sys.stderr if self._thinking else sys.stdout, faint=self._thinking)
 
-    def _note(self, text: str) -> None:
-        """Behind the text, if the line has room: a note that wraps could not be taken back."""
-        width = shutil.get_terminal_size().columns
-        if self._column % width + len(text) + 3 < width:
-            print(f"{_SAVE}  {dim(text)}{_ERASE}{_RESTORE}", end="", file=sys.stderr, flush=True)
-            self._noted = True
-
-
-def _width(character: str) -> int:
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    def _write(self, text: str, where: IO[str], *, faint: bool = False) -> None:
+        if self._live is not None and where.isatty():
+            self._live.write(text, where, faint=faint)
+        else:
+            shown = text if self._raw or not where.isatty() else visible(text)
+            print(dim(shown) if faint else shown, end="", file=where, flush=True)
 
 
 def _about_loop(loop: Repetition) -> str:
+    """Of a loop that does not end the answer: the line about the answer says what ended it."""
     what = "thinking" if loop.thinking else "the answer"
-    words = f"({what} loops: {loop.period} {loop.unit} again and again"
-    if loop.copies:
-        words += f"; the last {loop.copies[1] - loop.copies[0]} characters are copies"
-    return words + ("; stopped)" if loop.stopped else ")")
+    then = "it is closed here, and the answer follows" if loop.stopped else "it goes on"
+    return f"({what} loops: {loop.period} {loop.unit} again and again; {then})"
