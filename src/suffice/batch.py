@@ -38,8 +38,12 @@ class BatchSummary:
     """Cut answers by what cut them: `auto`, `caller`, `tier`, `context` ..."""
     loops: int = 0
     """Answers that were stopped because they repeated themselves; they do not count as cut by a limit."""
+    closed_thinking: int = 0
+    """Answers whose thinking repeated itself and was closed, so that the answer was written."""
     runaways: int = 0
-    """Answers that repeated themselves, stopped (`loops`) or only told of (`on_runaway="warn"`)."""
+    """Answers that repeated themselves: `loops`, `closed_thinking`, and those only told of (`on_runaway="warn"`)."""
+    advancing: int = 0
+    """Answers of 200 lines and more which differ in numbers only: noticed, and not stopped for that."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     cap_tokens: int = 0
@@ -76,6 +80,9 @@ class BatchSummary:
         self.cap_tokens += answer.budget.max_new_tokens
         self.loops += answer.finish.looped
         self.runaways += answer.repetition is not None or answer.finish.looped
+        self.advancing += answer.notice is not None
+        loop = answer.repetition
+        self.closed_thinking += loop is not None and loop.thinking and loop.stopped and not answer.finish.looped
         if answer.finish.cut:
             self.limits[answer.finish.by] += 1
 

@@ -362,7 +362,7 @@ def test_every_request_ends_as_one_row(cli: Cli, database: str, tmp_path: Path) 
         rows = [dict(row) for row in connection.execute("SELECT * FROM requests ORDER BY row")]
         applied = connection.execute("SELECT name FROM migrations").fetchall()
     names = {"create_keys_and_requests", "add_replica_and_lessons", "create_counts", "create_prompts"}
-    assert {name for (name,) in applied} == names | {"add_prompt_ids_and_tool_calls"}
+    assert {name for (name,) in applied} == names | {"add_prompt_ids_and_tool_calls", "add_on_runaway_to_keys"}
     assert [row["finish"] for row in rows] == ["length", "stop", "length", "error"]
     assert [row["finish_detail"] for row in rows] == ["tier", "end_token", "tier", ""]
     assert [(row["prompt_tokens"], row["answer_tokens"]) for row in rows] == [(2, 128), (2, 200), (12, 128), (0, 0)]

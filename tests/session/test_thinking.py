@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 
 from suffice.budget import Budget
 from suffice.cli.infer.answer_view import answer_json, answer_line
-from suffice.engines.base import AnswerPrefix, Chunk, Engine, GenerationRequest, Usage
+from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Engine, GenerationRequest, Usage
 from suffice.engines.openai.engine import RemoteEngine
 from suffice.errors import CannotContinueError, UsageError
+from suffice.prompt import Prompt
 from suffice.session import Answer, Request, Session
 from suffice.session.thinking_budget import ThinkingSplit
 from suffice.testing.fake_openai import FakeOpenAI, Reply
@@ -112,6 +114,64 @@ def test_thinking_that_loops_is_closed_too() -> None:
     assert answer.repetition is not None
     assert answer.repetition.thinking
     assert answer.usage.thinking_tokens < 1500
+
+
+LOOPING = "I must think about it once more, from the very beginning. " * 60
+
+
+def test_where_looping_thinking_cannot_be_closed_it_ends_as_a_loop_and_says_why() -> None:
+    answer = ask(Thinker(LOOPING, refusal="no way"), max_thinking_tokens=3000)
+    assert (answer.text, answer.finish.reason, answer.finish.by) == ("", "length", "repetition")
+    assert answer.finish.what.startswith("a loop of ")
+    assert answer.finish.what.endswith("in the thinking; thinking could not be closed: no way")
+    assert (answer.repetition.thinking, answer.repetition.copies) == (True, None)
+
+
+def test_thinking_that_loops_after_it_could_not_be_closed_is_ended_too() -> None:
+    answer = ask(Thinker(THOUGHT + LOOPING, refusal="no way"), max_thinking_tokens=60, max_new_tokens=3000)
+    assert answer.finish.by == "repetition"
+    assert answer.usage.answer_tokens < 2000
+
+
+def test_an_answer_that_loops_as_its_thinking_did_is_stopped_as_well() -> None:
+    answer = ask(Thinker(LOOPING, LOOPING), max_thinking_tokens=3000, max_new_tokens=3000)
+    assert (answer.finish.by, answer.repetition.thinking) == ("repetition", False)
+    begin, end = answer.repetition.copies
+    assert (end, answer.text_without_copies) == (len(answer.text), answer.text[:begin])
+    assert answer.text_without_copies.count("once more") in (1, 2)
+
+
+@pytest.mark.parametrize("owner", ["vllm", "openai"])
+def test_looping_thinking_on_a_server_is_closed_by_a_continuation_where_it_can_be(owner: str) -> None:
+    async def main() -> tuple[Answer, FakeOpenAI]:
+        models = ({"id": "m", "owned_by": owner, "max_model_len": 9000},)
+        async with FakeOpenAI(models=models) as server, RemoteEngine(server.url) as engine:
+            thought = Reply(pieces=("<think>\n", *re.findall(r"\S+\s*", LOOPING)), usage=(5, 999))
+            server.script(thought, Reply(pieces=("42",), usage=(200, 1)))
+            request = Request(({"role": "user", "content": "6 * 7?"},), max_new_tokens=100, max_thinking_tokens=3000)
+            return await Session(engine).answer(request), server
+
+    answer, server = asyncio.run(main())
+    assert answer.repetition.thinking
+    if owner == "openai":
+        assert (answer.text, answer.finish.reason, answer.finish.by) == ("", "length", "repetition")
+        return
+    assert (answer.text, answer.finish.by) == ("42", "end_token")
+    continued = server.generations[1].body
+    assert continued["messages"][-1]["content"].endswith(CLOSING)
+    assert continued["continue_final_message"]
+
+
+def test_tools_do_not_keep_looping_thinking_from_being_closed_where_calls_stand_in_the_text() -> None:
+    class Local(Thinker):
+        def capabilities(self) -> Capabilities:
+            return replace(super().capabilities(), calls_in_text=True)
+
+    tools = ({"type": "function", "function": {"name": "multiply"}},)
+    prompt = Prompt(({"role": "user", "content": "6 * 7?"},), tools=tools)
+    for kind, text in ((Local, "42"), (Thinker, "")):
+        request = Request(prompt, max_new_tokens=100, max_thinking_tokens=3000)
+        assert asyncio.run(Session(kind(LOOPING)).answer(request)).text == text
 
 
 def test_where_the_block_cannot_be_closed_thinking_goes_on_and_the_reason_is_told() -> None:

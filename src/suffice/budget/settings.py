@@ -68,7 +68,7 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     reader.only(document, "", "settings", "tiers", "presets", "keywords", "estimators")
     reader.gone(document)
     settings = reader.table(document, "settings", "default_max_new_tokens")
-    tiers = reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority")
+    tiers = reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority", "on_runaway")
     known = {name: reader.tier(name, entry) for name, entry in tiers}
     presets = reader.tables(document, "presets", "tier", "temperature", "top_p")
     keywords = reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words")
@@ -123,7 +123,10 @@ class _Reader:
             )
         needs_key = typed(f"{self.source}: {where}.needs_key", bool, entry.get("needs_key", False))
         priority = typed(f"{self.source}: {where}.priority", int, entry.get("priority", 0))
-        return Tier(name, self.tokens(entry, where, "max_new_tokens"), needs_key, priority)
+        on_runaway = entry.get("on_runaway")
+        if on_runaway not in (None, "stop", "warn", "off"):
+            raise UsageError(f"{self.source}: {where}.on_runaway must be stop, warn or off, not {on_runaway!r}")
+        return Tier(name, self.tokens(entry, where, "max_new_tokens"), needs_key, priority, on_runaway)
 
     def keywords(self, name: str, entry: Mapping[str, Any]) -> KeywordClass:
         where = f"keywords.{name}"

@@ -26,6 +26,8 @@ class Tier:
     """Whether only a caller whose key permits it may use this tier."""
     priority: int = 0
     """Its class in a queue: lower goes first."""
+    on_runaway: Literal["stop", "warn", "off"] | None = None
+    """What the server does about answers that repeat themselves; None leaves that to the request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ def _permits(row: Mapping[str, Any]) -> str:
     for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day"):
         if row[name] is not None:
             said.append(f"{name.replace('_', ' ')}: {row[name]}")
+    if row["on_runaway"]:
+        said.append(f"loops: {row['on_runaway']}")
     return "; ".join(said)
 
 
@@ -152,6 +154,12 @@ _CREATE_OPTIONS = [
     Option(["--rpm", "requests_per_minute"], type=_POSITIVE, **_PERMITS, help="Requests per minute."),
     Option(["--tpm", "tokens_per_minute"], type=TokenLimit(), **_PERMITS, help="Tokens per minute, prompts included."),
     Option(["--tokens-per-day"], type=TokenLimit(), **_PERMITS, help="Tokens per day, prompts included."),
+    Option(
+        ["--on-runaway"],
+        type=click.Choice(["stop", "warn", "off"]),
+        **_PERMITS,
+        help="When an answer repeats itself. [default: as the tier or the server says]",
+    ),
     Option(["--expires"], metavar="WHEN", **_PERMITS, help="12h, 30d, 2w, or a date. [default: never]"),
 ]
 command = CommandGroup("keys", help="Make, show, revoke and replace the keys of the server.")

@@ -92,6 +92,9 @@ def _records(
         summary.problems["no answer and no token count"] += 1
     for model, tokens in counts.items():
         finish = lengths.finish(model)
+        if finish == "repetition":  # its length only says when the loop was noticed
+            summary.problems["looped"] += 1
+            continue
         summary.counted += exact
         summary.estimated += not exact
         summary.cut += finish == "length"

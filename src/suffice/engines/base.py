@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
-from suffice.deprecated import renamed
+from suffice.deprecated import renamed, warn_deprecated
 from suffice.errors import EngineError, UsageError
 from suffice.immutable import immutable
 from suffice.prompt import Message, Prompt
+from suffice.watch import Notice
 
 __all__ = [
     "AnswerPrefix",
@@ -21,6 +22,8 @@ __all__ = [
     "GenerationRequest",
     "Health",
     "Message",
+    "OnRunaway",
+    "Repetition",
     "Sampling",
     "SamplingField",
     "TokenCount",
@@ -143,6 +146,8 @@ class GenerationRequest:
     """Continue this instead of beginning an answer; it comes from `Engine.resume_point`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More fields for an OpenAI-compatible server (`tool_choice`, `response_format` ...), as they are."""
+    on_runaway: OnRunaway | None = None
+    """For a server that watches its answers itself; None leaves it to what the server does."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """Headers for a server that takes part in the caller's trace."""
     attempts: list[Attempt] = field(default_factory=list, hash=False, compare=False)
@@ -152,6 +157,40 @@ class GenerationRequest:
     def first_cap(self) -> int:
         """Tokens that an engine which cannot grow a reservation may generate before it has to be asked to continue."""
         return min(self.max_new_tokens, self.reservation or self.max_new_tokens)
+
+
+OnRunaway = Literal["stop", "warn", "off"]
+"""What is done about an answer that repeats itself: stop it, only tell, or do not look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """The answer has become a loop. Nothing that was written is taken back; `copies` says what is there twice."""
+
+    onset: int
+    """Where the loop begins, in `unit`."""
+    period: int
+    """The length of its first turn."""
+    unit: Literal["tokens", "characters"]
+    copies: tuple[int, int] | None = None
+    """Where the copies of its first turn stand in the answer's text, as characters before their beginning and before
+    their end; None where there are none, or not in the text."""
+    stopped: bool = True
+    """Whether the generation was stopped for it (`on_runaway="stop"`)."""
+    thinking: bool = False
+    """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
+
+    @property
+    def dropped(self) -> int:
+        """Always 0: a loop was once cut back to its first turn."""
+        warn_deprecated("Repetition.dropped", "Repetition.copies")
+        return 0
+
+    @property
+    def dropped_logprobs(self) -> int:
+        """Always 0, as `dropped`."""
+        warn_deprecated("Repetition.dropped_logprobs", "Repetition.copies")
+        return 0
 
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -168,6 +207,8 @@ class Finish:
     `repetition`."""
     what: str = ""
     """The end token, the stop word, the limit's value or the error, for a person to read."""
+    told: tuple[Repetition | Notice, ...] = ()
+    """What a server that watches its answers itself (another Suffice) has told of this one."""
 
     @property
     def looped(self) -> bool:
@@ -254,6 +295,8 @@ class Capabilities:
     """Tool calls stand in the text as the model writes them; servers take them out."""
     counts_tokens: bool = True
     """Whether `count_tokens` may be exact; where it cannot, it need not be asked."""
+    ignores_end_tokens: bool = False
+    """It goes on to the cap whatever the model says, as for measurements: then a loop is no mistake."""
     forwards_unknown_fields: bool = False
     """Whether fields that Suffice does not know (`GenerationRequest.extra`) go to a server that may know them."""
     usual_concurrency: int = 64

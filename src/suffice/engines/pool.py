@@ -144,6 +144,7 @@ class Pool:
             charges=found[0].charges if found else "nothing",
             calls_in_text=any(each.calls_in_text for each in found),
             counts_tokens=any(each.counts_tokens for each in found),
+            ignores_end_tokens=any(each.ignores_end_tokens for each in found),
             forwards_unknown_fields=all(each.forwards_unknown_fields for each in found),
             usual_concurrency=sum(each.usual_concurrency for each in found),
         )

@@ -49,6 +49,13 @@ class ServeSettings:
         "[default: openai with --upstream, else local]",
         metavar="KIND",
     )
+    on_runaway: str | None = setting(
+        None,
+        _MODEL,
+        "When an answer repeats itself: stop it, only warn, or do not look. [default: as requests say, else stop]",
+        choices=("stop", "warn", "off"),
+    )
+    """Where it is given, requests may ask for the same or for something stricter. Keys and tiers can have their own."""
     host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
     port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
     no_auth: bool = setting(False, _ADDRESS, "Serve without keys, on any address.")

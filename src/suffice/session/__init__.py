@@ -14,6 +14,7 @@ from suffice.session.events import (
 )
 from suffice.session.merge_streams import merge_streams
 from suffice.session.request import Request
+from suffice.session.runaway_watch import RunawayPolicy
 from suffice.session.session import Session
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Repetition",
     "Request",
     "Restarted",
+    "RunawayPolicy",
     "Session",
     "Text",
     "Thinking",

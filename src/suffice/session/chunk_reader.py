@@ -11,7 +11,7 @@ from suffice.session.events import Event, Repetition, Text, Thinking, ToolCallPi
 from suffice.session.logprobs import LogprobAligner
 from suffice.session.progress import ProgressMeter
 from suffice.session.request import Request
-from suffice.session.runaway_watch import Loop, RunawayWatch
+from suffice.session.runaway_watch import Loop, RunawayPolicy, RunawayWatch
 from suffice.session.thinking_budget import ThinkingSplit
 from suffice.watch import CallSplitter, StopWords, ThinkingSplitter
 
@@ -24,6 +24,7 @@ class ChunkReader:
     Args:
         split: how much of the budget may be thinking.
         decode: the engine's text of one token, where it has one.
+        policy: what is done about loops.
         calls_in_text: tool calls are to be looked for in the text.
     """
 
@@ -32,6 +33,7 @@ class ChunkReader:
         request: Request,
         budget: Budget,
         split: ThinkingSplit,
+        policy: RunawayPolicy,
         decode: Callable[[int], str] | None,
         *,
         calls_in_text: bool = False,
@@ -41,11 +43,10 @@ class ChunkReader:
         self._request, self._budget, self._split, self._decode = request, budget, split, decode
         self._stop_words = StopWords(request.stop_words, keep=request.keep_stop_words)
         self._splitter = ThinkingSplitter()
-        self._loops = RunawayWatch(request.prompt, decode)
-        # Four counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
+        self._policy = policy
+        self._watch = None if policy.mode == "off" or policy.min_tokens else RunawayWatch(request.prompt, decode)
+        # Two counts of characters. The engine's text is thinking, then the answer; stop words are held back or cut:
         self._seen = 0  # of the engine's text so far, thinking included
-        self._base = 0  # of the engine's text when the current watch for loops began: its positions count from there
-        self._as_it_came = 0  # of the engine's text that came before anything else which the watch was given
         self._shown = 0  # given out as `Text`, from `answer_start` of the engine's text on
         self._thinking_tokens = self._answer_tokens = self._undecided = 0
         self._separate = False  # the server takes thinking out of the text itself
@@ -76,15 +77,18 @@ class ChunkReader:
             yield from map(ToolCallPiece, chunk.tool_calls)
         self._count(chunk)
         if self.finish is None:
-            elsewhere = chunk.reasoning or chunk.tool_calls
-            loop = self._loops.push(chunk) or (self._loop_elsewhere(chunk) if elsewhere else None)
-            if loop is not None and not (chunk.finish is not None and chunk.finish.reason == "stop"):
+            if self._watch is None:
+                self._begin_watch()
+            elif (loop := self._watch.push(chunk)) is not None and not _ends_by_itself(chunk):
                 yield from self._looped(loop)
         if self.finish is None:
             self.finish = chunk.finish or self._answer_is_full()
         if self._meter is not None and self.finish is None:
-            tokens = self._thinking_tokens + self._answer_tokens + self._undecided
-            yield from self._meter.read("" if self.thinking else chunk.text, tokens, self.thinking)
+            yield from self._meter.read("" if self.thinking else chunk.text, self._tokens, self.thinking)
+
+    @property
+    def _tokens(self) -> int:
+        return self._thinking_tokens + self._answer_tokens + self._undecided
 
     @property
     def thinking(self) -> bool:
@@ -101,12 +105,13 @@ class ChunkReader:
         if refusal:
             self._note = f"; thinking could not be closed: {refusal}"
             if self._loop is not None:
-                self.finish = _stopped(self._loop)
+                self.finish = self._stopped(self._loop)
             return
         if rest := self._splitter.close():
             yield Thinking(rest)
         self._separate, self._loop = False, None
-        self._loops, self._base = RunawayWatch(self._request.prompt, self._decode), self._seen
+        if self._watch is not None:
+            self._watch = self._new_watch()
 
     def end(self, usage: Usage) -> Iterator[Event]:
         """What was held back, and the last two events."""
@@ -115,6 +120,9 @@ class ChunkReader:
             self.finish = None  # what was held back is part of the answer, and may complete a stop word
             yield from self._held_back()
             finish = self.finish or finish
+        yield from finish.told
+        if self._watch is not None and (notice := self._watch.notice) is not None:
+            yield replace(notice, at=max(0, notice.at - (self._splitter.answer_start or 0)))
         yield replace(usage, thinking_tokens=max(usage.thinking_tokens, self._thinking_tokens))
         yield self._with_limit(finish)
 
@@ -164,44 +172,44 @@ class ChunkReader:
         elif self._splitter.phase == "answer" or chunk.tool_calls:
             self._answer_tokens, self._undecided = self._answer_tokens + self._undecided, 0
 
-    def _loop_elsewhere(self, chunk: Chunk) -> Loop | None:
-        """A loop in thinking that the server keeps apart, or in the arguments of a call."""
-        if chunk.lengths:
-            return None
-        text = chunk.reasoning
-        for piece in chunk.tool_calls:
-            text += str((piece.get("function") or {}).get("arguments") or "")
-        if not text:
-            return None
-        self._base, self._as_it_came = self._base - len(text), self._seen
-        return self._loops.push(Chunk(text))
+    def _begin_watch(self) -> None:
+        """Look for loops from now on, if so many tokens have come that one may be stopped."""
+        if self._policy.mode != "off" and self._tokens >= self._policy.min_tokens:
+            self._watch = self._new_watch()
+
+    def _new_watch(self) -> RunawayWatch:
+        """One that begins here."""
+        return RunawayWatch(self._request.prompt, self._decode, self._tokens, self._seen)
 
     def _looped(self, loop: Loop) -> Iterator[Event]:
         """What the caller wants done about a loop."""
-        if self._request.on_runaway == "off":
-            return
-        stopped = self._request.on_runaway == "stop"
-        if stopped and self.thinking:
+        stopped = self._policy.mode == "stop"
+        if stopped and self.thinking and not self._note:
             self._loop = loop
         elif stopped:
             yield from self._held_back()
-            self.finish = self.finish or _stopped(loop)
+            self.finish = self.finish or self._stopped(loop)
         copies = None if self.thinking else self._copies(loop)
         yield Repetition(loop.onset, loop.period, loop.unit, copies, stopped, self.thinking)
 
     def _copies(self, loop: Loop) -> tuple[int, int] | None:
         """Where the copies stand in the text that was shown; None where that is not the engine's text as it came."""
         start = self._splitter.answer_start or 0
-        keep, end = (self._base + place - start for place in (loop.keep, loop.end))
-        if (early := start - self._base - loop.begin) > 0:
+        keep, end = loop.keep - start, loop.end - start
+        if (early := start - loop.begin) > 0:
             keep += early  # the first turn began before the answer did, which needs one of its own
-        as_it_came = self._as_it_came <= self._base + loop.begin and start + self._shown == self._seen
+        as_it_came = loop.in_text and start + self._shown == self._seen
         return (keep, end) if as_it_came and keep < end else None
+
+    def _stopped(self, loop: Loop) -> Finish:
+        return Finish("length", "repetition", f"{loop}{' in the thinking' if self.thinking else ''}{self._note}")
 
     def _with_limit(self, finish: Finish) -> Finish:
         """An engine knows its own limits (context, memory); whose limit the cap was, the budget knows."""
+        if finish.told or finish.looped:
+            finish = replace(finish, told=(), reason="length" if finish.looped else finish.reason)
         if finish.looped:
-            return replace(finish, reason="length")
+            return finish
         if finish.reason != "length":
             return finish
         if finish.by in ("context", "memory", "reservation"):
@@ -209,5 +217,5 @@ class ChunkReader:
         return Finish("length", self._budget.limited_by, f"{self._budget.max_new_tokens} tokens{self._note}")
 
 
-def _stopped(loop: Loop) -> Finish:
-    return Finish("length", "repetition", str(loop))
+def _ends_by_itself(chunk: Chunk) -> bool:
+    return chunk.finish is not None and chunk.finish.reason == "stop"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from suffice.budget import Budget
-from suffice.deprecated import warn_deprecated
-from suffice.engines.base import Finish, TokenLogprob, Usage
+from suffice.engines.base import Finish, Repetition, TokenLogprob, Usage
 from suffice.engines.tool_calls import ToolCalls
 from suffice.immutable import immutable
+from suffice.watch import Notice
 
 __all__ = [
     "Answer",
@@ -49,36 +49,6 @@ class Thinking:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """The answer has become a loop. Nothing that was written is taken back; `copies` says what is there twice."""
-
-    onset: int
-    """Where the loop begins, in `unit`."""
-    period: int
-    """The length of its first turn."""
-    unit: Literal["tokens", "characters"]
-    copies: tuple[int, int] | None = None
-    """Where the copies of its first turn stand in the answer's text, as characters before their beginning and before
-    their end; None where there are none, or not in the text."""
-    stopped: bool = True
-    """Whether the generation was stopped for it (`on_runaway="stop"`)."""
-    thinking: bool = False
-    """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
-
-    @property
-    def dropped(self) -> int:
-        """Always 0: a loop was once cut back to its first turn."""
-        warn_deprecated("Repetition.dropped", "Repetition.copies")
-        return 0
-
-    @property
-    def dropped_logprobs(self) -> int:
-        """Always 0, as `dropped`."""
-        warn_deprecated("Repetition.dropped_logprobs", "Repetition.copies")
-        return 0
-
-
 @immutable
 class Progress:
     """How far a running answer is."""
@@ -101,10 +71,10 @@ class Restarted:
     """The engine failed, and another one begins the answer again: everything behind the `Budget` so far is void."""
 
 
-Event = Budget | Restarted | Text | Thinking | ToolCallPiece | Repetition | Progress | Usage | Finish
+Event = Budget | Restarted | Text | Thinking | ToolCallPiece | Repetition | Notice | Progress | Usage | Finish
 """What a request yields: one `Budget`; any number of `Thinking`, `Text` and `ToolCallPiece`, a `Repetition` if there is
-one, `Progress` now and then if the request wants it; one `Usage`; one `Finish`, in this order. `Restarted`, which only
-a request with `may_restart` gets, leads back to behind the `Budget`."""
+one, `Progress` now and then if the request wants it; a `Notice` if there is one; one `Usage`; one `Finish`, in this
+order. `Restarted`, which only a request with `may_restart` gets, leads back to behind the `Budget`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +91,9 @@ class Answer:
     """What the model thought before it answered."""
     repetition: Repetition | None = None
     """The loop it fell into. `text` has all of what was written."""
+    notice: Notice | None = None
+    """It wrote line after line which differ in numbers only: it advanced, and nothing was stopped for that. `at` counts
+    characters."""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     """What it calls, as a message of the assistant has them."""
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -150,6 +123,7 @@ class AnswerBuilder:
     call_pieces: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     repetition: Repetition | None = None
+    notice: Notice | None = None
     usage: Usage | None = None
     finish: Finish | None = None
     began: float = field(default_factory=time.perf_counter)
@@ -179,6 +153,17 @@ class AnswerBuilder:
         return self.usage.answer_tokens if self.usage else len(self.pieces) + len(self.thoughts) + self.call_pieces
 
     @property
+    def runaway_kinds(self) -> tuple[str, ...]:
+        """How it repeated itself: `stopped`, `told` (`on_runaway="warn"`), `closed` (in its thinking, and an answer
+        followed); `advancing` where line after line differed in numbers only. Mostly none."""
+        loop, finish = self.repetition, self.finish
+        if finish is not None and finish.looped:
+            kinds: tuple[str, ...] = ("stopped",)
+        else:
+            kinds = () if loop is None else ("told",) if not loop.stopped else ("closed",)
+        return kinds if self.notice is None else (*kinds, "advancing")
+
+    @property
     def failed(self) -> bool:
         """Whether the engine ended it without success."""
         return self.finish is not None and self.finish.reason in ("error", "cancelled")
@@ -200,6 +185,8 @@ class AnswerBuilder:
                 self.call_pieces += 1
             case Repetition():
                 self.repetition = event
+            case Notice():
+                self.notice = event
             case Restarted():
                 self._restart()
             case Budget():
@@ -221,6 +208,7 @@ class AnswerBuilder:
             first_token_seconds=None if self.first_text is None else self.first_text - self.began,
             thinking=self.thinking,
             repetition=self.repetition,
+            notice=self.notice,
             tool_calls=tuple(self.calls.to_list()) if self.calls is not None else (),
             logprobs=tuple(self.logprobs),
         )
@@ -233,5 +221,5 @@ class AnswerBuilder:
 
     def _restart(self) -> None:
         self.pieces, self.thoughts, self.logprobs = [], [], []
-        self.calls, self.call_pieces, self.repetition = None, 0, None
+        self.calls, self.call_pieces, self.repetition, self.notice = None, 0, None, None
         self.first_text = self.first_piece = self.usage = self.finish = None

@@ -9,13 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from suffice.budget import Limits
 from suffice.deprecated import warn_deprecated
-from suffice.engines.base import Attempt, Sampling
+from suffice.engines.base import Attempt, OnRunaway, Sampling
 from suffice.errors import UsageError
 from suffice.prompt import Prompt
 
 __all__ = ["OnRunaway", "Request"]
-
-OnRunaway = Literal["stop", "warn", "off"]
 
 _OLD_FIELDS = frozenset({"messages", "prompt_ids", "tools", "on_length", "first_reservation"})
 
@@ -75,7 +73,8 @@ class Request(Limits):
     """Tokens to set aside at first; an answer that needs more is continued, unnoticed, up to the budget's cap. `auto`
     takes what is predicted (`Budget.reservation`) where that saves anything, `full` sets the whole cap aside."""
     on_runaway: OnRunaway = "stop"
-    """When the answer becomes a loop: `stop` it, `warn` only (a `Repetition` comes, and it goes on), or `off`."""
+    """When the answer becomes a loop: `stop` it, `warn` only (a `Repetition` comes, and it goes on), or `off`. It is
+    off by itself under `ignore_eos`, and until there are `min_tokens` (`RunawayPolicy`)."""
     max_thinking_tokens: int | None = None
     """The most tokens of thinking, on top of the answer's budget; None lets thinking take three quarters of that. What
     is longer is closed, and the answer is written."""

@@ -34,9 +34,11 @@ _NOT_CONTINUED = frozenset({
 so far, and half a tool call is not a call."""
 
 
-def may_continue(request: GenerationRequest | Request) -> bool:
-    """Whether continuing an answer in a second request can give what one request would give."""
-    return not (request.prompt.tools or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
+def may_continue(request: GenerationRequest | Request, *, tools: bool = False) -> bool:
+    """Whether continuing an answer in a second request can give what one request would give; `tools`: also where some
+    may be called, as at the end of thinking, if the engine leaves calls in the text."""
+    called = request.prompt.tools and not tools
+    return not (called or request.logprobs is not None or _NOT_CONTINUED & request.extra.keys())
 
 
 class Segments:
@@ -82,7 +84,7 @@ class Segments:
         Returns:
             '', or why the answer cannot be continued.
         """
-        if text and not may_continue(self._first):
+        if text and not may_continue(self._first, tools=self._engine.capabilities().calls_in_text):
             return "tool calls, JSON modes and the like are not continued"
         written = self._so_far.prefix()
         try:

@@ -13,6 +13,7 @@ from suffice.prompt import Prompt
 from suffice.session.chunk_reader import ChunkReader
 from suffice.session.events import Answer, AnswerBuilder, Event, Restarted
 from suffice.session.request import Request
+from suffice.session.runaway_watch import RunawayPolicy
 from suffice.session.segments import Segments, may_continue
 from suffice.session.thinking_budget import ThinkingSplit
 from suffice.token_ratios import CHINESE_REFERENCE, ENGLISH_REFERENCE
@@ -133,8 +134,9 @@ class Session:
     def _begin(self, request: Request, budget: Budget) -> tuple[ChunkReader, Segments]:
         capabilities = self.engine.capabilities()
         split = ThinkingSplit.plan(request, budget)
+        policy = RunawayPolicy.of(request, ignores_end_tokens=capabilities.ignores_end_tokens)
         in_text = bool(request.prompt.tools) and capabilities.calls_in_text
-        reader = ChunkReader(request, budget, split, self.engine.decode_token, calls_in_text=in_text)
+        reader = ChunkReader(request, budget, split, policy, self.engine.decode_token, calls_in_text=in_text)
         first = _first_segment(request, budget, budget.max_new_tokens + split.on_top, capabilities)
         return reader, Segments(self.engine, first, budget.prompt_tokens or 0)
 
@@ -152,6 +154,7 @@ def _first_segment(
         stop_tokens=request.stop_words,
         reservation=_first_reservation(request, budget, capabilities),
         extra=request.extra,
+        on_runaway=request.on_runaway,
         trace_context=request.trace_context,
         attempts=request.attempts,
     )

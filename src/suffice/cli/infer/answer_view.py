@@ -99,6 +99,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "first_token_seconds": None if answer.first_token_seconds is None else round(answer.first_token_seconds, 4),
         "thinking": answer.thinking,
         "repetition": None if answer.repetition is None else asdict(answer.repetition),
+        "notice": None if answer.notice is None else asdict(answer.notice),
         "budget": answer.budget.to_dict(),
         **_beside_text(answer),
     }

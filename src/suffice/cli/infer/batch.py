@@ -222,6 +222,8 @@ def _describe(summary: BatchSummary) -> list[str]:
         )
         lines.append(f"cut by a limit: {100 * summary.truncation_rate:.1f} %" + (f" ({cut})" if cut else ""))
         lines.append(f"loops: {summary.loops} ({100 * summary.loop_rate:.1f} %)")
-        if told := summary.runaways - summary.loops:
+        if summary.closed_thinking:
+            lines.append(f"loops in thinking, which was closed: {summary.closed_thinking}")
+        if told := summary.runaways - summary.loops - summary.closed_thinking:
             lines.append(f"loops that were not stopped: {told} ({100 * told / summary.answered:.1f} %)")
     return lines

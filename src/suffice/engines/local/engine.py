@@ -179,6 +179,7 @@ class LocalEngine:
             default_max_new_tokens=tokenizer.default_max_new_tokens,
             charges="reservation",
             calls_in_text=True,
+            ignores_end_tokens=self._ignore_end_tokens,
         )
 
     def reserved_tokens(self) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeGuard
 
-from suffice.engines.base import Chunk, Finish, GenerationRequest, Usage
+from suffice.engines.base import Chunk, Finish, GenerationRequest, Repetition, Usage
 from suffice.engines.openai.logprobs import token_logprobs
 from suffice.engines.openai.requests import error_message, one_line
 from suffice.engines.tool_calls import ToolCalls
 from suffice.errors import EngineError
 from suffice.json_codec import load
 from suffice.token_ratios import estimate_prompt_tokens
+from suffice.watch import Notice
 
 __all__ = ["AnswerReader"]
 
@@ -39,6 +41,7 @@ class AnswerReader:
         self._tokens = self._reasoning_tokens = 0  # by their ids, else by pieces
         self._finish_reason: str | None = None
         self._stop_reason: Any = None
+        self._suffice: Mapping[str, Any] = {}  # what another Suffice says of its answer
         self._usage: Usage | None = None
         self._held: dict[object, str] = {}  # halves of characters: of the text, the reasoning, the arguments of a call
         self._calls = ToolCalls()
@@ -59,7 +62,7 @@ class AnswerReader:
         if not choices:
             return None
         try:
-            return self._read_choice(choices[0], _ids(event, "prompt_token_ids"))
+            return self._read_choice(choices[0], event)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise self._error(f"malformed event from the server: {one_line(data)}") from None
 
@@ -69,7 +72,10 @@ class AnswerReader:
         Raises:
             EngineError: the server stopped sending before the answer's end, or gave the request up.
         """
-        finish = finish or self._finish()
+        if finish is None:
+            finish = self._finish()
+            if self._suffice:
+                finish = replace(finish, told=tuple(self._told()))
         tails = ["\ufffd" if where in self._held else "" for where in ("text", "reasoning")]
         usage = self._usage
         if usage is None:
@@ -96,8 +102,11 @@ class AnswerReader:
             raise self._error(f"the server failed {self.after()}: {error_message(data)}")
         return event
 
-    def _read_choice(self, choice: Mapping[str, Any], prompt_ids: tuple[int, ...]) -> Chunk | None:
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+    def _read_choice(self, choice: Mapping[str, Any], event: Mapping[str, Any]) -> Chunk | None:
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = reason
+            said = event.get("suffice") or choice.get("suffice")
+            self._suffice = said if isinstance(said, dict) else {}
         if choice.get("stop_reason") is not None:
             self._stop_reason = choice["stop_reason"]
         message = choice.get("delta") or choice.get("message") or {}
@@ -110,7 +119,7 @@ class AnswerReader:
             text,
             _ids(choice, "token_ids"),
             reasoning=reasoning,
-            prompt_ids=prompt_ids or _ids(choice, "prompt_token_ids"),
+            prompt_ids=_ids(event, "prompt_token_ids") or _ids(choice, "prompt_token_ids"),
             tool_calls=calls,
             logprobs=token_logprobs(told) if told and (text or not (reasoning or calls)) else (),
         )
@@ -147,14 +156,37 @@ class AnswerReader:
             return Finish("stop", what="the server gave no finish_reason")
         if reason in _FAILED:
             raise self._error(f"the server gave the request up ({reason}) {self.after()}")
+        if self._looped(reason):
+            what = self._suffice.get("finish_what") or "found by the server"
+            return Finish("length", "repetition", one_line(str(what)))
         if reason in _LENGTH:
             return self._length()
-        if reason == "repetition":  # vLLM's own detection, where the request asked for it
-            return Finish("length", "repetition", "found by the server")
         if not self._calls.whole and self._cap_reached():
             return self._length()  # some servers say `tool_calls` for a call that the cap has cut
         what = "" if self._stop_reason is None else str(self._stop_reason)
         return Finish("stop", "end_token" if reason in _END_TOKEN else reason, what)
+
+    def _looped(self, reason: str) -> bool:
+        """Whether the server stopped a loop: vLLM where the request asked for `repetition_detection`, which with tool
+        calls says so in its `stop_reason` alone; another Suffice, whose earlier versions called it `stop`."""
+        by = self._suffice.get("finish_detail")
+        return "repetition" in (reason, by) or self._stop_reason == "repetition_detected"
+
+    def _told(self) -> Iterator[Repetition | Notice]:
+        """What another Suffice tells of loops in its answer; fields that it should not send count as not sent."""
+        loop, lines = self._suffice.get("repetition"), self._suffice.get("notice")
+        if isinstance(loop, dict) and loop.get("unit") in ("tokens", "characters"):
+            onset, period, copies = loop.get("onset"), loop.get("period"), loop.get("copies")
+            place = None
+            if isinstance(copies, list) and len(copies) == 2 and all(map(_is_count, copies)):
+                place = (copies[0], copies[1])
+            if self._request.prefix is not None:
+                place = None  # they count from where the continuation began
+            stopped, thinking = loop.get("stopped") is True, loop.get("thinking") is True
+            if _is_count(onset) and _is_count(period):
+                yield Repetition(onset, period, loop["unit"], place, stopped, thinking)
+        if isinstance(lines, dict) and _is_count(lines.get("lines")) and _is_count(lines.get("at")):
+            yield Notice(lines["lines"], lines["at"])
 
     def _cap_reached(self) -> bool:
         return (self._usage.answer_tokens if self._usage else self._tokens) >= self._request.first_cap

@@ -186,7 +186,8 @@ class RemoteEngine:
             if entry["id"] == self._model:
                 self._context_tokens = next((entry[k] for k in _CONTEXT_KEYS if isinstance(entry.get(k), int)), None)
                 self._owner = str(entry.get("owned_by") or "").lower()
-        self._dialect = replace(self._dialect, token_ids=self._owner == "vllm")
+        vllm, suffice = self._owner == "vllm", self._owner == "suffice"
+        self._dialect = replace(self._dialect, token_ids=vllm, on_runaway=suffice)
 
     async def _generate(self, request: GenerationRequest, run: _Answer) -> None:
         """Reads one answer from the server into `run`, apart from the caller's pace.

@@ -45,6 +45,8 @@ class Dialect:
     """The cap's name in chat; OpenAI's reasoning models take only `max_completion_tokens`."""
     token_ids: bool = False
     """`return_token_ids`, with which vLLM sends the ids of all tokens."""
+    on_runaway: bool = False
+    """`on_runaway`, by which another Suffice knows what to do about loops."""
 
     def body(self, request: GenerationRequest, model: str | None) -> dict[str, Any]:
         """The request as JSON. What the caller left open is left open.
@@ -67,6 +69,8 @@ class Dialect:
             body |= asked if "messages" in body else {"logprobs": request.logprobs}
         if self.token_ids:
             body["return_token_ids"] = True
+        if self.on_runaway and request.on_runaway is not None:
+            body["on_runaway"] = request.on_runaway
         if self.usage_in_stream:
             body["stream_options"] = {"include_usage": True}
         given = {each.name: getattr(request.sampling, each.name) for each in Sampling.fields()}

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from suffice.errors import EngineError, SufficeError
 from suffice.json_codec import dump
 from suffice.serve.api.responses import Format
+from suffice.serve.auth.on_runaway import choose_on_runaway
 from suffice.serve.auth.tiers import decide_all, find_tier
 from suffice.serve.http.asgi import Receive, Scope, Send
 from suffice.serve.http.body import parse_object, read_body
@@ -95,6 +96,7 @@ class Generate:
         tier = find_tier(api.tier, service.tiers, state.caller)
         await service.enter(state)
         tier, budgets = await decide_all(service.session, api.prompts, tier, state.caller)
+        api = choose_on_runaway(api, tier, state.caller, service.settings.on_runaway)
         model = service.model_name
         choices = state.choices = Choices.of(self.format.prefix + state.id, api, model, tier, budgets)
         state.exchange.headers |= _budget_headers(choices)

@@ -10,8 +10,21 @@ from suffice.engines.base import Sampling, SamplingField
 from suffice.prompt import Prompt
 from suffice.serve.api.messages import MESSAGES
 from suffice.serve.api.tools import CHOICE, PARALLEL, TOOLS
+from suffice.serve.auth.on_runaway import ON_RUNAWAY
 from suffice.serve.http.errors import Problem
-from suffice.serve.http.fields import Field, RequestBody, anything, flag, integer, number, refused, text, tokens, wrong
+from suffice.serve.http.fields import (
+    Field,
+    RequestBody,
+    anything,
+    flag,
+    integer,
+    number,
+    one_of,
+    refused,
+    text,
+    tokens,
+    wrong,
+)
 
 __all__ = ["CHAT", "COMPLETION", "HARMLESS", "INFER"]
 
@@ -111,6 +124,9 @@ _SHARED = (
         "stop", _read_stop, {"anyOf": [_SOME_TEXT, {"type": "array", "items": _SOME_TEXT, "maxItems": _MAX_STOP_WORDS}]}
     ),
     flag("keep_stop_words", default=False),
+    one_of(
+        "on_runaway", *ON_RUNAWAY, description="When the answer repeats itself: stop it, only tell, or do not look."
+    ),
     Field("best_of", integer("best_of", 1, 2**31).read),
     refused("n_predict", because="is not supported here: ask with max_tokens"),  # llama.cpp's cap: no tier would hold
     *_refused("is not supported here: leave it out", _SHAPING),

@@ -88,6 +88,7 @@ def _api_request(
         stream=values.get("stream", False),
         include_usage=values.get("stream_options", False),
         strict=values.get("strict", False),
+        on_runaway=values.get("on_runaway"),
         ignored=() if forwards else tuple([name for name in others if name not in HARMLESS]),
     )
 

@@ -188,6 +188,7 @@ def suffice_object(choices: Choices) -> _Json:
         said["budgets"] = [each.to_dict() for each in choices.budgets]
     if len(choices.answers) == 1:
         said |= ending_of(choices.answers[0])
+    said.update(choices.api.runaway_said)
     if choices.api.ignored:
         said["ignored"] = list(choices.api.ignored)
     return said

@@ -69,4 +69,11 @@ class KeyRing:
 def _caller(row: Mapping[str, Any]) -> Caller:
     limits = KeyLimits(row["requests_per_minute"], row["tokens_per_minute"], row["tokens_per_day"])
     tiers, models = frozenset(row["tiers"]), frozenset(row["models"])
-    return Caller(key_id=row["id"], name=row["name"], tiers=tiers, models=models, limits=limits)
+    return Caller(
+        key_id=row["id"],
+        name=row["name"],
+        tiers=tiers,
+        models=models,
+        limits=limits,
+        on_runaway=row.get("on_runaway"),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from suffice.budget.types import Tier
+from suffice.engines.base import OnRunaway
 from suffice.serve.http.errors import Problem
 
 __all__ = ["ANONYMOUS", "Caller", "KeyLimits", "check_known", "check_tier", "permitted_tiers"]
@@ -34,6 +35,8 @@ class Caller:
     models: frozenset[str] = frozenset()
     """The models that the key permits; empty: all."""
     limits: KeyLimits = KeyLimits()
+    on_runaway: OnRunaway | None = None
+    """What is done about answers that repeat themselves; None leaves that to tier, server and request."""
     refused: str = ""
     """Why the key that was shown does not count."""
     unchecked: bool = False

@@ -9,7 +9,19 @@ from typing import Any
 
 from suffice.serve.http.errors import Problem
 
-__all__ = ["Field", "RequestBody", "anything", "flag", "integer", "number", "refused", "text", "tokens", "wrong"]
+__all__ = [
+    "Field",
+    "RequestBody",
+    "anything",
+    "flag",
+    "integer",
+    "number",
+    "one_of",
+    "refused",
+    "text",
+    "tokens",
+    "wrong",
+]
 
 _NULL = {"type": "null"}
 
@@ -74,6 +86,17 @@ def text(name: str, **schema: Any) -> Field:
 
 def flag(name: str, **schema: Any) -> Field:
     return Field(name, _of_type(bool, "true or false"), {"type": "boolean", **schema})
+
+
+def one_of(name: str, *words: str, **schema: Any) -> Field:
+    """One of a few words."""
+
+    def read(name: str, value: Any) -> str:
+        if value not in words:
+            raise wrong(name, value, f"{', '.join(words[:-1])} or {words[-1]}")
+        return str(value)
+
+    return Field(name, read, {"enum": list(words), **schema})
 
 
 def _of_type(kind: type, wanted: str) -> Callable[[str, Any], Any]:

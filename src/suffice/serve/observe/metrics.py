@@ -20,6 +20,7 @@ __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_RUNAWAYS = "Answers that repeat themselves: stopped, told only, closed (in thinking); advancing (many lines, no loop)."
 _HISTOGRAMS = {
     "duration_seconds": ("From the request to the answer's end.", _SECONDS),
     "time_to_first_token_seconds": ("From the request to the first text.", _SECONDS),
@@ -39,6 +40,7 @@ class Metrics:
         responses = Counter("suffice_http_responses", "Responses.", ("route", "status"), registry=registry)
         labels = ("tier", "reason", "detail")
         finish = Counter("suffice_request_finish", "Ends of answers, and what ended them.", labels, registry=registry)
+        runaway = Counter("suffice_runaways", _RUNAWAYS, ("tier", "kind"), registry=registry)
         prompt = Counter("suffice_prompt_tokens", "Prompt tokens read.", ("tier",), registry=registry)
         answer = Counter("suffice_answer_tokens", "Answer tokens generated.", ("tier",), registry=registry)
         histograms = {
@@ -48,7 +50,7 @@ class Metrics:
         registry.register(_Gauges(admission, pool, left_out))
         # looking up labels takes longer than counting
         self._response_of = cache(lambda route, status: responses.labels(route, str(status)))
-        self._finish_of = cache(finish.labels)
+        self._finish_of, self._runaway_of = cache(finish.labels), cache(runaway.labels)
         self._prompt_of, self._answer_of = cache(prompt.labels), cache(answer.labels)
         self._histograms_of = cache(lambda tier: {name: each.labels(tier) for name, each in histograms.items()})
 
@@ -67,6 +69,8 @@ class Metrics:
         histograms = self._histograms_of(choices.tier)
         for answer in choices.answers:
             self._finish_of(choices.tier, *answer.end).inc()
+            for kind in answer.runaway_kinds:
+                self._runaway_of(choices.tier, kind).inc()
             histograms["answer_tokens"].observe(answer.tokens)
             histograms["budget_tokens"].observe(answer.budget.max_new_tokens)
         self._prompt_of(choices.tier).inc(row["prompt_tokens"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Self, TypedDict
 
+from suffice.engines.base import OnRunaway
 from suffice.immutable import immutable
 from suffice.session import Request
 
@@ -39,6 +40,10 @@ class ApiRequest:
     """End a stream with a chunk of token counts."""
     strict: bool = False
     """Refuse instead of clamping."""
+    on_runaway: OnRunaway | None = None
+    """What to do about an answer that repeats itself, where the client says."""
+    runaway_said: tuple[tuple[str, str], ...] = ()
+    """What is done about loops, and whose word that is, where the client is told: fields of the `suffice` object."""
     ignored: tuple[str, ...] = ()
     """Names of fields that nothing here reads."""
 

@@ -30,4 +30,6 @@ def ending_of(answer: AnswerBuilder) -> dict[str, Any]:
         said["usage_exact"] = answer.usage is not None and answer.usage.exact
     if answer.repetition is not None:
         said["repetition"] = asdict(answer.repetition)
+    if answer.notice is not None:
+        said["notice"] = asdict(answer.notice)
     return said

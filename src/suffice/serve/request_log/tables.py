@@ -21,6 +21,7 @@ key_rows = sa.Table(
     sa.Column("requests_per_minute", sa.Integer),
     sa.Column("tokens_per_minute", sa.Integer),
     sa.Column("tokens_per_day", sa.Integer),
+    sa.Column("on_runaway", sa.String(4)),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float),
     sa.Column("revoked", sa.Float),
@@ -120,5 +121,6 @@ MIGRATIONS: Mapping[str, _Migration] = {
     "create_counts": _create(count_rows),
     "create_prompts": _create(text_rows),
     "add_prompt_ids_and_tool_calls": _add_columns("prompts", prompt_ids="JSON", tool_calls="JSON"),
+    "add_on_runaway_to_keys": _add_columns("keys", on_runaway="VARCHAR(4)"),
 }
 """In the order in which they are applied, each once. A new one is added at the end, and none is ever changed."""
