@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _ARGUMENTS = "suffice.arguments"  # where a context keeps the command line
-_ABOUT_TOKENS = f"TOKENS may be written as {COUNT_EXAMPLES}. --help=WORD finds flags."
+_ABOUT_TOKENS = f"TOKENS may be written as {COUNT_EXAMPLES}."
 _METAVARS = {"model": "MODEL", "adapters": "FOLDER", "output_dir": "FOLDER"}
 """For fields that mean the same in every command, and are completed alike."""
 _TRUE = {"true", "yes", "on", "1"}
@@ -116,7 +116,17 @@ def _type(each: Field[Any]) -> click.ParamType:
     return number_type(kind, low, about.get("maximum"), above="above" in about)
 
 
-class Command(click.Command):
+class _HelpOption(click.Command):
+    """The flag --help of every command and group says what else it does."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "Show this page and exit; --help=WORD finds flags."
+        return option
+
+
+class Command(_HelpOption):
     """A command whose help is grouped, with examples on top, and whose flags follow the field's habits."""
 
     def __init__(self, *args: Any, examples: str = "", bare: str = "", **settings: Any) -> None:
@@ -174,7 +184,7 @@ class Command(click.Command):
         others = groups.pop("Other", [])
         for name, records in (*groups.items(), ("Other" if groups else "Options", others)):
             with formatter.section(name):
-                formatter.write_dl(records)
+                formatter.write_dl(records, col_max=min(30, formatter.width // 3))  # a narrow page keeps room for words
 
 
 def command_line(*, without: Iterable[str], then: Sequence[str]) -> str:
@@ -184,7 +194,7 @@ def command_line(*, without: Iterable[str], then: Sequence[str]) -> str:
     return shlex.join([*path.split(), *(word for word in arguments if word not in left_out), *then])
 
 
-class CommandGroup(click.Group):
+class CommandGroup(_HelpOption, click.Group):
     """Commands under one name, which are found by words that are nearly right, and flags of all of them by --help=."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

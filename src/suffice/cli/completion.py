@@ -89,7 +89,7 @@ def set_up_completion() -> None:
 command = Command(
     "completion",
     callback=_run,
-    params=[click.Argument(["shell"], required=False, type=OneOf(_SHELLS), metavar="SHELL")],
+    params=[click.Argument(["shell"], required=False, type=OneOf(_SHELLS), metavar="[SHELL]")],
     help=_run.__doc__,
     examples=_EXAMPLES,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
+from textwrap import wrap
 from unicodedata import east_asian_width
 
 __all__ = ["example_lines"]
 
 _CONTINUES = "    "
+_WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*")+"""
 
 
 def example_lines(examples: str, width: int) -> Iterator[str]:
@@ -26,13 +28,13 @@ def example_lines(examples: str, width: int) -> Iterator[str]:
             yield line
             continue
         if about:
-            yield f"# {about}"
+            yield from wrap(about, width, initial_indent="# ", subsequent_indent="# ")
         yield from _continued(command, width)
 
 
 def _continued(command: str, width: int) -> Iterator[str]:
-    """A command over several lines, broken before a flag or a word, never inside quotes."""
-    parts = re.findall(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+", command)
+    """A command over several lines, broken before a flag or a word, never inside quotes or before a flag's value."""
+    parts = re.findall(rf"--[\w-]+ (?!-){_WORD}|{_WORD}", command)
     line, lines = "", []
     for part, after in zip_longest(parts, parts[1:]):
         longer = f"{line} {part}" if line else part

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "database_options", "open_store", "parse_time"]
 
+_EXAMPLES = """
+suffice keys create alice                                     the tiers that need no key
+suffice keys create bob --tiers short standard long --expires 30d
+suffice keys create carol --rpm 60 --tokens-per-day 500k
+"""
 _LONGEST_NAME = 200  # characters, as in the database
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -138,13 +143,14 @@ def _rotate(name: str, database: str | None, config: str | None) -> int:
 def database_options() -> list[click.Parameter]:
     """The flags that `open_store` takes."""
     return [
-        Option(["--database"], metavar="URL", help="[default: the server's]"),
+        Option(["--database"], metavar="URL", help="Where keys and rows are kept. [default: the server's]"),
         Option(["--config"], metavar="FILE", help="The server's TOML file."),
     ]
 
 
-def _command(name: str, callback: Callable[..., int], *options: click.Parameter) -> Command:
-    return Command(name, callback=callback, params=[*options, *database_options()], help=callback.__doc__)
+def _command(name: str, callback: Callable[..., int], *options: click.Parameter, examples: str = "") -> Command:
+    params = [*options, *database_options()]
+    return Command(name, callback=callback, params=params, help=callback.__doc__, examples=examples)
 
 
 _NAME, _PERMITS, _POSITIVE = click.Argument(["name"]), {"group": "What it permits"}, number_type(int, 1, None)
@@ -163,7 +169,7 @@ _CREATE_OPTIONS = [
     Option(["--expires"], metavar="WHEN", **_PERMITS, help="12h, 30d, 2w, or a date. [default: never]"),
 ]
 command = CommandGroup("keys", help="Make, show, revoke and replace the keys of the server.")
-command.add_command(_command("create", _create, _NAME, *_CREATE_OPTIONS))
+command.add_command(_command("create", _create, _NAME, *_CREATE_OPTIONS, examples=_EXAMPLES))
 command.add_command(_command("list", _list))
 command.add_command(_command("revoke", _revoke, _NAME))
 command.add_command(_command("rotate", _rotate, _NAME))

@@ -147,7 +147,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _pull(name: str, hub: str) -> int:
-    """Fetch the model NAME into the hub's cache, so that it is there when it is needed.
+    """Fetch MODEL into the hub's cache, so that it is there when it is needed.
 
     Only safetensors are fetched, with the config and the tokenizer. A download that was interrupted is continued.
     """
@@ -180,7 +180,7 @@ def _fetch(model_id: str, hub: str) -> Path:
 
 
 def _rm(names: tuple[str, ...], hub: str | None, yes: bool) -> int:
-    """Delete the models NAME... from the cache of their hub, and say how much room that made.
+    """Delete each MODEL from the cache of its hub, and say how much room that made.
 
     Only caches are touched: not your adapters, and no folder of yours.
     """
@@ -264,7 +264,7 @@ command.add_command(
     _command(
         "rm",
         _rm,
-        click.Argument(["names"], nargs=-1, required=True, **_MODEL_NAMES),
+        click.Argument(["names"], nargs=-1, required=True, **_MODEL_NAMES | {"metavar": "MODEL..."}),
         Option(["--hub"], type=OneOf(_HUBS), help="Where it is from. [default: wherever it is]"),
         Option(["--yes", "-y"], is_flag=True, help="Do not ask."),
         examples="suffice models rm Qwen2.5-7B-Instruct\nsuffice models rm Qwen/Qwen3-0.6B --yes",

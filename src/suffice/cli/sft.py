@@ -25,7 +25,7 @@ suffice sft --model Qwen2.5-7B-Instruct --dataset alpaca_zh.jsonl#500 alpaca_en.
 suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --dry_run       shows data, memory and time
 suffice sft --model Qwen2.5-7B-Instruct --dataset rows.jsonl --max_minutes 10
 suffice sft --resume                                                         continues the newest run
-torchrun --nproc_per_node 2 -m suffice.cli.main sft --dataset rows.jsonl     trains on two GPUs
+torchrun --nproc_per_node 2 -m suffice sft --dataset rows.jsonl              trains on two GPUs
 """
 _CHANGEABLE = {each.name for each in fields(Recipe) if each.metadata.get("changeable")}
 _INTERRUPTED = 130  # as after Ctrl-C in a shell, so that what was to follow does not

@@ -42,8 +42,15 @@ def _run(by: By, since: str | None, as_csv: bool, database: str | None, config: 
     return 0
 
 
+_BY = ("key", "tier", "model", "day")
 _OPTIONS = [
-    Option(["--by"], type=OneOf(["key", "tier", "model", "day"]), default="key", show_default=True),
+    Option(
+        ["--by"],
+        type=OneOf(["key", "tier", "model", "day"]),
+        default="key",
+        show_default=True,
+        help="What each line adds up.",
+    ),
     Option(["--since"], metavar="WHEN", help="12h, 30d, 2w ago, or a date. [default: all]"),
     Option(["--csv", "as_csv"], is_flag=True, help="Comma-separated values."),
     *database_options(),

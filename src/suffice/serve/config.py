@@ -57,7 +57,7 @@ class ServeSettings:
     )
     """Where it is given, requests may ask for the same or for something stricter. Keys and tiers can have their own."""
     host: str = setting("127.0.0.1", _ADDRESS, "Address to listen on.")
-    port: int = setting(8000, _ADDRESS, minimum=0, maximum=65535)
+    port: int = setting(8000, _ADDRESS, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
     no_auth: bool = setting(False, _ADDRESS, "Serve without keys, on any address.")
     """Tiers that need a key still need one."""
     database: str | None = setting(
