@@ -1,18 +1,23 @@
-"""Answers that repeat themselves because the job does: generated rows, tables and refrains, none of which is stopped.
+"""Properties of the runaway detector on generated answers, read by tokens and by text, with and without a prompt.
 
-Each kind is a template with a counter, an id, a date or random words; 20 to 400 rows of it are read by tokens and by
-text. Whatever is told of a loop in the midst of such rows must leave everything that is not a copy.
+Rows, tables and refrains of random shape that advance (by a counter, an id, a date or a random word; 20 to 400 of them)
+are never stopped; a random turn that is said again and again is; and what is taken back is a copy to the letter.
 """
 
 from __future__ import annotations
 
 import random
 import re
+import zlib
 from collections.abc import Callable
+from datetime import date, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from suffice.watch import Runaway, RunawayDetector
+from suffice.watch.units import TextUnits
 
 Row = Callable[[random.Random, int], str]
 WORDS = ["apple", "river", "stone", "lamp", "chair", "cloud", "music", "paper", "glass", "bread", "horse", "garden"]
@@ -100,11 +105,72 @@ ASKED = {
 }
 
 
+def any_word(draw: random.Random) -> str:
+    return f"{word(draw)} {word(draw)}"
+
+
+ADVANCES: dict[str, Row] = {
+    "counter": lambda draw, n: str(n),
+    "padded": lambda draw, n: f"{n:05}",
+    "tens": lambda draw, n: f"{n * 10:,}",
+    "countdown": lambda draw, n: str(1000 - n),
+    "chinese": lambda draw, n: f"第{chinese(n)}条",
+    "id": lambda draw, n: f"{zlib.crc32(bytes([n % 256, n // 256])):08x}",
+    "date": lambda draw, n: str(date(2024, 1, 1) + timedelta(n)),
+    "day": lambda draw, n: f"{date(2024, 1, 1) + timedelta(n):%d %B %Y}",
+    "word": lambda draw, n: any_word(draw),
+    "letter": lambda draw, n: f"{chr(97 + n % 26)}{n // 26}",
+}
+STILL = [
+    "",
+    "name",
+    "true",
+    "0",
+    "1.50",
+    "null",
+    "the value is ready",
+    "Springfield",
+    "待补充",
+    "本条内容由后续版本完善",
+    "ok",
+]
+BETWEEN = [", ", " | ", "\t", " ", ": ", "：", "，", " = ", "\n  ", "'), ('", ' class="row">']
+BEGINS = ["", "- ", "| ", "    ", "INSERT INTO t VALUES (", "<td>", "O sing again,\nO sing again,\n"]
+ENDS = ["\n", "\n\n", ", ", "; ", "。\n", " |\n", ");\n", "</td>\n", "\n" + "-" * 20 + "\n"]
+PROMPTS = [None, "Go on, please.", "请继续。", "Make test data for 3 tables.", "Write {count} rows.", "写{count}行。"]
+quick = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+parts = st.lists(st.one_of(st.sampled_from(STILL), st.sampled_from(list(ADVANCES))), min_size=1, max_size=6)
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> Row:
+    """A row of one of the kinds above, or of a random shape, in which at least one part advances."""
+    if draw(st.booleans()):
+        return ROWS[draw(st.sampled_from(list(ROWS)))]
+    shape = draw(parts)
+    shape.insert(draw(st.integers(0, len(shape))), draw(st.sampled_from(list(ADVANCES))))
+    begin, between, end = (draw(st.sampled_from(each)) for each in (BEGINS, BETWEEN, ENDS))
+    return lambda d, n: begin + between.join(ADVANCES[p](d, n) if p in ADVANCES else p for p in shape) + end
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> str:
+    """Something that may be said again and again: words, numbers and signs in Latin and Chinese, 1 to 150 of them."""
+    vocabulary = [*WORDS, *ADVANCES, "7", "12", "=", "(x)", "好", "我们", "继续努力", "der", "été", "привет", "|"]
+    said = draw(st.lists(st.sampled_from(vocabulary), min_size=1, max_size=150))
+    return draw(st.sampled_from(WORDS)) + " " + " ".join(said) + draw(st.sampled_from([" ", ". ", ",\n", "\n\n", "。"]))
+
+
+def written(template: Row, count: int, seed: int) -> str:
+    draw = random.Random(seed)
+    return "".join(template(draw, n) for n in range(1, count + 1))
+
+
 def tokens(text: str) -> list[str]:
     return re.findall(r" ?[A-Za-z]{1,8}|\d|\n{1,2}| {2,16}|-{1,16}|={1,16}|.", text)
 
 
-def told(text: str, prompt: str, by_text: bool) -> Runaway | None:
+def told(text: str, prompt: str | None, by_text: bool) -> Runaway | None:
     parts = tokens(text)
     number = {part: at for at, part in enumerate(dict.fromkeys(parts))}
     names = list(number)
@@ -113,32 +179,47 @@ def told(text: str, prompt: str, by_text: bool) -> Runaway | None:
     return next((found for part in parts if (found := take(part))), None)
 
 
-@pytest.mark.parametrize("by_text", [False, True], ids=["tokens", "text"])
-@pytest.mark.parametrize("kind", ROWS)
-def test_rows_that_advance_are_never_stopped(kind: str, by_text: bool) -> None:
-    draw = random.Random(kind)
-    for count in (draw.randrange(20, 200), 400):
-        text = "".join(ROWS[kind](draw, n) for n in range(1, count + 1))
-        assert told(text, "Go on, please.", by_text) is None
+@quick
+@given(templates(), st.integers(20, 400), st.sampled_from(PROMPTS), st.booleans(), st.integers(0, 9))
+def test_what_advances_is_never_stopped(
+    template: Row, count: int, prompt: str | None, by_text: bool, seed: int
+) -> None:
+    assert told(written(template, count, seed), prompt and prompt.format(count=count), by_text) is None
 
 
-@pytest.mark.parametrize("by_text", [False, True], ids=["tokens", "text"])
-@pytest.mark.parametrize("prompt", ASKED)
-def test_what_was_asked_for_is_never_stopped(prompt: str, by_text: bool) -> None:
-    assert told(ASKED[prompt], prompt, by_text) is None
+@quick
+@given(turns(), st.booleans())
+def test_what_is_said_again_and_again_is_stopped(turn: str, by_text: bool) -> None:
+    text = turn * (5 + 4000 // len(turn))
+    found = told(text, "Tell me about it.", by_text)
+    assert found is not None
+    assert found.at < 2000 + 2.2 * len(turn if by_text else tokens(turn))
 
 
-@pytest.mark.parametrize("by_text", [False, True], ids=["tokens", "text"])
-@pytest.mark.parametrize("seed", range(30))
-def test_what_is_taken_back_is_a_copy_to_the_letter(seed: int, by_text: bool) -> None:
-    draw = random.Random(seed)
-    before = "".join(ROWS[draw.choice(list(ROWS))](draw, n) for n in range(draw.randrange(1, 60)))
-    turn = " ".join(word(draw) for _ in range(draw.randrange(1, 60))) + draw.choice([" ", ". ", ",\n", "\n\n", "; 7 "])
-    text = before + turn * (900 // len(turn.split()) + 8)
-    found = told(text, "Go on, please.", by_text)
+@quick
+@given(templates(), st.integers(1, 60), turns(), st.booleans(), st.integers(0, 9))
+def test_what_is_taken_back_is_a_copy_to_the_letter(
+    template: Row, count: int, turn: str, by_text: bool, seed: int
+) -> None:
+    before = written(template, count, seed)
+    text = before + turn * (6 + 1500 // len(turn))
+    found = told(text, None, by_text)
     assert found is not None
     units = text if by_text else tokens(text)
     assert units[found.keep : found.at] == units[found.onset : found.at - found.period]
     kept = text[: found.keep] if by_text else "".join(units[: found.keep])
     assert kept.startswith(before), "rows before the loop are kept"
     assert kept.count(turn, len(before)) <= 2
+
+
+@quick
+@given(st.text(alphabet="aA zé\n\t  ..--=|0123你好喂яжñ\ufffd_²😀", max_size=120), st.integers(1, 9))
+def test_units_do_not_depend_on_where_text_is_cut(text: str, size: int) -> None:
+    whole, parts = TextUnits().push(text), TextUnits()
+    assert [unit for at in range(0, len(text), size) for unit in parts.push(text[at : at + size])] == whole
+
+
+@pytest.mark.parametrize("by_text", [False, True], ids=["tokens", "text"])
+@pytest.mark.parametrize("prompt", ASKED)
+def test_what_was_asked_for_is_never_stopped(prompt: str, by_text: bool) -> None:
+    assert told(ASKED[prompt], prompt, by_text) is None

@@ -9,7 +9,7 @@ import pytest
 from suffice.numerals import chinese_number
 from suffice.watch import Runaway, RunawayDetector
 from suffice.watch.numbered_list import NumberedList
-from suffice.watch.repetition_score import WINDOW
+from suffice.watch.repetition_score import WINDOW, VerbatimRun
 from suffice.watch.repetition_wanted import prompt_text, turns_wanted
 from suffice.watch.units import FILLER, LINE_END, WORD, TextUnits, read_unit
 
@@ -183,6 +183,9 @@ def test_honest_repetition_is_spared(name, watch):
         ("请把“好好学习”抄写三十遍", 37),
         ("重复一百遍：好", 125),
         ("Say it over and over", 125),
+        ("Print three copies of the letter", 4),
+        ("Name three rivers", 0),
+        ("write it twice", 3),
         ("不断重复这句话", 125),
         ("Draw a 16x16 grid of dots", 320),
         ("Make a table with 1,000 rows", 1250),
@@ -248,7 +251,7 @@ def test_a_stuck_list_may_go_on_to_the_number_that_was_asked_for(watch, prompt):
 @pytest.mark.parametrize(("item", "told"), [("word", False), ("| 0 | 0 | ok |", False), (PAST_ALL, True)])
 def test_only_prose_is_stuck(item, told):
     reader = NumberedList()
-    assert any(reader.take(line + "\n", 0) for line in stuck(60, item).split("\n")) is told
+    assert any(reader.read(line, 0) for line in stuck(60, item).split("\n")) is told
 
 
 def test_an_answer_that_advances_for_long_is_noticed_and_not_stopped():
@@ -272,6 +275,45 @@ def test_a_prompt_that_is_a_list_grants_a_list():
     rows = "".join(f"Row of {name}: the value is ready and the state is good.\n" for name in NAMES * 8)
     assert by_text(rows) is not None
     assert by_text(rows, "Put this into capitals:\n" + rows) is None
+
+
+@pytest.mark.parametrize("rule", ["-" * 80, "10000000000 x 0.0000000", "no no no no"])
+def test_a_rule_in_the_prompt_grants_nothing(rule):
+    assert turns_wanted(f"Is this a title?\n{rule}\nOr a dream?") == 0
+
+
+def test_a_long_text_may_be_copied_as_often_as_was_asked():
+    letter = novel(400) + ".\n\n"
+    assert by_tokens(letter * 3 + "Done.", "Print three copies of the letter.") is None
+    assert by_tokens(letter * 3 + "Done.", "Print the letter.") is not None
+
+
+def test_a_wish_at_either_end_of_a_long_prompt_is_read():
+    document = novel(6000)
+    assert turns_wanted(f"Repeat it 100 times:\n{document}") == 125
+    assert turns_wanted(f"{document}\nRepeat it 100 times.") == 125
+    assert turns_wanted(f"{document}\nWrite it 100 times.\n{document}") == 0, "the middle of a long text is not read"
+
+
+def test_numbers_without_end_are_read():
+    assert turns_wanted("Write 1" + ",000" * 5000 + " rows") >= 0
+    assert turns_wanted("Draw a " + "9x" * 5000 + "9 grid") < 10**10
+
+
+@pytest.mark.parametrize("piece", ["写一", "一", "1", "1 ", "1x", "say ", "write 40 times ", "mak", "\n", "-", "to a "])
+def test_reading_a_prompt_takes_time_in_proportion_to_its_length(piece, monkeypatch):
+    steps = 0
+    back = VerbatimRun._back
+
+    def counted(self, *args):
+        nonlocal steps
+        steps += (length := back(self, *args))
+        return length
+
+    monkeypatch.setattr(VerbatimRun, "_back", counted)
+    text = (piece * 20_000)[:20_000]
+    turns_wanted(f"write {text}")
+    assert steps < 8 * len(text), "units compared again and again"
 
 
 def test_an_ordinary_prompt_grants_nothing():
@@ -328,8 +370,16 @@ def test_units_do_not_depend_on_the_pieces():
 
 
 def test_a_row_of_one_sign_is_read_in_parts():
-    parts = [unit.text for _, unit in TextUnits().push("|" + "-" * 40 + "|…… x")]
-    assert parts == ["|", *["----"] * 10, "|", "……"]
+    parts = [unit.text for _, unit in TextUnits().push("-" * 40 + "……  x;")]
+    assert parts == [*["----"] * 10, "……", "  ", "x"]
+
+
+def test_units_are_about_a_token_each():
+    text = "Ein Donaudampfschifffahrtskapitän: 1024 (==) việc 你好吗 привет\ufffd\ufffd."
+    assert [unit.text for _, unit in TextUnits().push(text + "!")] == [
+        *("Ein", "Do", "na", "ud", "am", "pf", "sc", "hi", "fffahrtskapitän", ":", "1", "0", "2", "4"),
+        *("(=", "=)", "việc", "你好", "吗", "при", "вет", "\ufffd", "\ufffd"),
+    ]
 
 
 def test_text_held_back_stays_short():

@@ -19,9 +19,7 @@ __all__ = ["NumberedList"]
 
 _NUMBER = re.compile(r"\W*(?:[^\W\d_]+\W{0,3}){0,2}?(?:\d+\.)*(\d{1,4})(?!\w)")
 _WORD = re.compile(r"[^\W\d_\u2e80-\uffff]{2,}|[\u2e80-\u9fff\uac00-\ud7af]")
-_DIGITS = re.compile(r"\d+")
 _MOST_LINES = 40  # in one item
-_LONGEST_LINE = 4000  # characters
 _LONGEST_TURN = 4  # items
 
 # Why these: docs/runaways.md.
@@ -47,31 +45,23 @@ class NumberedList:
         """That of the item being read; 0 where there is none."""
         self.last_item = (0, 0)
         """Where the item before begins and ends."""
-        self.alike = 0
-        """How many lines in a row were the same but for their digits."""
-        self._shape = self._line = ""
+        self.items = 0
+        """Items of the list so far, the one being read included."""
         self._begin = 0
         self._texts: list[str] = []  # the lines of the item being read
         self._items: deque[_Item] = deque(maxlen=_LONGEST_TURN)  # the newest first
         self._different: set[int] = set()
         self._repeats = [0] * (_LONGEST_TURN + 1)  # items in a row that equal the one so many before
 
-    def take(self, text: str, end: int) -> bool:
-        """Add `text`, with which the answer has come to `end`; whether the list is stuck, when an item is complete."""
-        *lines, line = (self._line + text).split("\n")
-        self._line = line[:_LONGEST_LINE]
-        return True in [self._read(line, end) for line in lines]
-
-    def _read(self, line: str, end: int) -> bool:
-        """Add a line: does it begin the next item, or a new list?"""
-        shape = _DIGITS.sub("0", line)
-        self.alike, self._shape = self.alike + 1 if shape == self._shape else 1, shape
+    def read(self, line: str, end: int) -> bool:
+        """Add a whole line, with which the answer has come to `end`; whether that shows that the list is stuck."""
         match = _NUMBER.match(line)
         number = int(match[1]) if match else 0
         stuck = False
         if match and self.number and number == self.number + 1:
             stuck = self._close(end)
             self.number = number
+            self.items += 1
         elif match and (number == 1 or not self.number):
             self._clear(number, end)
         if self.number:
@@ -105,7 +95,7 @@ class NumberedList:
 
     def _clear(self, number: int, begin: int) -> None:
         """Another list begins, or none."""
-        self.number, self._begin = number, begin
+        self.number, self.items, self._begin = number, 1 if number else 0, begin
         self._texts.clear()
         self._items.clear()
         self._different.clear()

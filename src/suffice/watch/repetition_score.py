@@ -35,22 +35,22 @@ _WORDS, _VARIETY, _WORDY = 6, 8, 1 / 12  # different words, units of any kind, a
 _SHORT, _SHORT_POOR, _SHORT_SIGNS = 110, 150, 240  # units: rich turns, poor ones, and digits and signs alone
 _TURNS, _TURNS_POOR = 3.1, 4.1  # turns after the first
 _LONG, _LONG_POOR = 500, 655  # units, where that is less
-_LEAST_TURNS = 1.2
+_LEAST_TURNS = 1.1
 _LINE_ENDS = 24  # units, for line ends alone
 _LOOSE = 2  # times as long where commas and blanks between words differ from turn to turn
 
 
-def bar(lag: int, words: int, variety: int) -> float:
-    """How long a run must be to be a loop if its turns are `lag` units, with so many different words and units."""
+def bar(lag: int, words: int, variety: int, size: float = 1.0) -> float:
+    """How long a run must be to be a loop if its turns are `lag` units, with so many different words and units.
+
+    Units that are longer than a token is as a rule need only be `size` times as many.
+    """
     varied = words >= _WORDS and variety >= _VARIETY
     rich = varied and words >= _WORDY * lag
     shortest = _SHORT if varied else _SHORT_POOR if words or variety >= _VARIETY else _SHORT_SIGNS
     turns, long = (_TURNS, _LONG) if rich else (_TURNS_POOR, _LONG_POOR)
-    return max(shortest, min(turns * lag, max(long, _LEAST_TURNS * lag)))
-
-
-def _lowest_bar(lag: int, symbol: int) -> float:
-    return _LINE_ENDS if symbol & LINE_END else bar(lag, max(_WORDS, lag), _VARIETY)
+    size = size if words else 1.0  # rows of signs are drawn in any length
+    return max(shortest * size, min(turns * lag, max(long * size, _LEAST_TURNS * lag)))
 
 
 class VerbatimRun:
@@ -61,6 +61,8 @@ class VerbatimRun:
         """Units in a row that equal those one lag before them."""
         self.granted = 0
         """Turns that are not a loop yet, however long they are."""
+        self.unit_size = math.inf
+        """Positions of the answer that a unit takes up at most to count for one token; longer ones count for more."""
         self._symbols, self._marks, self._starts = (array("I", bytes(4 * WINDOW)) for _ in range(3))  # rings
         self._last_after_deep, self._last_after_shallow, self._last_of_symbol = (
             array("i", b"\xff" * (4 * WINDOW)) for _ in range(3)
@@ -122,7 +124,7 @@ class VerbatimRun:
         lag = self._count - self._source
         if not self._whole:
             self.length, self._whole = self._back(self._symbols, 1), True
-        self._look = _lowest_bar(lag, self._symbols[self._count - 1 & _MASK])
+        self._look = self._lowest_bar(lag, self._symbols[self._count - 1 & _MASK])
         if self.length >= self._look:
             need, words = self._bar(lag)
             self._look = need = max(need, (self.granted - 1) * lag)
@@ -169,7 +171,18 @@ class VerbatimRun:
         turn = {self._symbols[at & _MASK] for at in range(self._count - lag, self._count)}
         words = sum(symbol & WORD for symbol in turn)
         ends = all(symbol & LINE_END for symbol in turn)
-        return _LINE_ENDS if ends else bar(lag, words, len(turn)), words
+        return _LINE_ENDS if ends else bar(lag, words, len(turn), self._size(lag)), words
+
+    def _lowest_bar(self, lag: int, symbol: int) -> float:
+        """How long the run must be at least, whatever else its turns hold."""
+        return _LINE_ENDS if symbol & LINE_END else bar(lag, max(_WORDS, lag), _VARIETY, self._size(lag))
+
+    def _size(self, lag: int) -> float:
+        """How many units stand for one token in the newest turn; never more than one."""
+        if self.unit_size == math.inf:
+            return 1.0
+        positions = self._starts[(self._count - 1) & _MASK] - self._starts[(self._count - 1 - lag) & _MASK]
+        return min(1.0, self.unit_size * lag / positions) if positions > 0 else 1.0
 
     def _follow(self, symbol: int, deep: int, shallow: int) -> None:
         """The run is over: follow the last place of `symbol` after the same units, or the same lag again."""
@@ -181,11 +194,11 @@ class VerbatimRun:
         ):
             if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
                 self._source, self.length, self._whole = place + 1, depth + 1, False
-                self._look = _lowest_bar(self._count - place, symbol) / 2
+                self._look = self._lowest_bar(self._count - place, symbol) / 2
                 return
         self._source = self._source + 1 if self._source >= 0 else -1
         self.length, self._whole = 0, True
-        self._look = _lowest_bar(self._count + 1 - self._source, symbol) if self._source >= 0 else math.inf
+        self._look = self._lowest_bar(self._count + 1 - self._source, symbol) if self._source >= 0 else math.inf
 
     def _follows(self, place: int, depth: int) -> bool:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""
