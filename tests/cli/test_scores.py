@@ -27,14 +27,15 @@ def test_rouge_counts_words_and_chinese_characters() -> None:
     assert score("dog", "cat") == {"rouge_1": 0, "rouge_2": 0, "rouge_l": 0}
     assert score("今天天气好", "今天天气差") == {"rouge_1": 0.8, "rouge_2": 0.75, "rouge_l": 0.8}
     assert score("用GPT4写", "用 GPT4 写") == {"rouge_1": 1, "rouge_2": 1, "rouge_l": 1}
-    assert score("", "x") == {"rouge_1": 0, "rouge_2": 0, "rouge_l": 0}
+    assert score("", "x") == score("x", "") == score("", "") == {"rouge_1": 0, "rouge_2": 0, "rouge_l": 0}
+    assert score("a a b", "a c b a") == {"rouge_1": 0.8571, "rouge_2": 0, "rouge_l": 0.5714}
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def absent(name: str, *rest: Any) -> Any:
-        if name.startswith("rouge_score"):
+        if name.startswith("rapidfuzz"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest)
 

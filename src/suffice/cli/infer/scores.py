@@ -16,7 +16,6 @@ __all__ = ["METRICS", "Scores", "is_same"]
 
 _BY_CHARACTER = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese have no spaces between words
 _TOKENS = re.compile(rf"[{_BY_CHARACTER}]|(?:(?![{_BY_CHARACTER}])[^\W_])+")
-_NAMES = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rougeL": "rouge_l"}
 
 
 class Scores:
@@ -66,23 +65,38 @@ def _accuracy() -> Callable[[str, str], dict[str, float]]:
 
 
 def _rouge() -> Callable[[str, str], dict[str, float]]:
-    """Google's ROUGE, by lower-case words, and by characters in Chinese and Japanese (its own tokens are ASCII)."""
+    """ROUGE-1, -2 and -L (Lin, 2004), as F-measures, by lower-case words, and by characters in Chinese and Japanese.
+
+    The figures are those of Google's rouge-score with these tokens; its ROUGE-L takes half a minute for two texts of
+    8,000 tokens, in which a batch would hear nothing from its server.
+    """
     with packages_of("metrics", "--metric rouge needs"):
-        from rouge_score.rouge_scorer import RougeScorer
-    scorer = RougeScorer(list(_NAMES), tokenizer=_Tokenizer())
+        from rapidfuzz.distance import LCSseq
 
     def score(answer: str, reference: str) -> dict[str, float]:
-        found = scorer.score(reference, answer)
-        return {ours: round(found[theirs].fmeasure, 4) for theirs, ours in _NAMES.items()}
+        said, wanted = _tokens(answer), _tokens(reference)
+        a, b = len(said), len(wanted)
+        return {
+            "rouge_1": _f_measure(_common(said, wanted, 1), a, b),
+            "rouge_2": _f_measure(_common(said, wanted, 2), a - 1, b - 1),
+            "rouge_l": _f_measure(LCSseq.similarity(said, wanted), a, b),
+        }
 
     return score
 
 
-class _Tokenizer:
-    """In the shape that rouge-score asks for."""
+def _tokens(text: str) -> list[str]:
+    return _TOKENS.findall(unicodedata.normalize("NFKC", text).casefold())
 
-    def tokenize(self, text: str) -> list[str]:
-        return _TOKENS.findall(unicodedata.normalize("NFKC", text).casefold())
+
+def _common(one: list[str], other: list[str], n: int) -> int:
+    """Runs of `n` tokens that are in both, each as often as in the one that has it less often."""
+    counts = [Counter(zip(*(tokens[start:] for start in range(n)), strict=False)) for tokens in (one, other)]
+    return (counts[0] & counts[1]).total()
+
+
+def _f_measure(common: int, of_one: int, of_other: int) -> float:
+    return round(2 * common / (of_one + of_other), 4) if common else 0.0
 
 
 METRICS: dict[str, Callable[[], Callable[[str, str], dict[str, float]]]] = {"acc": _accuracy, "rouge": _rouge}
