@@ -46,7 +46,7 @@ def test_a_batch_file_gives_one(server: FakeOpenAI, tmp_path: Path, capsys: pyte
     assert chat["suffice"] == {"dataset": str(tmp_path / "in.jsonl"), "line": 1}
     assert chat["response"]["body"]["suffice"]["budget"]["limited_by"] == "caller"
     err = capsys.readouterr().err
-    assert "ignored in 2 rows: model 'm' (fake-model answers)" in err
+    assert "in 2 rows: model 'm' is asked for, and fake-model answers" in err
     assert "openai batch 2" in err
 
 
@@ -106,6 +106,16 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert results[2]["response"]["body"]["error"]["param"] == "temperature"
     assert results[6]["error"] is None
     assert "line 2: " in capsys.readouterr().err
+
+
+def test_what_is_not_as_asked_is_counted(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = answered(server, tmp_path, asked(1), asked(1), asked(2, model="fake-model"))
+    assert [row["custom_id"] for row in results] == ["request-1", "request-1", "request-2"]
+    err = capsys.readouterr().err
+    assert "in 1 rows: custom_id is there more than once" in err
+    assert "in 2 rows: model 'm' is asked for, and fake-model answers" in err
 
 
 def test_an_answer_that_breaks_off_keeps_what_was_written(server: FakeOpenAI, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -33,6 +34,7 @@ _CSV_FIELD_LIMIT = 1 << 24
 is never closed would swallow a whole file."""
 _PARQUET_BATCH = 1024
 """Rows converted to Python at a time."""
+_NEXT = re.compile(r"\s*,?\s*")  # between two JSON values
 _CONTAINERS = ("data", "rows", "examples", "instances", "items", "records", "samples", "train", "validation", "test")
 """Where a JSON object that is a whole dataset keeps its list of rows."""
 
@@ -85,6 +87,11 @@ def _decoded(line: bytes) -> str:
         raise RowProblem(not_utf8(line, error.start)) from None
 
 
+def _short(error: ValueError | RecursionError) -> str:
+    """Without the advice to programmers."""
+    return first_line(error).partition(";")[0]
+
+
 def _message(error: json.JSONDecodeError) -> str:
     return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
@@ -113,10 +120,12 @@ class JsonLinesReader(_LineReader):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
+            if text.endswith(",") and error.msg == "Extra data" and error.pos == len(text) - 1:
+                return json.loads(text[:-1])  # an array that has lost its brackets
             near = text[max(0, error.pos - 15) : error.pos + 15].strip()
             raise RowProblem(f"{_message(error)}, near {near!r}") from None
         except (ValueError, RecursionError) as error:
-            raise RowProblem(f"not valid JSON: {first_line(error)}") from None
+            raise RowProblem(f"not valid JSON: {_short(error)}") from None
 
 
 class JsonReader(FileReader):
@@ -132,15 +141,14 @@ class JsonReader(FileReader):
         with open_bytes(self.path) as file:
             content = file.read().removeprefix(_BOM)
         try:
-            document = json.loads(content.decode())
+            document = _document(content.decode())
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise DataError(f"{self.path}, line {line}: {not_utf8(content, error.start)}") from None
         except json.JSONDecodeError as error:
-            hint = " (if each line is an object by itself, name it .jsonl)" if error.msg == "Extra data" else ""
-            raise DataError(f"{self.path}, line {error.lineno}: {_message(error)}{hint}") from None
+            raise DataError(f"{self.path}, line {error.lineno}: {_message(error)}") from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}: not valid JSON: {first_line(error)}") from None
+            raise DataError(f"{self.path}: not valid JSON: {_short(error)}") from None
         return self._rows_of(document)
 
     def _rows_of(self, document: object) -> list[object]:
@@ -152,6 +160,21 @@ class JsonReader(FileReader):
         if len(lists) > 1:
             raise DataError(f"{self.path} holds several lists of rows ({', '.join(lists)}): put each into its own file")
         return cast(list[object], document[lists[0]]) if lists else [document]
+
+
+def _document(text: str) -> object:
+    """The document; objects one after the other, each over several lines as `jq` writes them, are an array."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+    decoder, values, place = json.JSONDecoder(), [], 0
+    while place < len(text):
+        value, place = decoder.raw_decode(text, place)
+        values.append(value)
+        place = _NEXT.match(text, place).end()  # type: ignore[union-attr]
+    return values
 
 
 class DelimitedReader(FileReader):
@@ -177,7 +200,7 @@ class DelimitedReader(FileReader):
 
     def parse(self, record: list[str] | csv.Error) -> dict[str, str]:
         if isinstance(record, csv.Error):
-            raise RowProblem(f"not valid CSV: {record} (a quote inside a quoted cell is written twice)")
+            raise RowProblem(_csv_message(record))
         if len(record) != len(self._header):
             raise RowProblem(f"{len(record)} cells, and the header has {len(self._header)}")
         for cell in record:
@@ -192,7 +215,8 @@ class DelimitedReader(FileReader):
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, error
+                last = f" (lines {line} to {reader.line_num})" if reader.line_num > line else ""
+                yield line, csv.Error(f"{error}{last}")
                 continue
             if cells:
                 yield line, cells
@@ -200,7 +224,7 @@ class DelimitedReader(FileReader):
     def _checked_header(self, line: int, cells: list[str] | csv.Error) -> list[str]:
         try:
             if isinstance(cells, csv.Error):
-                raise RowProblem(f"not valid CSV: {cells}")
+                raise RowProblem(_csv_message(cells))
             names = [_decoded(cell.encode("utf-8", "surrogateescape")).strip() for cell in cells]
         except RowProblem as problem:
             raise DataError(f"{self.path}, line {line} (the header): {problem}") from None
@@ -212,6 +236,16 @@ class DelimitedReader(FileReader):
     def _delimiter_of_header(self) -> str:
         header = next((line for _, line in _lines(self.path) if line.strip()), b"")
         return next((mark for mark in ",;\t" if mark.encode() in header), ",")
+
+
+def _csv_message(error: csv.Error) -> str:
+    """What is wrong, in words for people who do not write Python."""
+    said = str(error)
+    if said.startswith("new-line character"):
+        return "not valid CSV: a line ends with a carriage return alone: save the file with the usual line ends"
+    if said.startswith("unexpected end of data"):
+        return f"not valid CSV: a quote is opened and never closed{said.removeprefix('unexpected end of data')}"
+    return f"not valid CSV: {said} (a quote inside a quoted cell is written twice)"
 
 
 class ParquetReader(FileReader):

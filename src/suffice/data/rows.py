@@ -88,6 +88,8 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow
         return _from_query("\n".join(part for part in parts if part.strip()), cells, "alpaca")
     if query is not None:
         return _from_query(_text(query, cells.name_of("query")), cells, "query/response")
+    if empty := cells.empty("messages", "instruction", "query"):
+        raise RowProblem(f'column "{empty}" is empty, expected the prompt')
     raise RowProblem(_nothing_known(row))
 
 
@@ -134,6 +136,11 @@ class _Cells:
         if isinstance(value, str) and column in ("messages", "history") and value.strip():
             return _parsed_list(value, self.name_of(column))  # CSV cells hold lists as JSON
         return None if value == "" and column not in ("instruction", "query") else value
+
+    def empty(self, *columns: str) -> str | None:
+        """The name of one of these columns that is there without a value."""
+        found = (name for column in columns for name in COLUMNS[column] if name in self._row)
+        return next((self._names[name] for name in found if self._row[name] is None), None)
 
     def _find(self, column: str) -> str | None:
         """An empty cell does not hide a later alias that has a value."""

@@ -197,7 +197,7 @@ class _Run:
         if self.engine is not None and self.engine.refused:
             lines.append(f"waited for the server: {self.engine.waited:.0f} s, after {self.engine.refused} refusals")
         if self.requests is not None:
-            lines += [f"ignored in {count} rows: {what}" for what, count in self.requests.ignored.most_common()]
+            lines += [f"in {count} rows: {what}" for what, count in self.requests.notes.most_common()]
         lines += self.scores.describe(read_results(output))
         lines.append(f"results: {output}")
         if not whole:

@@ -37,11 +37,12 @@ _CAPS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 class BatchFileRequests:
     """Makes the request of a row; the flags count for what its body leaves open.
 
-    `ignored` counts what rows ask for and do not get, such as another model.
+    `notes` counts what is to be told of rows, such as that they ask for another model.
     """
 
     def __init__(self, options: InferOptions, engine: Engine) -> None:
-        self.ignored: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self._ids: set[int] = set()  # hashes: a file may have millions of rows
         self._options, self._engine = options, engine
 
     def __call__(self, row: Conversation) -> Request:
@@ -58,7 +59,7 @@ class BatchFileRequests:
         asked = read(body, origin, forwards=self._engine.capabilities().forwards_unknown_fields)
         if asked.n > 1:
             raise UsageError(f"n is {asked.n}: a row has one answer here; write the row {asked.n} times")
-        self._note(asked)
+        self._note(asked, row.row.get("custom_id"))
         options = self._options
         return replace(
             asked.request,
@@ -81,10 +82,14 @@ class BatchFileRequests:
             given |= {"messages": [*system, *given["messages"]]} if system else {}
         return {name: value for name, value in flags.items() if value is not None} | given
 
-    def _note(self, asked: ApiRequest) -> None:
+    def _note(self, asked: ApiRequest, custom_id: Any) -> None:
+        number = hash(str(custom_id))
+        if number in self._ids:
+            self.notes["custom_id is there more than once"] += 1
+        self._ids.add(number)
         if asked.model not in (None, self._engine.model_name):
-            self.ignored[f"model {asked.model!r} ({self._engine.model_name} answers)"] += 1
-        self.ignored.update(asked.ignored)
+            self.notes[f"model {asked.model!r} is asked for, and {self._engine.model_name} answers"] += 1
+        self.notes.update(f"{name} is ignored" for name in asked.ignored)
 
 
 class BatchFileLines:

@@ -12,7 +12,8 @@ __all__ = ["RowFailures"]
 
 _SHOWN = 3  # rows of one reason that are said as they come
 _REASONS = 20  # that are counted on lines of their own
-_DETAIL = re.compile(r"""\([^)]*\)|"[^"]*"|'[^']*'|(?<!HTTP )\b\d[\d.,:]*""")
+_VALUE = re.compile(r"""\(.*\)|"[^"]*"|'[^']*'""")
+_NUMBER = re.compile(r"(?<!HTTP )\b\d[\d.,:]*")
 
 
 class RowFailures:
@@ -46,9 +47,9 @@ class RowFailures:
 
 def _kind(reason: str) -> str:
     """A reason without what is different from row to row: values, numbers, what stands behind the colon."""
-    parts = reason.split(": ")
+    parts = _VALUE.sub("…", reason).split(": ")
     heads = next((end for end, part in enumerate(parts, 1) if " " in part), len(parts))  # not a host, but a sentence
-    return ": ".join([*parts[: heads - 1], _DETAIL.sub("…", parts[heads - 1])])
+    return ": ".join([*parts[: heads - 1], _NUMBER.sub("…", parts[heads - 1])])
 
 
 def _rows(count: int) -> str:
