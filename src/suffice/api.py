@@ -19,6 +19,7 @@ from suffice.session import Answer, Event, Request, Session, Text
 
 __all__ = ["LoadedEngine", "generate", "load_engine"]
 
+_END_SECONDS = 15.0  # for what runs when an engine is closed
 _Result = TypeVar("_Result")
 
 
@@ -104,9 +105,19 @@ class LoadedEngine:
             raise
 
     def _stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """Let what is still running end: it may hold a process."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in tasks:
+        each.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_END_SECONDS)
 
 
 def load_engine(model: str | None = None, *, upstream: str | None = None, **settings: Any) -> LoadedEngine:
@@ -115,8 +126,8 @@ def load_engine(model: str | None = None, *, upstream: str | None = None, **sett
     Args:
         model: a folder, a hub id or a short id; the bundled model when None.
         upstream: URL of an OpenAI-compatible server to use instead of loading anything.
-        settings: as the engine takes them (`adapters`, `dtype`, `device`, `hub` ...). Adapters' length profiles take
-            part in *auto* budgets.
+        settings: `engine` (`auto`, `transformers`, `vllm`, `sglang` ...), and what the engine takes (`adapters`,
+            `dtype`, `device`, `hub` ...). Adapters' length profiles take part in *auto* budgets.
 
     Raises:
         ModelError: the model cannot be found or loaded.

@@ -153,6 +153,8 @@ class EngineError(SufficeError):
         self.retry_after, self.permanent = retry_after, permanent
         self.may_retry = False
         """Whether the same request can be submitted again at once: another upstream may answer it."""
+        self.recovers = False
+        """Whether the same engine is coming back, so that the request may be submitted to it again, and waits."""
 
     def in_words(self, message: str) -> EngineError:
         """The same error with another message."""

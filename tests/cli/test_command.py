@@ -94,7 +94,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
         (["infer", "--model", "./no-such-folder", "--prompt", "x"], "no-such-folder"),
         (["infer", "--upstream", "http://127.0.0.1:9", "--prompt", "x"], "127.0.0.1:9"),
         (["infer", "--columns", "a", "--dataset", __file__, "--output", "y"], "NAME=OURS"),
-        (["infer", "--engine", "steam", "--prompt", "x"], "there are: local, openai"),
+        (["infer", "--engine", "steam", "--prompt", "x"], "there are: auto, transformers, vllm"),
         (["budget", "--tier", "medium", "x"], "medium"),
         (["nonsense"], "nonsense"),
     ],

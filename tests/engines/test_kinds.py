@@ -51,7 +51,7 @@ def test_an_engine_of_another_package_is_opened_by_its_kind() -> None:
 
 @pytest.mark.usefixtures("parrot")
 def test_what_cannot_be_opened_is_said() -> None:
-    with pytest.raises(UsageError, match=r"no engine 'cat'; there are: local, openai, parrot$"):
+    with pytest.raises(UsageError, match=r"'cat'; there are: auto, transformers, vllm, sglang, openai, parrot$"):
         open_engine(engine="cat")
     with pytest.raises(UsageError, match="the engine parrot does not have: adapters, dtype"):
         open_engine(engine="parrot", adapters=["a"], dtype="fp16", device="auto")
@@ -72,7 +72,7 @@ def test_the_server_opens_an_engine_of_any_kind() -> None:
 
 def test_an_upstream_is_openai_and_all_kinds_can_be_found() -> None:
     assert isinstance(open_engine(upstream="http://localhost:1"), RemoteEngine)
-    assert set(ENGINES) == {"local", "openai"}
+    assert set(ENGINES) == {"local", "transformers", "vllm", "sglang", "openai"}
 
 
 def test_every_parameter_of_sampling_says_what_it_may_be() -> None:

@@ -243,3 +243,44 @@ def test_health_checks_take_upstreams_out_and_bring_them_back() -> None:
             assert {await ask(pool, n) for n in range(2)} == {"a"}
 
     asyncio.run(main())
+
+
+class Returning(Flaky):
+    """Says that it is coming back when it fails, and is well again when it is asked once more."""
+
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        if self.broken:
+            self.broken = False
+            error = EngineError("it ended")
+            error.recovers = True
+            raise error
+        async for chunk in super().submit(request):
+            yield chunk
+
+    async def health(self) -> Health:
+        return Health(False, "being started again", recovering=True)
+
+
+def test_an_engine_that_comes_back_is_asked_again_and_not_blamed() -> None:
+    async def main() -> None:
+        engine = Returning("only")
+        async with Pool.of([engine]) as pool:
+            engine.broken = True
+            whole, asked = await answer(pool)
+            assert (whole.text, asked) == ("hi", ["only", "only"])
+            assert pool.upstreams[0].failures == 0
+            assert not (await pool.health()).ok, "balancers go elsewhere"
+            await pool.check()
+            assert await ask(pool, 1) == "only", "and what comes all the same waits there"
+
+    asyncio.run(main())
+
+
+def test_while_one_comes_back_the_others_are_asked() -> None:
+    async def main() -> None:
+        engines = [Returning("away"), Flaky("well")]
+        async with Pool.of(engines) as pool:
+            await pool.check()
+            assert {await ask(pool, number) for number in range(4)} == {"well"}
+
+    asyncio.run(main())

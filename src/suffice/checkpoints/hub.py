@@ -9,7 +9,7 @@ from typing import Any
 from suffice.checkpoints.model_source import ModelSource
 from suffice.errors import ModelError, first_line
 
-__all__ = ["fetch_config", "find_on_hub", "from_modelscope"]
+__all__ = ["fetch_config", "fetch_file", "find_on_hub", "from_modelscope"]
 
 _PATIENCE = 10.0  # seconds
 
@@ -32,21 +32,27 @@ def find_on_hub(source: ModelSource, hub: str = "hf") -> ModelSource:
 
 
 def fetch_config(found: ModelSource) -> Path:
-    """The `config.json` of a model, from its folder or the Hugging Face hub.
+    """The `config.json` of a model; arguments and errors as `fetch_file`."""
+    return fetch_file(found, "config.json")
+
+
+def fetch_file(found: ModelSource, name: str) -> Path:
+    """A small file of a model, from its folder (where it may be missing) or the Hugging Face hub.
 
     Args:
         found: what `find_on_hub` found.
+        name: of the file.
 
     Raises:
         ModelError: why it cannot be had, without the model's name.
     """
     if found.local:
-        return Path(found.location) / "config.json"
+        return Path(found.location) / name
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(found.location, "config.json", local_files_only=found.only_here))
+        return Path(hf_hub_download(found.location, name, local_files_only=found.only_here))
     except LocalEntryNotFoundError:
         raise ModelError("the hub cannot be reached, and the model was not fetched before") from None
     except Exception as error:  # whatever a hub or a network comes up with

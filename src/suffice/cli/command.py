@@ -255,6 +255,8 @@ def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[lis
             if stripped != values:
                 notices.append(f"stripped the comma between the values of {name}: {' '.join(map(repr, stripped))}")
             normal += [part for item in stripped for part in (name, item)] or [name]
+        elif option is not None and not option.is_flag and not equals and rest:
+            normal += [name, rest.pop(0)]  # whatever it begins with
         else:
             normal.append(name + equals + value)
     return normal, notices

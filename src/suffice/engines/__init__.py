@@ -1,7 +1,9 @@
-"""Who generates: the protocol, and two engines, `local` (transformers) and `openai` (any OpenAI-compatible server)."""
+"""Who generates: the protocol, and the engines: transformers in this process, any OpenAI-compatible server, and vLLM or
+SGLang as a child process."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -21,15 +23,18 @@ from suffice.engines.base import (
     TokenCount,
     Usage,
 )
+from suffice.engines.choice import EngineChoice, choose_engine
 from suffice.errors import UsageError
 
 __all__ = [
     "ENGINES",
+    "MANAGED",
     "AnswerPrefix",
     "Attempt",
     "Capabilities",
     "Chunk",
     "Engine",
+    "EngineChoice",
     "Finish",
     "GenerationRequest",
     "Health",
@@ -37,17 +42,27 @@ __all__ = [
     "Sampling",
     "TokenCount",
     "Usage",
+    "choose_engine",
     "open_engine",
 ]
 
 
 ENGINES = {
-    "local": "suffice.engines.local.engine:LocalEngine",
+    "transformers": "suffice.engines.local.engine:LocalEngine",
+    "vllm": "suffice.engines.managed.engine:VllmEngine",
+    "sglang": "suffice.engines.managed.engine:SglangEngine",
     "openai": "suffice.engines.openai.engine:RemoteEngine",
+    "local": "suffice.engines.local.engine:LocalEngine",
 }
-"""Kinds of engines, and the class that each is. A package adds one as an entry point of the group `suffice.engines`."""
+"""Kinds of engines, and the class that each is; `local` is the first name of `transformers`. A package adds one as an
+entry point of the group `suffice.engines`."""
 
-_EXTRAS = {"local": "suffice[local]", "openai": "suffice"}
+MANAGED = frozenset({"vllm", "sglang"})
+"""Those that are started as a child process."""
+
+_EXTRAS = {"local": "suffice[local]", "transformers": "suffice[local]", "openai": "suffice"}
+_DECIDE = {"adapters", "device", "engine_python"}
+"""Settings that `choose_engine` looks at."""
 _FLAG_DEFAULTS = {
     "adapters": (),
     "hub": "hf",
@@ -56,6 +71,8 @@ _FLAG_DEFAULTS = {
     "trust_remote_code": False,
     "read_timeout": 300.0,
     "api_key": "",
+    "engine_args": "",
+    "tensor_parallel_size": 1,
 }
 """Values of flags that were not given: an engine that does not have these settings does not get them."""
 
@@ -68,14 +85,20 @@ def open_engine(
     Args:
         model: what to load, or the model's name on the server; the bundled model, or the server's first, when None.
         upstream: URL of a server that generates; the engine gets it as `base_url`.
-        engine: a kind out of `ENGINES`, or one that an installed package adds; when None, `openai` with an `upstream`
-            and `local` without.
+        engine: a kind out of `ENGINES`, or one that an installed package adds, or `auto`, as when None: `openai` with
+            an `upstream`, else what `choose_engine` finds.
         settings: more keyword arguments of the engine's class.
 
     Raises:
         UsageError: there is no such kind, a setting that it does not have, or the packages that it needs are missing.
     """
-    kind = engine or ("openai" if upstream else "local")
+    kind = "openai" if upstream and engine in (None, "auto") else engine
+    if kind in (None, "auto"):
+        choice = choose_engine(model, **{name: settings[name] for name in _DECIDE & settings.keys()})
+        logging.getLogger(__name__).info(choice.reason)
+        kind = choice.kind
+    if kind not in MANAGED:
+        settings.pop("engine_python", None)  # it may be set for the whole machine
     given = {"model": model, **settings} | ({"base_url": upstream} if upstream else {})
     try:
         make = _engine_class(kind)
@@ -95,7 +118,7 @@ def _engine_class(kind: str) -> Callable[..., Engine]:
 
     added = entry_points(group="suffice.engines")
     if kind not in added.names:
-        kinds = ", ".join(sorted({*ENGINES, *added.names}))
+        kinds = ", ".join(["auto", *(each for each in ENGINES if each != "local"), *sorted(added.names)])
         raise UsageError(f"no engine {kind!r}; there are: {kinds}")
     return cast("Callable[..., Engine]", added[kind].load())
 

@@ -133,6 +133,8 @@ class GenerationRequest:
     """What the model is asked. A conversation that ends with the assistant's message is continued."""
     max_new_tokens: int
     """The most tokens to generate, those of `prefix` not counted."""
+    model: str = ""
+    """Which of `Capabilities.models`; '' for the engine's own choice."""
     logprobs: int | None = None
     """Say how likely each token was, and this many others in its place; None says nothing."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -299,6 +301,8 @@ class Capabilities:
     """It goes on to the cap whatever the model says, as for measurements: then a loop is no mistake."""
     forwards_unknown_fields: bool = False
     """Whether fields that Suffice does not know (`GenerationRequest.extra`) go to a server that may know them."""
+    models: tuple[str, ...] = ()
+    """Names that a request may ask for, where there are several, such as those of adapters; the first is the usual."""
     usual_concurrency: int = 64
     """Requests at once that keep the engine busy, for callers who have many to ask."""
 
@@ -318,6 +322,8 @@ class Health:
 
     ok: bool
     detail: str = ""
+    recovering: bool = False
+    """It will be ok again without anybody's doing, and a request that is submitted now waits for that."""
 
 
 class Engine(Protocol):

@@ -39,6 +39,8 @@ class Upstream(CircuitBreaker):
     entered: bool = False
     healthy: bool = True
     """What the last health check said."""
+    recovering: bool = False
+    """It is not healthy, and requests wait for it to be."""
     detail: str = ""
 
 
@@ -116,7 +118,8 @@ class Pool:
             well = _is_refusal(error)  # the server is well: it is the request that it does not like
             self._failed(upstream, error, request.attempts)
             attempt.error = error
-            error.may_retry = not well and self._pick(self._failed_at([*own, attempt])) is not None
+            elsewhere = not well and self._pick(self._failed_at([*own, attempt])) is not None
+            error.may_retry = error.recovers or elsewhere
             raise
         finally:
             upstream.running -= 1
@@ -145,6 +148,9 @@ class Pool:
             calls_in_text=any(each.calls_in_text for each in found),
             counts_tokens=any(each.counts_tokens for each in found),
             ignores_end_tokens=any(each.ignores_end_tokens for each in found),
+            models=tuple(name for name in found[0].models if all(name in each.models for each in found))
+            if found
+            else (),
             forwards_unknown_fields=all(each.forwards_unknown_fields for each in found),
             usual_concurrency=sum(each.usual_concurrency for each in found),
         )
@@ -160,12 +166,13 @@ class Pool:
         raise _none_is_healthy()
 
     async def health(self) -> Health:
-        if any(map(self.is_available, self.upstreams)):
+        if any(each.healthy and self.is_available(each) for each in self.upstreams):
             return Health(True)
         return Health(False, "; ".join(f"{each.name}: {each.detail or 'too many failures'}" for each in self.upstreams))
 
     def is_available(self, upstream: Upstream) -> bool:
-        return upstream.entered and upstream.healthy and upstream.allows(self.failure_limit, self.clock())
+        there = upstream.entered and (upstream.healthy or upstream.recovering)
+        return there and upstream.allows(self.failure_limit, self.clock())
 
     async def check(self) -> None:
         """Ask every upstream how it is, and enter those that were not there."""
@@ -181,17 +188,20 @@ class Pool:
         if not candidates:
             return None
         first = self._turn % len(candidates)
-        return min(candidates[first:] + candidates[:first], key=lambda each: each.running)
+        return min(candidates[first:] + candidates[:first], key=lambda each: (not each.healthy, each.running))
 
     def _failed(self, upstream: Upstream, error: EngineError, earlier: Sequence[Attempt]) -> None:
         """Count a failure; several answers to one request that fail at the same upstream are one."""
         upstream.detail = str(error)
+        if error.recovers:  # it knows, and mends itself
+            upstream.healthy, upstream.recovering = False, True
+            return
         blamed = any(each.engine is upstream.engine and each.error and _is_failure(each.error) for each in earlier)
         if not blamed and _is_failure(error):
             upstream.fail(self.failure_limit, self.clock() + self.pause)
 
     def _failed_at(self, attempts: Sequence[Attempt]) -> list[Upstream]:
-        failed = [each.engine for each in attempts if each.error is not None]
+        failed = [each.engine for each in attempts if each.error is not None and not each.error.recovers]
         return [each for each in self.upstreams if each.engine in failed]
 
     def _none_left(self, request: GenerationRequest, own: Sequence[Attempt]) -> EngineError:
@@ -226,7 +236,7 @@ class Pool:
                 upstream.detail = str(error)
             return
         health = await upstream.engine.health()
-        upstream.healthy, upstream.detail = health.ok, health.detail
+        upstream.healthy, upstream.recovering, upstream.detail = health.ok, health.recovering, health.detail
 
 
 def _none_is_healthy() -> EngineError:

@@ -15,7 +15,7 @@ from suffice.errors import UsageError
 from suffice.memory.architecture import Architecture
 from suffice.memory.kv import size_of
 
-__all__ = ["ModelSize", "weight_bytes"]
+__all__ = ["ModelSize", "stored_weight_bits", "weight_bytes"]
 
 _DENSE_PART = {
     "mixtral": "mistral",
@@ -80,6 +80,17 @@ class ModelSize:
             active=self.active + layers * (3 * dense.hidden * sparse + router - mlp),
             widest=3 * (sparse if layers == dense.layers else max(dense.intermediate, sparse)),
         )
+
+
+def stored_weight_bits(config: Mapping[str, Any]) -> int:
+    """Bits per weight as a `config.json` says they are stored; 16 where nothing is quantised."""
+    quantization = config.get("quantization_config") or {}
+    if quantization.get("load_in_4bit") or quantization.get("quant_method") == "mxfp4":
+        return 4
+    bits = quantization.get("bits") or quantization.get("w_bit")
+    if isinstance(bits, int):
+        return bits
+    return 8 if quantization.get("quant_method") == "fp8" or quantization.get("load_in_8bit") else 16
 
 
 def weight_bytes(size: ModelSize, bits: int) -> int:

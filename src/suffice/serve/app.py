@@ -9,10 +9,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from suffice.budget import Budgeter
-from suffice.engines import Engine, open_engine
+from suffice.engines import MANAGED, Engine, choose_engine, open_engine
 from suffice.engines.pool import Pool
 from suffice.serve.api.routes import ROUTES
 from suffice.serve.auth.api_keys import KeyRing
@@ -32,10 +33,27 @@ from suffice.serve.service import Service
 if TYPE_CHECKING:
     from suffice.serve.learning.traffic import TrafficLearner
 
-__all__ = ["build_app", "engines_of", "open_service"]
+__all__ = ["build_app", "engines_of", "open_service", "with_engine"]
 
 _LOG = logging.getLogger(__name__)
+_ENGINE_SETTINGS = (
+    *("adapters", "hub", "dtype", "device"),
+    *("engine_python", "engine_args", "tensor_parallel_size", "memory_utilization", "kv_tokens"),
+)
+"""Settings that an engine gets which runs a model here, those of them that it has."""
 _RELEASE_SECONDS = 5.0  # for answers that were cancelled at shutdown to give back what they hold
+
+
+def with_engine(settings: ServeSettings) -> tuple[ServeSettings, str]:
+    """The settings with the engine that is run where they leave it open, and why it is that one; '' where there was no
+    choice. Raises as `choose_engine`."""
+    if settings.upstreams or settings.engine not in (None, "auto"):
+        return settings, ""
+    choice = choose_engine(
+        settings.model, adapters=settings.adapters, device=settings.device, engine_python=settings.engine_python
+    )
+    said = choice.reason if choice.worth_saying or settings.engine == "auto" else ""
+    return replace(settings, engine=choice.kind), said
 
 
 def engines_of(settings: ServeSettings) -> list[Engine]:
@@ -52,8 +70,10 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
             open_engine(settings.model, upstream=url, engine=settings.engine, read_timeout=timeout, api_key=key)
             for url in settings.upstreams
         ]
-    local = {"hub": settings.hub, "dtype": settings.dtype, "device": settings.device}
-    return [open_engine(settings.model, engine=settings.engine, adapters=settings.adapters, **local)]
+    given: dict[str, Any] = {name: getattr(settings, name) for name in _ENGINE_SETTINGS}
+    if settings.engine in MANAGED:
+        given["read_timeout"] = settings.upstream_timeout
+    return [open_engine(settings.model, engine=settings.engine, **given)]
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from suffice.engines import MANAGED
 from suffice.errors import UsageError
 from suffice.serve.logging_setup import FORMATS, LEVELS
 from suffice.settings import data_folder, load_settings, setting
@@ -45,10 +46,28 @@ class ServeSettings:
     engine: str | None = setting(
         None,
         _MODEL,
-        "Kind of engine: local, openai, or one that an installed package adds. "
-        "[default: openai with --upstream, else local]",
+        "auto (vLLM on a GPU where it is installed, else transformers), transformers, vllm, sglang, openai, or one "
+        "that an installed package adds. [default: openai with --upstream, else auto]",
         metavar="KIND",
     )
+    engine_python: str | None = setting(
+        None,
+        _MODEL,
+        "The Python or virtual environment that has vLLM or SGLang. [default: SUFFICE_ENGINE_PYTHON, else this one]",
+        metavar="PATH",
+    )
+    engine_args: str = setting(
+        "", _MODEL, "More flags of vLLM or SGLang, in quotes; they win over Suffice's own.", metavar="FLAGS"
+    )
+    tensor_parallel_size: int = setting(1, _MODEL, "GPUs that share the model.", aliases=("--tp",), minimum=1)
+    memory_utilization: float | None = setting(
+        None,
+        _MODEL,
+        "Share of a GPU's memory to use. [default: what is free, 0.9 of all at most]",
+        above=0,
+        maximum=1,
+    )
+    kv_tokens: int | None = setting(None, _MODEL, "Size of the KV cache in tokens. [default: what fits]", minimum=256)
     on_runaway: str | None = setting(
         None,
         _MODEL,
@@ -75,7 +94,7 @@ class ServeSettings:
     budget_file: str | None = setting(None, _ADDRESS, "TOML with your own tiers and keywords.", metavar="FILE")
     """Goes over the tiers, keywords and defaults of the package."""
     max_running: int | None = setting(None, _PRESSURE, "Requests that generate at once.", above=0)
-    """64 on the local engine and 1024 on upstreams when None."""
+    """64 on transformers, 256 on vLLM and SGLang, and 1024 on upstreams when None."""
     max_waiting: int = setting(512, _PRESSURE, "Requests that may wait.", minimum=0)
     """The next gets 429."""
     max_choices: int = setting(16, _PRESSURE, "Answers that one request may ask for.", above=0)
@@ -109,7 +128,8 @@ class ServeSettings:
     @property
     def running_limit(self) -> int:
         """`max_running`, decided."""
-        return self.max_running or (1024 if self.upstreams else 64)
+        usual = 1024 if self.upstreams else 256 if self.engine in MANAGED else 64
+        return self.max_running or usual
 
     @property
     def database_url(self) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 from suffice.checkpoints.hub import fetch_config, find_on_hub
 from suffice.checkpoints.load_model import check_device_and_dtype
 from suffice.checkpoints.model_source import resolve_model
+from suffice.engines import MANAGED
 from suffice.errors import EngineError, ModelError, StoreError, SufficeError, UsageError
-from suffice.serve.app import engines_of
+from suffice.serve.app import engines_of, with_engine
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.tiers import load_budgeter
 from suffice.serve.config import ServeSettings, check_exposure, without_password
@@ -126,8 +127,12 @@ def _database(settings: ServeSettings) -> str:
 
 
 def _engine(settings: ServeSettings) -> str:
-    check_device_and_dtype(settings.device, settings.dtype)
-    name = engines_of(settings)[0].model_name
+    settings, why = with_engine(settings)
+    name = f"{why}; " * bool(why) + engines_of(settings)[0].model_name
+    if settings.engine in MANAGED:
+        name = f"{settings.engine}, {name}"
+    else:
+        check_device_and_dtype(settings.device, settings.dtype)
     source = resolve_model(settings.model, adapters=settings.adapters, hub=settings.hub)
     if source.local:
         return f"{name}, loaded at start"

@@ -17,7 +17,7 @@ import uvicorn
 
 from suffice.engines import Engine
 from suffice.errors import UsageError
-from suffice.serve.app import build_app, engines_of, open_service
+from suffice.serve.app import build_app, engines_of, open_service, with_engine
 from suffice.serve.config import ServeSettings
 from suffice.serve.http.protocol import Connection
 from suffice.serve.service import Service
@@ -146,6 +146,9 @@ def allow_connections(settings: ServeSettings) -> None:
 
 def run(settings: ServeSettings) -> None:
     """`serve` on an event loop of its own, with uvloop where there is one."""
+    settings, said = with_engine(settings)
+    if said:
+        _LOG.info(said)
     allow_connections(settings)
     try:
         import uvloop

@@ -127,18 +127,25 @@ class Service:
         learned = self.session.budgeter.learned_length
         self.session.budgeter = load_budgeter(self.settings).with_length_model(learned)
 
-    def check_model(self, name: str | None, caller: Caller) -> None:
-        """Whether a request may use the model that it names, or the one that is served where it names none.
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that can be asked, the usual one first: one, or a base and its adapters."""
+        return self.pool.capabilities().models or (self.model_name,)
+
+    def check_model(self, name: str | None, caller: Caller) -> str:
+        """The model that a request names, or the usual one where it names none, if it may be used.
 
         Raises:
             Problem: 404 for a name that is not served, 403 for one that the key does not permit.
         """
-        served = self.model_name
-        if name and name != served:
-            raise Problem(404, f"no model {name!r}; there is: {served}", param="model", code="model_not_found")
-        if caller.models and served not in caller.models:
-            message = f"this key does not permit the model {served}"
+        served, asked = self.models, name or self.model_name
+        if asked not in served:
+            message = f"no model {asked!r}; there is: {', '.join(served)}"
+            raise Problem(404, message, param="model", code="model_not_found")
+        if caller.models and asked not in caller.models:
+            message = f"this key does not permit the model {asked}"
             raise Problem(403, message, param="model", code="model_not_permitted")
+        return asked
 
     async def enter(self, state: RequestState) -> None:
         """Take one request from the caller's limits, before anything is done for it.

@@ -65,6 +65,8 @@ class Request(Limits):
     prompt: Prompt
     """A conversation, raw text or tokens. A conversation that ends with the assistant's message is continued."""
     _: KW_ONLY
+    model: str = ""
+    """Which of the engine's models is asked (`Capabilities.models`), where it has several; '' for the usual one."""
     sampling: Sampling = field(default_factory=Sampling)
     stop_words: tuple[str, ...] = ()
     keep_stop_words: bool = False

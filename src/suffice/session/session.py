@@ -55,7 +55,7 @@ class Session:
                 temperature=request.sampling.temperature,
             ),
             EngineInfo(
-                model=self.engine.model_name,
+                model=request.model or self.engine.model_name,
                 context_tokens=capabilities.context_tokens,
                 default_max_new_tokens=capabilities.default_max_new_tokens,
                 ratios=await self._tokenizer_ratios(),
@@ -149,6 +149,7 @@ def _first_segment(
         id=request.id,
         prompt=request.prompt,
         max_new_tokens=max_new_tokens,
+        model=request.model,
         logprobs=request.logprobs,
         sampling=request.sampling,
         stop_tokens=request.stop_words,

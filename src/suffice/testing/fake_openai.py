@@ -106,6 +106,7 @@ class FakeOpenAI:
         health: status of /health; `None` removes the route.
         key: the bearer token that requests must carry.
         unknown: parameters that are refused by name, as a hosted API refuses them.
+        port: of loopback, on which to listen; 0 for one that is free.
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class FakeOpenAI:
         health: int | None = 200,
         key: str | None = None,
         unknown: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
         self.models, self.tokenize, self.health, self.key, self.unknown = models, tokenize, health, key, unknown
+        self.port = port
         self.routes: dict[str, Callable[[dict[str, Any]], Any]] = {}
         """More POST routes: path to what answers a body with JSON."""
         self.requests: list[Received] = []
@@ -151,9 +154,9 @@ class FakeOpenAI:
         app.router.add_route("*", "/{path:.*}", self._route)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        self.port: int = self._runner.addresses[0][1]
+        self.port = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(self, *error: object) -> None:

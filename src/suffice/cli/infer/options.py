@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,11 @@ __all__ = ["InferOptions", "infer_options", "options_from"]
 
 _MODEL, _WHAT, _LENGTH = "Model", "What to answer (nothing: chat)", "Length"
 _SAMPLING, _OUTPUT = "Sampling", "Output"
+_ENGINE_SETTINGS = (
+    *("upstream", "tokenizer", "adapters", "hub", "dtype", "device", "trust_remote_code"),
+    *("engine_python", "engine_args", "tensor_parallel_size", "memory_utilization", "kv_tokens"),
+)
+"""Flags that engines get, those of them that have such a setting."""
 _ON_LENGTH: dict[str, tuple[str, dict[str, Any]]] = {
     "continue": ("--no-ask-on-length", {"ask_on_length": False}),
     "ask": ("--ask-on-length", {"ask_on_length": True}),
@@ -54,9 +60,31 @@ class InferOptions:
     engine: str | None = setting(
         None,
         _MODEL,
-        "Kind of engine: local, openai, or one that an installed package adds. "
-        "[default: openai with --upstream, else local]",
+        "auto (vLLM on a GPU where it is installed, else transformers), transformers, vllm, sglang, openai, or one "
+        "that an installed package adds. [default: openai with --upstream, else auto]",
         metavar="KIND",
+    )
+    engine_python: str | None = setting(
+        None,
+        _MODEL,
+        "The Python or virtual environment that has vLLM or SGLang. [default: SUFFICE_ENGINE_PYTHON, else this one]",
+        metavar="PATH",
+        answers=False,
+    )
+    engine_args: str = setting(
+        "", _MODEL, "More flags of vLLM or SGLang, in quotes; they win over Suffice's own.", metavar="FLAGS"
+    )
+    tensor_parallel_size: int = setting(1, _MODEL, "GPUs that share the model.", aliases=("--tp",), minimum=1)
+    memory_utilization: float | None = setting(
+        None,
+        _MODEL,
+        "Share of a GPU's memory to use. [default: what is free, 0.9 of all at most]",
+        above=0,
+        maximum=1,
+        answers=False,
+    )
+    kv_tokens: int | None = setting(
+        None, _MODEL, "Size of the KV cache in tokens. [default: what fits]", minimum=256, answers=False
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
@@ -202,14 +230,28 @@ class InferOptions:
 
     def open_engine(self) -> Engine:
         """The engine that the flags name, not yet entered. Raises as `suffice.engines.open_engine`."""
-        from suffice.engines import open_engine
+        from suffice.engines import MANAGED, open_engine
 
-        if self.upstream and self.engine is None:
+        if self.upstream and self.engine in (None, "auto"):
             return open_engine(self.model, upstream=self.upstream, tokenizer=self.tokenizer)
-        if self.model is None and not self.adapters and self.engine in (None, "local"):
+        kind = self._engine_kind()
+        if self.model is None and not self.adapters and kind in ("transformers", "local"):
             print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
-        names = "engine", "upstream", "tokenizer", "adapters", "hub", "dtype", "device", "trust_remote_code"
-        return open_engine(self.model, **{name: getattr(self, name) for name in names})
+        settings = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
+        if kind in MANAGED:
+            settings |= {"context_tokens": self.max_length, "tell": partial(_say, kind)}
+        return open_engine(self.model, engine=kind, **settings)
+
+    def _engine_kind(self) -> str:
+        """The engine that was asked for, or the one that is chosen, which is said where there is a choice."""
+        from suffice.engines import choose_engine
+
+        if self.engine not in (None, "auto"):
+            return str(self.engine)
+        choice = choose_engine(self.model, adapters=self.adapters, device=self.device, engine_python=self.engine_python)
+        if choice.worth_saying or self.engine == "auto":
+            print(f"notice: {choice.reason}", file=sys.stderr)
+        return choice.kind
 
     def open_patient_engine(self, usual_wait: float, on_wait: Callable[[], None]) -> PatientEngine:
         """The same, which waits for a server that is busy: `--max-wait` seconds, or what is usual."""
@@ -252,6 +294,11 @@ def _check_encoding(flag: str, text: str) -> None:
     from suffice.data.encodings import decode_text
 
     decode_text(os.fsencode(text), flag)
+
+
+def _say(engine: str, step: str) -> None:
+    """One step of a server's start."""
+    print(f"{engine}: {step}", file=sys.stderr, flush=True)
 
 
 def infer_options() -> list[click.Parameter]:

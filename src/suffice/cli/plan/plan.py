@@ -114,16 +114,15 @@ def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptio
 def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) -> ServingQuestion:
     from suffice.cli.plan.lengths import lengths_of
     from suffice.memory.inference import Serving
+    from suffice.memory.parameters import stored_weight_bits
     from suffice.memory.plan import ServingQuestion
 
-    quantization = model.config.get("quantization_config") or {}
-    stored_bits = quantization.get("bits") or (8 if quantization.get("quant_method") == "fp8" else 16)
     prompts, answers = options.prompt_tokens, options.max_new_tokens
     chosen: dict[str, Any] = {name: given for name, given in (("prompts", prompts), ("answers", answers)) if given}
     return ServingQuestion(
         model,
         device,
-        Serving(weight_bits=options.weight_bits or stored_bits, kv_bits=options.kv_bits),
+        Serving(weight_bits=options.weight_bits or stored_weight_bits(model.config), kv_bits=options.kv_bits),
         used=used,
         utilization=options.utilization,
         concurrency=options.concurrency,

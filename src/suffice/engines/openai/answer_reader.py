@@ -107,8 +107,8 @@ class AnswerReader:
             self._finish_reason = reason
             said = event.get("suffice") or choice.get("suffice")
             self._suffice = said if isinstance(said, dict) else {}
-        if choice.get("stop_reason") is not None:
-            self._stop_reason = choice["stop_reason"]
+        if (stop_reason := choice.get("stop_reason", choice.get("matched_stop"))) is not None:  # vLLM's, SGLang's
+            self._stop_reason = stop_reason
         message = choice.get("delta") or choice.get("message") or {}
         reasoning = self._whole("reasoning", _text(message.get("reasoning_content") or message.get("reasoning")))
         text = self._whole("text", _text(message.get("content") or choice.get("text")))

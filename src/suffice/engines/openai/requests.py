@@ -54,7 +54,7 @@ class Dialect:
         A conversation that ends with the assistant is continued: vLLM and SGLang need to be told, llama.cpp does so
         by itself, and a server that cannot says so.
         """
-        body: dict[str, Any] = {**request.extra, "model": model, "stream": True}
+        body: dict[str, Any] = {**request.extra, "model": request.model or model, "stream": True}
         if is_chat(request):
             messages = _messages(request)
             body |= {"messages": messages, self.cap: request.first_cap}

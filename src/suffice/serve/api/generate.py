@@ -92,12 +92,13 @@ class Generate:
     async def _generate(self, service: Service, state: RequestState, send: Send) -> None:
         """Decide the length, wait for a turn, and generate until all answers have ended."""
         api = state.api
-        service.check_model(api.model, state.caller)
+        model = service.check_model(api.model, state.caller)
+        if model != service.model_name:
+            api = state.api = api.for_model(model)
         tier = find_tier(api.tier, service.tiers, state.caller)
         await service.enter(state)
         tier, budgets = await decide_all(service.session, api.prompts, tier, state.caller)
         api = choose_on_runaway(api, tier, state.caller, service.settings.on_runaway)
-        model = service.model_name
         choices = state.choices = Choices.of(self.format.prefix + state.id, api, model, tier, budgets)
         state.exchange.headers |= _budget_headers(choices)
         for budget in budgets:

@@ -25,19 +25,19 @@ _ONLY_FROM_HERE = "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'no
 
 async def list_models(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     permitted = service.caller(scope).models
-    models = [_shown(service)] if not permitted or service.model_name in permitted else []
+    models = [_shown(service, name) for name in service.models if not permitted or name in permitted]
     await send_bytes(send, dump({"object": "list", "data": models}))
 
 
 async def show_model(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
     caller = service.caller(scope)
-    service.check_model(scope["path_params"]["model"], caller)
-    await send_bytes(send, dump(_shown(service)))
+    name = service.check_model(scope["path_params"]["model"], caller)
+    await send_bytes(send, dump(_shown(service, name)))
 
 
-def _shown(service: Service) -> dict[str, Any]:
+def _shown(service: Service, name: str) -> dict[str, Any]:
     context = service.pool.capabilities().context_tokens
-    return {"id": service.model_name, "object": "model", "created": 0, "owned_by": "suffice", "max_model_len": context}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "suffice", "max_model_len": context}
 
 
 async def usage(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +56,9 @@ async def budget(service: Service, scope: Scope, receive: Receive, send: Send) -
     api = read(body, service.origin(scope, caller, path), forwards=service.forwards)
     if len(api.prompts) > 1:
         raise Problem(400, "a budget is for one prompt: ask for each", param="prompt", code="invalid_value")
-    service.check_model(api.model, caller)
+    api = api.for_model(service.check_model(api.model, caller))
     tier, decided = await decide(service.session, api.request, find_tier(api.tier, service.tiers, caller), caller)
-    said = {"model": service.model_name, "tier": tier.name, "budget": decided.to_dict()}
+    said = {"model": api.model, "tier": tier.name, "budget": decided.to_dict()}
     await send_bytes(send, dump({"object": "suffice.budget", **said}))
 
 

@@ -107,7 +107,7 @@ class _Gauges(Collector):
         running = GaugeMetricFamily("suffice_upstream_requests_running", "Answers there.", labels=("upstream",))
         for index, each in enumerate(self._pool.upstreams):
             label = [f"{each.name}#{index}"]
-            up.add_metric(label, float(self._pool.is_available(each)))
+            up.add_metric(label, float(each.healthy and self._pool.is_available(each)))
             running.add_metric(label, each.running)
         yield up
         yield running

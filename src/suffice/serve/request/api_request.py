@@ -59,6 +59,10 @@ class ApiRequest:
             return self.prompts
         return tuple([self._numbered(index) for index in range(self.n * len(self.prompts))])
 
+    def for_model(self, name: str) -> Self:
+        """The same, asked of this one of the models that are served."""
+        return replace(self, model=name, prompts=tuple([replace(each, model=name) for each in self.prompts]))
+
     def with_trace_context(self, context: Mapping[str, str]) -> Self:
         return replace(self, prompts=tuple([replace(each, trace_context=context) for each in self.prompts]))
 
