@@ -81,3 +81,14 @@ def test_a_json_file_of_rows_is_not_taken_for_a_length_profile(tmp_path: Path) -
     assert read_lengths(rows).pairs == ((30, 7, 1),)
     rows.write_text(json.dumps({"overall": {"p50": 1}}))
     assert is_profile(rows)
+
+
+@pytest.mark.parametrize("reason", ["length", "stop"])
+def test_the_length_of_a_loop_is_not_learned_from(tmp_path: Path, reason: str) -> None:
+    log = tmp_path / "log.jsonl"
+    row = {"prompt_tokens": 1, "output_tokens": 5, "finish_reason": reason, "finish_by": "repetition"}
+    log.write_text(json.dumps(row) + "\n")
+    summary = AnswerSummary()
+    assert not list(read_answers(str(log), len, summary))
+    assert (summary.problems, summary.cut) == ({"looped": 1}, 0)
+    assert profiled(log) == [(1, 5, "repetition")]

@@ -190,6 +190,19 @@ def test_a_servers_reasoning_is_thinking() -> None:
     assert (answer.text, answer.thinking, answer.usage) == ("42", "let me see", Usage(7, 3, thinking_tokens=2))
 
 
+def test_reasoning_that_loops_and_that_the_server_keeps_apart_ends_as_a_loop_and_says_why() -> None:
+    async def main() -> Answer:
+        async with FakeOpenAI() as server, RemoteEngine(server.url) as engine:
+            server.script(Reply(pieces=("42",), reasoning=re.findall(r"\S+\s*", LOOPING)))
+            request = Request(({"role": "user", "content": "hi"},), max_thinking_tokens=3000)
+            return await Session(engine).answer(request)
+
+    answer = asyncio.run(main())
+    assert (answer.text, answer.finish.reason, answer.finish.by) == ("", "length", "repetition")
+    assert "could not be closed: the server has taken thinking out of the text" in answer.finish.what
+    assert (answer.repetition.thinking, answer.repetition.copies) == (True, None)
+
+
 def test_a_reservation_that_ends_inside_a_servers_reasoning_is_gone_on_with() -> None:
     """vLLM takes thinking out of the chat's text, and not out of the completion that goes on with it."""
     legs = [

@@ -153,6 +153,8 @@ def _replay(answer: Answer, choices: Choices, choice: Choice) -> None:
         choices.add(choice, ToolCallPiece({"index": index, **call}))
     if answer.repetition is not None:
         choices.add(choice, answer.repetition)
+    if answer.notice is not None:
+        choices.add(choice, answer.notice)
     choices.add(choice, answer.usage)
     choices.add(choice, answer.finish)
 

@@ -38,6 +38,12 @@ function headers() {
   return { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
 }
 
+function message({ role, content, copies }) {  // without the turns of a loop that only repeat: they invite another one
+  if (!copies) return { role, content };
+  const characters = [...content];
+  return { role, content: [...characters.slice(0, copies[0]), ...characters.slice(copies[1])].join("") };
+}
+
 function wanted(messages) {
   const most = parseInt(at("most").value, 10);
   return { messages, tier: at("tier").value, max_tokens: most > 0 ? most : "auto" };
@@ -111,10 +117,11 @@ async function* events(response) {
 }
 
 async function stream(turn, signal) {
-  const messages = turns.filter((each) => each.content).map(({ role, content }) => ({ role, content }));
+  const messages = turns.filter((each) => each.content).map(message);
   const body = { ...wanted(messages), stream: true, stream_options: { include_usage: true } };
   const response = await fetch("v1/chat/completions", { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
   if (!response.ok) throw new Error((await response.json()).error.message);
+  const before = [...turn.content].length;
   let pieces = 0;
   for await (const event of events(response)) {
     if (event.error) throw new Error(event.error.message);
@@ -127,6 +134,7 @@ async function stream(turn, signal) {
     }
     if (choice?.finish_reason) {
       turn.finish = { reason: choice.finish_reason, detail: event.suffice.finish_detail, what: event.suffice.finish_what };
+      turn.copies = event.suffice.repetition?.copies?.map((place) => before + place);
     }
     if (event.usage) {
       bar.count(event.usage.completion_tokens);
@@ -173,7 +181,7 @@ function preview() {
   waiting = setTimeout(async () => {
     const text = at("prompt").value.trim();
     if (running || !text) return;
-    const messages = [...turns.filter((each) => each.content).map(({ role, content }) => ({ role, content })), { role: "user", content: text }];
+    const messages = [...turns.filter((each) => each.content).map(message), { role: "user", content: text }];
     try {
       const response = await fetch("v1/budget", { method: "POST", headers: headers(), body: JSON.stringify(wanted(messages)) });
       const said = await response.json();
