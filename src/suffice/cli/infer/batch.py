@@ -90,7 +90,7 @@ def _output(options: InferOptions, dataset: dict[str, Any], settings: dict[str, 
     if found is None and options.resume:
         print("notice: output/ has no answers to this dataset that could be continued", file=sys.stderr)
     output = found or new_output(options.dataset)
-    print(f"results: {output}", "(continued)" if found else "", file=sys.stderr)
+    print(f"results: {output}" + (" (continued)" if found else ""), file=sys.stderr)
     return output, found is not None
 
 
