@@ -19,7 +19,7 @@ from suffice.engines.managed.programs import PROGRAMS, Installed
 from suffice.engines.managed.startup_log import StartupLog
 from suffice.errors import EngineError, ModelError, UsageError
 from suffice.memory.cards import known_model
-from suffice.memory.gpus import Gpu, visible_gpus
+from suffice.memory.gpus import VisibleGpu, visible_gpus
 
 GIB = 2**30
 VLLM = Installed(PROGRAMS["vllm"], "/venv/bin/python", "vllm", "0.32.0")
@@ -32,10 +32,9 @@ def files(name: str = "Qwen2.5-7B-Instruct", **config: Any) -> ModelFiles:
     return ModelFiles(source=ModelSource(name, f"Qwen/{name}", local=False), config={**model.config, **config})
 
 
-def gpus(count: int = 1, total: float = 24, free: float | None = None) -> list[Gpu]:
-    return [
-        Gpu(str(n), "RTX 4090", int(total * GIB), int((total if free is None else free) * GIB)) for n in range(count)
-    ]
+def gpus(count: int = 1, total: float = 24, free: float | None = None) -> list[VisibleGpu]:
+    memory = int(total * GIB), int((total if free is None else free) * GIB)
+    return [VisibleGpu(str(number), "RTX 4090", *memory) for number in range(count)]
 
 
 def words(installed: Installed, plan: LaunchPlan, adapters: tuple[NamedAdapter, ...] = (), **wishes: Any) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Gpu", "visible_gpus"]
+__all__ = ["VisibleGpu", "visible_gpus"]
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class VisibleGpu:
     id: str
     """As CUDA_VISIBLE_DEVICES names it."""
     name: str
@@ -20,7 +20,7 @@ class Gpu:
     free: int
 
 
-def visible_gpus() -> tuple[Gpu, ...]:
+def visible_gpus() -> tuple[VisibleGpu, ...]:
     """Those that CUDA_VISIBLE_DEVICES leaves, in its order; none where there is no driver or no `nvidia-ml-py`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
@@ -39,7 +39,7 @@ def visible_gpus() -> tuple[Gpu, ...]:
         pynvml.nvmlShutdown()
 
 
-def _gpus(pynvml: Any, visible: str | None) -> Iterator[Gpu]:
+def _gpus(pynvml: Any, visible: str | None) -> Iterator[VisibleGpu]:
     count = pynvml.nvmlDeviceGetCount()
     for each in [str(n) for n in range(count)] if visible is None else visible.split(","):
         name = each.strip()
@@ -50,4 +50,4 @@ def _gpus(pynvml: Any, visible: str | None) -> Iterator[Gpu]:
         else:
             handle = pynvml.nvmlDeviceGetHandleByUUID(name)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        yield Gpu(name, str(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
+        yield VisibleGpu(name, str(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))

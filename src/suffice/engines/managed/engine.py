@@ -19,7 +19,7 @@ from suffice.engines.managed.model_files import ModelFiles, named_adapters, read
 from suffice.engines.managed.programs import PROGRAMS, find_program
 from suffice.engines.openai.engine import RemoteEngine
 from suffice.errors import EngineError, UsageError
-from suffice.memory.gpus import Gpu, visible_gpus
+from suffice.memory.gpus import VisibleGpu, visible_gpus
 from suffice.prompt import Prompt
 
 __all__ = ["ManagedEngine", "SglangEngine", "VllmEngine"]
@@ -262,7 +262,7 @@ class SglangEngine(ManagedEngine):
     program = "sglang"
 
 
-def _gpus(device: str, count: int) -> tuple[Gpu, ...]:
+def _gpus(device: str, count: int) -> tuple[VisibleGpu, ...]:
     """The GPUs that a device's name means, as far as they can be seen."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cuda") or (number and not number.isdecimal()):

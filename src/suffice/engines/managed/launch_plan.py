@@ -11,7 +11,7 @@ from suffice.engines.managed.model_files import ModelFiles
 from suffice.errors import EngineError, UsageError
 from suffice.memory.cards import Card, KnownModel
 from suffice.memory.device import human_bytes
-from suffice.memory.gpus import Gpu
+from suffice.memory.gpus import VisibleGpu
 from suffice.memory.inference import Serving, ServingMemory
 from suffice.memory.kv import KvLayout
 from suffice.memory.parameters import stored_weight_bits
@@ -31,7 +31,7 @@ class LaunchPlan:
     """What the server is started with. None leaves a value to the server."""
 
     on_cpu: bool = False
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[VisibleGpu, ...] = ()
     """Those it gets, where they are known."""
     tensor_parallel_size: int = 1
     context_tokens: int | None = None
@@ -51,7 +51,7 @@ class LaunchPlan:
 
 def plan_launch(
     files: ModelFiles,
-    gpus: Sequence[Gpu],
+    gpus: Sequence[VisibleGpu],
     *,
     on_cpu: bool = False,
     tensor_parallel_size: int = 1,
