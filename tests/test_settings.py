@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from suffice.budget import Budgeter
 from suffice.errors import UsageError
 from suffice.settings import flag_of, load_settings, setting
 
@@ -74,3 +75,50 @@ def test_what_cannot_be_is_said_with_where_it_is(
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.toml cannot be read: No such file"):
         load_settings(Example, path=str(tmp_path / "none.toml"))
+
+
+# --- numbers of tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    longest: int = setting(2048, minimum=8, unit="tokens")
+    rows: int = setting(10)
+
+
+@pytest.mark.parametrize(("text", "variable", "tokens"), [('longest = "32k"', None, 32_768), ("", "1.5k", 1536)])
+def test_a_number_of_tokens_may_be_written_as_people_do(
+    text: str, variable: str | None, tokens: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "it.toml"
+    path.write_text(text)
+    environment = {"X_LONGEST": variable} if variable else {}
+    assert load_settings(Lengths, path=str(path), prefix="X_", environment=environment)[0].longest == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "words"),
+    [
+        ('longest = "many"', {}, "it.toml: longest: 'many' is not a number of tokens: write 2048, 32k"),
+        ("", {"X_LONGEST": "32kb"}, "X_LONGEST: '32kb' is not a number of tokens"),
+        ("", {"X_LONGEST": "4"}, "X_LONGEST: longest is 4: it must be 8 or more"),
+        ('rows = "32k"', {}, "it.toml: rows must be int, not '32k'"),
+    ],
+)
+def test_what_is_no_number_of_tokens_is_refused(
+    text: str, variables: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "it.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        load_settings(Lengths, path=str(path), prefix="X_", environment=variables)
+    assert words in str(refused.value)
+
+
+def test_a_budget_file_takes_them_too(tmp_path: Path) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text('[tiers.huge]\nmax_new_tokens = "32k"\n')
+    assert Budgeter.load(path).tiers["huge"].max_new_tokens == 32_768
+    path.write_text('[tiers.huge]\nmax_new_tokens = "lots"\n')
+    with pytest.raises(UsageError, match=r"tiers\.huge\.max_new_tokens: 'lots' is not a number of tokens"):
+        Budgeter.load(path)

@@ -102,11 +102,13 @@ def test_the_scripts_of_other_shells_are_valid(shell: str, tmp_path: Path, capsy
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes(shell_environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    code = script("fish", capsys) + "\ncomplete -C 'suffice infer --max_new'"
+    code = script("fish", capsys) + "\ncomplete -C 'suffice infer --max_new'; complete -C 'suffice ke'"
     done = subprocess.run(
         ["fish", "--no-config", "-c", code], env=shell_environment, capture_output=True, text=True, timeout=PATIENCE
     )
-    assert done.stdout.split()[:1] == ["--max_new_tokens"], done.stderr
+    flag, command = done.stdout.splitlines()
+    assert flag.startswith("--max_new_tokens\t"), done.stderr
+    assert command == "keys\tMake, show, revoke and replace keys of the server."
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -101,6 +102,21 @@ def test_a_model_is_removed_from_either_cache(capsys: pytest.CaptureFixture[str]
     assert run(capsys, "rm", "qwen9-1b", "--yes") == f"removed Qwen/Qwen9-1B: {size} freed\n"
     assert "removed Qwen/Qwen9.5-1B" in run(capsys, "rm", "Qwen/Qwen9.5-1B", "-y")
     assert (kept.exists(), gone.exists(), scope.exists()) == (True, False, False)
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y", True), ("n", False), ("", False)])
+def test_a_person_is_asked(
+    answer: str, removed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = in_hub_cache("Qwen/Qwen9-7B", {"config.json": CONFIG})
+    typed = io.StringIO(f"{answer}\n")
+    typed.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", typed)
+    with pytest.raises(SystemExit) as exit_:
+        main(["models", "rm", "Qwen9-7B"])
+    assert exit_.value.code == (0 if removed else 130)
+    assert folder.exists() != removed
+    assert str(folder) in capsys.readouterr().err, "what would go is said before the question"
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ class _Zsh(_EitherSpelling, ZshComplete):
 
 class _Fish(_EitherSpelling, FishComplete):
     name = "fish"
+    source_template = FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
+    """A help text with a comma is shown whole."""
 
 
 _CLASSES: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
