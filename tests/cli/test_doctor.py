@@ -13,6 +13,7 @@ from fake_hub import fake_hub
 from suffice.cli.doctor import hardware, software, surroundings
 from suffice.cli.doctor.findings import Section, shown_path, shown_value
 from suffice.cli.main import main
+from suffice.memory.gpus import VisibleGpu
 
 GIB = 1 << 30
 
@@ -85,7 +86,7 @@ def test_the_limits_of_a_container(tmp_path: Path) -> None:
         (None, False, None, "this torch is built for the CPU"),
         ("13.0", False, None, "which the driver 535 does not run"),
         ("13.0", False, "-1", "unset CUDA_VISIBLE_DEVICES"),
-        ("13.0", True, None, "GPU 1 has 1.00 GiB free of 24.0 GiB: nvidia-smi"),
+        ("13.0", True, None, "GPU 0 has 1.00 GiB free of 24.0 GiB: nvidia-smi"),
     ],
 )
 def test_cards_that_cannot_be_used(
@@ -95,12 +96,9 @@ def test_cards_that_cannot_be_used(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     torch: Any = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: usable), version=SimpleNamespace(cuda=cuda))
-    cards = [
-        hardware.Gpu("RTX 4090", 20 * GIB, 24 * GIB),
-        hardware.Gpu("RTX 4090", (1 if usable else 20) * GIB, 24 * GIB),
-    ]
+    card = VisibleGpu(id="0", name="RTX 4090", total=24 * GIB, free=(1 if usable else 20) * GIB)
     section = Section("Hardware")
-    hardware.blame_gpus(section, cards, "535", torch)
+    hardware.blame_gpus(section, [] if visible else [card], "535", torch)
     [said] = advice(section)
     assert says in said
 

@@ -67,7 +67,9 @@ class ServeSettings:
         above=0,
         maximum=1,
     )
-    kv_tokens: int | None = setting(None, _MODEL, "Size of the KV cache in tokens. [default: what fits]", minimum=256)
+    kv_tokens: int | None = setting(
+        None, _MODEL, "Size of the KV cache. [default: what fits]", minimum=256, unit="tokens"
+    )
     on_runaway: str | None = setting(
         None,
         _MODEL,

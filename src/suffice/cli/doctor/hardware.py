@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from suffice.cli.doctor.findings import Section
 from suffice.memory.device import human_bytes
+from suffice.memory.gpus import VisibleGpu, visible_gpus
 
-__all__ = ["CgroupLimits", "Gpu", "blame_gpus", "hardware"]
+__all__ = ["CgroupLimits", "blame_gpus", "hardware"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _LITTLE = 1 << 30  # bytes of free memory with which nothing but the bundled model runs
@@ -64,14 +65,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    name: str
-    free: int
-    total: int
-    """Both in bytes."""
-
-
 def hardware() -> Section:
     """The section of the report."""
     section, limits = Section("Hardware"), CgroupLimits.read()
@@ -79,10 +72,11 @@ def hardware() -> Section:
     container = f", {limits.cores:g} of them for this container" if limits.cores else ""
     section.facts["processor"] = f"{_processor()}, {usable} cores{container}"
     _memory(section, limits)
-    gpus, driver = _gpus()
-    for number, gpu in enumerate(gpus):
-        section.facts[f"GPU {number}"] = f"{gpu.name}, {human_bytes(gpu.free)} free of {human_bytes(gpu.total)}"
-    section.facts |= {"driver": driver} if driver else {} if gpus else {"GPU": "none"}
+    gpus, driver = visible_gpus(), _driver()
+    for gpu in gpus:
+        section.facts[f"GPU {gpu.id}"] = f"{gpu.name}, {human_bytes(gpu.free)} free of {human_bytes(gpu.total)}"
+    section.facts |= {} if gpus else {"GPU": "none"}
+    section.facts |= {"driver": driver} if driver else {}
     blame_gpus(section, gpus, driver, _torch())
     return section
 
@@ -107,20 +101,15 @@ def _memory(section: Section, limits: CgroupLimits) -> None:
         section.blame("less than 1 GiB of memory is free", "end other programs, or use a server: --upstream URL")
 
 
-def _gpus() -> tuple[list[Gpu], str]:
-    """The cards that the driver sees, whether torch can use them or not, and the driver's version."""
+def _driver() -> str:
+    """The version of NVIDIA's driver; empty where there is none."""
     try:
         import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
     except Exception:  # no package, no driver, no permission
-        return [], ""
-    found = []
-    for number in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        found.append(Gpu(str(pynvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total)))
-    return found, str(pynvml.nvmlSystemGetDriverVersion())
+        return ""
 
 
 def _torch() -> Any:
@@ -128,17 +117,17 @@ def _torch() -> Any:
     return sys.modules.get("torch")
 
 
-def blame_gpus(section: Section, gpus: list[Gpu], driver: str, torch: Any) -> None:
+def blame_gpus(section: Section, gpus: Sequence[VisibleGpu], driver: str, torch: Any) -> None:
     """Cards that cannot be used, or are full."""
+    if driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        section.blame("CUDA_VISIBLE_DEVICES hides every GPU", "unset CUDA_VISIBLE_DEVICES")
     if gpus and torch is not None and not torch.cuda.is_available():
         if torch.version.cuda is None:
             section.blame("this torch is built for the CPU and uses no GPU", "install a build of torch for CUDA")
-        elif os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-            section.blame("CUDA_VISIBLE_DEVICES hides the GPU", "unset CUDA_VISIBLE_DEVICES")
         else:
             needs = f"torch is built for CUDA {torch.version.cuda}, which the driver {driver} does not run"
             section.blame(needs, "update the driver, or install a build of torch for an older CUDA")
-    for number, gpu in enumerate(gpus):
+    for gpu in gpus:
         if gpu.free < _MOSTLY_TAKEN * gpu.total:
-            free = f"GPU {number} has {human_bytes(gpu.free)} free of {human_bytes(gpu.total)}"
+            free = f"GPU {gpu.id} has {human_bytes(gpu.free)} free of {human_bytes(gpu.total)}"
             section.blame(free, "nvidia-smi shows the programs that hold the rest")

@@ -84,7 +84,7 @@ class InferOptions:
         answers=False,
     )
     kv_tokens: int | None = setting(
-        None, _MODEL, "Size of the KV cache in tokens. [default: what fits]", minimum=256, answers=False
+        None, _MODEL, "Size of the KV cache. [default: what fits]", minimum=256, unit="tokens", answers=False
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
