@@ -188,7 +188,7 @@ def test_a_question_at_continue_is_the_next_message(typed: Callable[..., Chat]) 
 def test_yes_continues_and_no_does_not(typed: Callable[..., Chat]) -> None:
     talk = typed(Answers("abcdef", " ghij", "k"), "tell me", "是", "n", "/continue", "/continue", max_new_tokens=4)
     assert talk.engine.conversations == [["tell me"], ["tell me", "abcd"], ["tell me", "abcd ghi"]]
-    assert "/budget N gives it more" in talk.said
+    assert "/budget N allows more" in talk.said
     assert "ended by itself; /retry asks for another one" in talk.said
 
 

@@ -186,18 +186,39 @@ main(["infer", "--upstream", {server.url!r}, "--max-new-tokens", "2"])
     assert "no command /nonsense" in done.stderr
 
 
-def test_a_preset_sets_the_tier_and_the_sampling_and_flags_win(server: FakeOpenAI) -> None:
-    assert run("--upstream", server.url, "--prompt", "hm", "--preset", "long") == 0
-    assert run("--upstream", server.url, "--prompt", "hm", "--preset", "short", "--temperature", "0") == 0
-    first, second = (each.body for each in server.generations)
-    assert (first["max_tokens"], first["temperature"], first["top_p"]) == (1024, 0.8, 0.95)
-    assert (second["max_tokens"], second["temperature"], second["top_p"]) == (128, 0, 0.9)
+@pytest.mark.parametrize(
+    ("flags", "tokens", "temperature", "top_p"),
+    [
+        ("--preset short", 256, 0.7, None),
+        ("--preset medium", 768, 0.8, 0.9),
+        ("--preset long", 2048, None, None),
+        ("--preset standard", 768, 0.8, 0.9),  # what medium was called
+        ("--preset short --temperature 0 --top_p 0.5", 256, 0, 0.5),
+        ("--preset short --max_new_tokens 1000", 1000, 0.7, None),
+        ("--preset short --max_new_tokens auto", 2048, 0.7, None),
+        ("--preset short --tier standard", 512, 0.7, None),
+        ("--preset long --max_length 100", 89, None, None),
+    ],
+)
+def test_a_preset_sets_limits_and_sampling_and_flags_win(
+    server: FakeOpenAI, flags: str, tokens: int, temperature: float | None, top_p: float | None
+) -> None:
+    assert run("--upstream", server.url, "--prompt", "hm", *flags.split()) == 0
+    body = server.generations[0].body
+    assert (body["max_tokens"], body.get("temperature"), body.get("top_p")) == (tokens, temperature, top_p)
+
+
+def test_the_long_preset_leaves_room_for_the_prompt(server: FakeOpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--upstream", server.url, "--prompt", "word " * 3000, "--preset", "long", "--json") == 0
+    budget = json.loads(capsys.readouterr().out)["budget"]
+    assert (budget["limited_by"], budget["clamped_from"]) == ("context", 2048)
+    assert budget["max_new_tokens"] + budget["prompt_tokens"] == 4096
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--preset", "medium"), "there are: short, standard, long"),
+        (("--preset", "middle"), "there are: short, medium, long"),
         (("--first_reservation", "0"), "--first-reservation is '0'"),
         (("--first_reservation", "9", "--on_length", "stop"), "a prediction never cuts an answer"),
         (("--tokenizer", "nowhere/at/all"), "no model folder"),

@@ -46,12 +46,23 @@ def load_settings(path: Path | None = None) -> Settings:
         path = Path(os.environ[ENVIRONMENT_VARIABLE]).expanduser()
     if path is None:
         return packaged_settings()
-    return _parse(_merge(read_toml(_PACKAGED, "budget file"), read_toml(path, "budget file")), str(path))
+    over = read_toml(path, "budget file")
+    return _parse(_merge(_packaged_below(over), over), str(path))
 
 
 @cache
 def packaged_settings() -> Settings:
     return _parse(read_toml(_PACKAGED, "budget file"), str(_PACKAGED))
+
+
+def _packaged_below(over: Mapping[str, Any]) -> dict[str, Any]:
+    """The packaged file, without the caps of presets to which `over` gives a tier: that is a cap of its own."""
+    packaged = read_toml(_PACKAGED, "budget file")
+    presets = over.get("presets")
+    for name, entry in presets.items() if isinstance(presets, dict) else ():
+        if isinstance(entry, dict) and "tier" in entry:
+            packaged["presets"].get(name, {}).pop("max_new_tokens", None)
+    return packaged
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def _parse(document: dict[str, Any], source: str) -> Settings:
     settings = reader.table(document, "settings", "default_max_new_tokens")
     tiers = reader.tables(document, "tiers", "max_new_tokens", "needs_key", "priority", "on_runaway")
     known = {name: reader.tier(name, entry) for name, entry in tiers}
-    presets = reader.tables(document, "presets", "tier", "temperature", "top_p")
+    presets = reader.tables(document, "presets", "tier", "temperature", "top_p", "max_new_tokens", "max_length")
     keywords = reader.tables(document, "keywords", "expected_tokens", "max_new_tokens", "words")
     return Settings(
         default_max_new_tokens=reader.tokens(settings, "settings", "default_max_new_tokens"),
@@ -143,14 +154,22 @@ class _Reader:
     def preset(self, name: str, entry: Mapping[str, Any], tiers: Mapping[str, Tier]) -> Preset:
         where = f"presets.{name}"
         tier = entry.get("tier")
-        if not isinstance(tier, str) or tier not in tiers:
+        if tier is not None and tier not in tiers:
             raise UsageError(f"{self.source}: {where}.tier is {tier!r}; there are: {', '.join(tiers)}")
-        temperature = self.number(entry, where, "temperature", lambda value: value >= 0, "0 or more")
-        top_p = self.number(entry, where, "top_p", lambda value: 0 < value <= 1, "above 0 and at most 1")
-        return Preset(name, tier, temperature, top_p)
+        limits = (key for key in ("max_new_tokens", "max_length") if key in entry)
+        return Preset(
+            name,
+            tier,
+            self.number(entry, where, "temperature", lambda value: value >= 0, "0 or more"),
+            self.number(entry, where, "top_p", lambda value: 0 < value <= 1, "above 0 and at most 1"),
+            **{key: self.tokens(entry, where, key) for key in limits},
+        )
 
-    def number(self, table: Mapping[str, Any], where: str, key: str, allowed: _Check, words: str) -> float:
+    def number(self, table: Mapping[str, Any], where: str, key: str, allowed: _Check, words: str) -> float | None:
+        """None where it is left out."""
         value = table.get(key)
+        if value is None:
+            return None
         if not isinstance(value, int | float) or isinstance(value, bool) or not allowed(value):
             raise UsageError(f"{self.source}: {where}.{key} must be {words}, not {value!r}")
         return float(value)

@@ -32,12 +32,17 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A name for what a kind of answer usually wants: a tier's cap, and the sampling that goes with it."""
+    """A name for what a kind of answer usually wants: its limits, and the sampling that goes with them.
+
+    None is whatever holds without the preset.
+    """
 
     name: str
-    tier: str
-    temperature: float
-    top_p: float
+    tier: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_new_tokens: int | None = None
+    max_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import click
 
 from suffice.cli.command import CommandGroup
 from suffice.cli.examples import example_lines
+from suffice.cli.terminal import visible
 from suffice.cli.wrong_call import explain
 from suffice.errors import SufficeError
 from suffice.version import __version__
@@ -89,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         status = error.exit_code
     except click.ClickException as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {visible(explain(error))}", file=sys.stderr)
         status = 2
     except SufficeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)

@@ -67,7 +67,8 @@ def answer_line(answer: Answer, hints: Mapping[str, str] = _FLAG_HINTS, *, reser
     """
     usage, about = answer.usage, "" if answer.usage.exact else "about "
     thinking = f" ({usage.thinking_tokens} of them thinking)" if usage.thinking_tokens else ""
-    tokens = f"{about}{usage.answer_tokens} tokens{thinking}, {answer.tokens_per_second:.0f} tokens/s"
+    count = "1 token" if usage.answer_tokens == 1 else f"{usage.answer_tokens} tokens"
+    tokens = f"{about}{count}{thinking}, {answer.tokens_per_second:.0f} tokens/s"
     parts = [tokens, why_it_ended(answer.finish, hints), _allowed(answer.budget, reserved)]
     if answer.finish.looped:
         begin, end = (answer.repetition and answer.repetition.copies) or (0, 0)

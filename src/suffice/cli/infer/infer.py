@@ -8,6 +8,9 @@ import sys
 from functools import cache
 from typing import Any
 
+import click
+from click.core import ParameterSource
+
 from suffice.cli.command import Command
 from suffice.cli.infer.options import InferOptions, infer_options, options_from
 from suffice.errors import UsageError
@@ -31,7 +34,9 @@ def _run(**flags: Any) -> int:
     With nothing to answer, this is a chat. Every answer says how many tokens it took, why it ended, and what its budget
     was.
     """
-    options = options_from(flags).with_preset()
+    context = click.get_current_context()
+    given = [name for name in flags if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    options = options_from(flags).with_preset(given)
     options.check()
     if options.dataset:
         from suffice.cli.infer.batch import infer_dataset
@@ -57,7 +62,7 @@ async def _answer_once(options: InferOptions) -> int:
             answer = await session.answer(request)
             print(json.dumps(answer_json(answer), ensure_ascii=False))
         else:
-            answer = await show_answer(session, request, stream=options.stream)
+            answer = await show_answer(session, request, stream=options.stream, raw=options.raw)
     return 1 if answer.finish.reason == "error" else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from suffice.errors import UsageError
 from suffice.settings import setting
 
 if TYPE_CHECKING:
+    from suffice.budget.types import Preset
     from suffice.engines.base import Engine
     from suffice.engines.patience import PatientEngine
     from suffice.prompt import Message
@@ -112,7 +113,11 @@ class InferOptions:
         None, _LENGTH, "A folder that `suffice fit` wrote, from your own answers. [default: packaged]", metavar="DIR"
     )
     preset: str | None = setting(  # what it stands for is among the others
-        None, _LENGTH, "short, standard or long: a tier, and its temperature and top_p.", metavar="NAME", answers=False
+        None,
+        _LENGTH,
+        "short, medium or long: limits, and the temperature and top_p that go with them.",
+        metavar="NAME",
+        answers=False,
     )
     reservation: int | Literal["auto", "full"] = setting(
         "auto",
@@ -143,6 +148,13 @@ class InferOptions:
     sampling: Sampling = setting(Sampling(), flag=None)
     """Its flags are made of what `Sampling` says of each parameter."""
     stream: bool = setting(True, _OUTPUT, "Show the answer as it is written.", answers=False)
+    raw: bool = setting(
+        False,
+        _OUTPUT,
+        "Let control characters in an answer act on the terminal; without it, they are written out.",
+        switch=True,
+        answers=False,
+    )
     history: bool = setting(
         True, _OUTPUT, "In the chat, remember what was typed for the arrow keys of the next run.", answers=False
     )
@@ -213,20 +225,25 @@ class InferOptions:
         if self.tokenizer and not self.upstream:
             raise UsageError("--tokenizer needs --upstream: a model that is loaded here has its own")
 
-    def with_preset(self) -> InferOptions:
-        """The flags with those that `--preset` stands for, where they were not given. UsageError: no such preset."""
+    def with_preset(self, given: Collection[str] = ()) -> InferOptions:
+        """The flags with those that `--preset` stands for; `given`, the names of those that the user gave, win.
+
+        A cap of the user's own, by number or by tier, takes the place of the preset's.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
         if self.preset is None:
             return self
-        from suffice.budget.settings import load_settings
-
-        presets = load_settings().presets
-        if self.preset not in presets:
-            raise UsageError(f"--preset is {self.preset!r}; there are: {', '.join(presets)}")
-        preset, sampling = presets[self.preset], self.sampling
+        preset, sampling = _preset(self.preset), self.sampling
+        own_cap = self.tier is not None or self.max_new_tokens != "auto" or "max_new_tokens" in given
+        names = ("max_length",) if own_cap else ("max_new_tokens", "tier", "max_length")
+        limits = {name: getattr(preset, name) for name in names if getattr(preset, name) is not None}
+        if self.max_length is not None:
+            limits.pop("max_length", None)
         temperature = preset.temperature if sampling.temperature is None else sampling.temperature
         top_p = preset.top_p if sampling.top_p is None else sampling.top_p
-        sampling = replace(sampling, temperature=temperature, top_p=top_p)
-        return replace(self, tier=self.tier or preset.tier, sampling=sampling)
+        return replace(self, **limits, sampling=replace(sampling, temperature=temperature, top_p=top_p))
 
     def open_engine(self) -> Engine:
         """The engine that the flags name, not yet entered. Raises as `suffice.engines.open_engine`."""
@@ -287,6 +304,18 @@ class InferOptions:
             on_runaway=self.on_runaway,
             max_thinking_tokens=self.max_thinking_tokens,
         )
+
+
+def _preset(name: str) -> Preset:
+    from suffice.budget.settings import load_settings
+
+    presets = load_settings().presets
+    if name == "standard" and name not in presets:
+        print("notice: --preset standard is called medium now", file=sys.stderr)
+        name = "medium"
+    if name not in presets:
+        raise UsageError(f"--preset is {name!r}; there are: {', '.join(presets)}")
+    return presets[name]
 
 
 def _check_encoding(flag: str, text: str) -> None:

@@ -104,7 +104,8 @@ def _with(options: InferOptions, name: str, value: Any) -> InferOptions:
     if name != "preset" or value is None:
         return replace(options, **{name: value})
     bare = replace(options.sampling, temperature=None, top_p=None)
-    return replace(options, preset=value, tier=None, sampling=bare).with_preset()
+    bare_limits: dict[str, Any] = {"tier": None, "max_new_tokens": "auto", "max_length": None}
+    return replace(options, preset=value, **bare_limits, sampling=bare).with_preset()
 
 
 def _value(options: InferOptions, name: str) -> Any:

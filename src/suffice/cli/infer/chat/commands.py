@@ -12,8 +12,9 @@ from suffice.cli.command import TokenLimit
 from suffice.cli.infer.chat.answer_settings import changed, listed, settable, shown
 from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.saved import load, save
-from suffice.cli.infer.chat.talk import Talk, note
+from suffice.cli.infer.chat.talk import Talk
 from suffice.cli.infer.chat.texts import meant, unquoted
+from suffice.cli.notes import note
 from suffice.errors import UsageError
 
 __all__ = ["COMMANDS", "KNOWN", "choices", "prefers_chinese", "run_command"]

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from suffice.cli.infer.chat.commands import COMMANDS, KNOWN, choices, prefers_chinese, run_command
 from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.inputs import ChatInput, PlainInput, terminal_can_edit
-from suffice.cli.infer.chat.talk import Talk, note, opened
+from suffice.cli.infer.chat.talk import Talk, opened
 from suffice.cli.infer.chat.texts import command_word, meant, message_text
 from suffice.cli.infer.chat.type_ahead import quiet_terminal
+from suffice.cli.notes import note
+from suffice.cli.terminal import visible
 from suffice.errors import SufficeError, UsageError
 from suffice.settings import data_folder
 
@@ -78,7 +80,7 @@ def _loop(talk: Talk) -> None:
         except KeyboardInterrupt:
             note("(Ctrl-D or /exit leaves)")
         except SufficeError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(str(error))}", file=sys.stderr)
 
 
 def _take(talk: Talk, text: str) -> None:

@@ -13,7 +13,8 @@ from suffice.cli.infer.chat.inputs import ChatInput
 from suffice.cli.infer.chat.interrupts import interruptible
 from suffice.cli.infer.chat.room import Shortening
 from suffice.cli.infer.chat.texts import agrees, declines
-from suffice.cli.infer.screen import dim
+from suffice.cli.notes import note
+from suffice.cli.terminal import visible
 from suffice.errors import PromptTooLongError, SufficeError
 from suffice.session import Answer, Session
 
@@ -23,14 +24,9 @@ if TYPE_CHECKING:
     from suffice.engines.patience import PatientEngine
     from suffice.session import Request
 
-__all__ = ["Talk", "note", "opened"]
+__all__ = ["Talk", "opened"]
 
 _MAX_WAIT = 60.0  # seconds that an answer waits for a busy server, where nothing else is said; Ctrl-C ends it earlier
-
-
-def note(text: str) -> None:
-    """One line beside the conversation."""
-    print(dim(text), file=sys.stderr)
 
 
 def opened(options: InferOptions) -> PatientEngine:
@@ -143,12 +139,13 @@ class Talk:
         if isinstance(error, KeyboardInterrupt):
             note(f"(stopped{'; ' * bool(waits)}{waits})")
             return
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         if waits:
             note(f"({waits})")
 
     async def _shown(self, asked: Dialogue) -> Answer:
-        return await show_answer(self.session, self.request(asked), stream=self.options.stream, hints=CHAT_HINTS)
+        stream, raw = self.options.stream, self.options.raw
+        return await show_answer(self.session, self.request(asked), stream=stream, raw=raw, hints=CHAT_HINTS)
 
     def _keep(self, asked: Dialogue, answer: Answer) -> bool:
         """Make an answer part of the conversation, and say so where it did not end by itself. False: there is none."""
