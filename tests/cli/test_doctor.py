@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,15 @@ def test_packages_that_are_missing_or_of_another_version() -> None:
     assert missing.startswith("not installed: torch: pip install 'suffice[local]'")
     assert section.problems[0].stops
     assert other.startswith("transformers is 4.1.0: pip install 'transformers")
+
+
+def test_a_server_in_another_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SUFFICE_ENGINE_PYTHON", sys.executable)
+    assert software.engines().facts["vllm"].startswith(("not installed", "vllm"))
+    monkeypatch.setenv("SUFFICE_ENGINE_PYTHON", str(tmp_path / "nowhere"))
+    section = software.engines()
+    assert section.facts["sglang"] == "cannot be used"
+    assert any(each.startswith("vLLM cannot be used: engine_python is") for each in advice(section))
 
 
 def test_the_limits_of_a_container(tmp_path: Path) -> None:

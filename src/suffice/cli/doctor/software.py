@@ -9,7 +9,9 @@ from importlib import metadata
 
 from suffice.checkpoints.model_source import bundled_model
 from suffice.cli.doctor.findings import Section, shown_path
-from suffice.errors import first_line
+from suffice.engines.managed.programs import PROGRAMS, find_program
+from suffice.errors import UsageError, first_line
+from suffice.memory.gpus import visible_gpus
 from suffice.version import __version__
 
 __all__ = ["engines", "versions"]
@@ -27,7 +29,6 @@ _SHOWN = (
     "aiohttp",
     "uvicorn",
 )
-_SERVERS = ("vllm", "sglang")
 _LOCAL = "pip install 'suffice[local]'"
 
 _Version = Callable[[str], str | None]
@@ -73,9 +74,10 @@ def _check_ranges(section: Section, found: dict[str, str | None]) -> None:
 def engines(installed: _Version = _installed) -> Section:
     """What can generate: this process, servers that are installed, engines of other packages."""
     section = Section("Engines")
-    section.facts["local"] = _torch(section) if installed("torch") else "not installed"
+    section.facts["transformers"] = _torch(section) if installed("torch") else "not installed"
     section.facts["openai"] = "any OpenAI-compatible server, with --upstream URL"
-    section.facts |= {name: installed(name) or "not installed" for name in _SERVERS}
+    for name in PROGRAMS:
+        section.facts[name] = _server(section, name)
     for each in metadata.entry_points(group="suffice.engines"):
         section.facts[each.name] = each.value
     folder = bundled_model()
@@ -84,6 +86,18 @@ def engines(installed: _Version = _installed) -> Section:
     else:
         section.blame(f"the bundled model is missing from {shown_path(folder)}", "install Suffice again", stops=True)
     return section
+
+
+def _server(section: Section, name: str) -> str:
+    """A server that Suffice can start: where it is, or how to install it where there is a GPU for it."""
+    try:
+        found = find_program(name)
+    except UsageError as error:
+        section.blame(f"{PROGRAMS[name].title} cannot be used", str(error))
+        return "cannot be used"
+    if found is not None:
+        return f"{found.package} {found.version} ({shown_path(found.python)})"
+    return "not installed" + (f"; {PROGRAMS[name].install}" if visible_gpus() else "")
 
 
 def _torch(section: Section) -> str:
@@ -95,4 +109,4 @@ def _torch(section: Section) -> str:
         section.blame(f"torch or transformers cannot be imported ({first_line(error)})", f"{_LOCAL} again", stops=True)
         return "cannot be imported"
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
-    return f"transformers {transformers.__version__} on torch {torch.__version__}, built for {built}"
+    return f"{transformers.__version__} on torch {torch.__version__}, built for {built}"
