@@ -118,6 +118,21 @@ def test_what_is_not_as_asked_is_counted(
     assert "in 2 rows: model 'm' is asked for, and fake-model answers" in err
 
 
+def test_what_the_flags_say_of_loops_and_systems_reaches_the_rows_that_can_have_it(
+    server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script(Reply(pieces=["It runs down to the sea and comes back again. "] * 60))
+    rows = asked(1, on_runaway="off"), asked(2), asked(3, "/v1/completions", on_runaway="off"), asked(4, on_runaway="?")
+    results = answered(server, tmp_path, *rows, flags=("--on-runaway", "stop", "--system", "be brief"), status=1)
+    endings = [row["response"]["body"].get("suffice", {}).get("finish_detail") for row in results]
+    assert endings == ["end_token", "repetition", "end_token", None]
+    assert [row["error"] is None for row in results] == [True, True, True, False]
+    assert results[1]["response"]["body"]["choices"][0]["finish_reason"] == "length"
+    err = capsys.readouterr().err
+    assert "loops: 1 (33.3 %)" in err
+    assert "in 1 rows: --system is not used" in err
+
+
 def test_an_answer_that_breaks_off_keeps_what_was_written(server: FakeOpenAI, tmp_path: Path) -> None:
     server.script(Reply(pieces=("so far", " and more"), drop_after=1))
     (row,) = answered(server, tmp_path, asked(1), status=1)

@@ -117,10 +117,8 @@ def test_a_signal_says_how_far_it_came_and_how_to_continue(server: FakeOpenAI, t
     assert "Traceback" not in err
     server.script(Reply(pieces=("rest",)))
     command = shlex.split(err.splitlines()[-1])
-    assert (command[:4], command[-1]) == (["python", *INFER[1:]], "--resume")
-    done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
+    assert (command[:2], command[-1]) == (["suffice", "infer"], "--resume")
+    done = subprocess.run([*INFER, *command[2:]], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [row["index"] for row in rows_of(output)] == list(range(80))
     assert sum(row["text"] == "ab" for row in rows_of(output)) == len(there)

@@ -17,6 +17,7 @@ from suffice.errors import EngineError
 from suffice.prompt import Prompt
 from suffice.session import Answer, Request, Session
 from suffice.testing import FakeOpenAI, Reply
+from suffice.testing.scripted_engine import ScriptedEngine
 
 SOON = {"retry-after-ms": "20"}
 
@@ -95,20 +96,23 @@ def test_fewer_are_asked_at_once_for_a_while() -> None:
     assert 4 <= engine.concurrency < 8, "halved once for all eight, and growing again with each answer"
 
 
-def test_a_server_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suffice.engines.patience._FIRST_PAUSE", 0.01)
+def test_a_server_that_starts_is_waited_for() -> None:
+    class Starting(ScriptedEngine):
+        left = 2
+
+        async def __aenter__(self) -> Starting:
+            self.left -= 1
+            if self.left >= 0:
+                raise EngineError("loading the model", status=503, retry_after=0.01)
+            return self
 
     async def main() -> str:
-        async with FakeOpenAI() as server:
-            listed, server.models = server.models, None
-            engine = PatientEngine(open_engine(upstream=server.url), max_wait=5)
-            with pytest.raises(EngineError, match="404"):
-                await engine.__aenter__()
-            server.models = listed
-            async with engine:
-                return engine.model_name
+        async with PatientEngine(Starting("ready"), max_wait=5) as engine:
+            return (await Session(engine).answer(Request("hi"))).text
 
-    assert asyncio.run(main()) == "fake-model"
+    assert asyncio.run(main()) == "ready"
+    with pytest.raises(EngineError, match="given up after 0 s"):
+        asyncio.run(PatientEngine(Starting(), max_wait=0).__aenter__())
 
 
 def test_a_pool_behind_it_is_asked_again_and_its_circuit_stays_closed() -> None:

@@ -31,6 +31,7 @@ __all__ = ["BATCH_FORMAT", "BatchFileLines", "BatchFileRequests"]
 
 BATCH_FORMAT = "openai batch"
 """What `suffice.data` calls rows with a request of OpenAI's API."""
+_SYSTEM = ("system", "developer")
 _CAPS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 
@@ -65,7 +66,7 @@ class BatchFileRequests:
             asked.request,
             tier=asked.tier,
             reservation=options.reservation,
-            on_runaway=body.get("on_runaway") or options.on_runaway,
+            on_runaway=asked.on_runaway or options.on_runaway,
             max_thinking_tokens=options.max_thinking_tokens,
         )
 
@@ -77,10 +78,17 @@ class BatchFileRequests:
         if not any(body.get(name) is not None for name in _CAPS):
             flags["max_new_tokens"] = options.max_new_tokens
         given = {name: value for name, value in body.items() if value is not None}
-        if options.system and not any(each["role"] in ("system", "developer") for each in given.get("messages", ())):
-            system = [{"role": "system", "content": options.system}] if "messages" in given else []
-            given |= {"messages": [*system, *given["messages"]]} if system else {}
-        return {name: value for name, value in flags.items() if value is not None} | given
+        return {name: value for name, value in flags.items() if value is not None} | given | self._system(given)
+
+    def _system(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The messages behind the system prompt of the flags, where they have none of their own."""
+        messages = body.get("messages")
+        if not self._options.system or (messages and any(each.get("role") in _SYSTEM for each in messages)):
+            return {}
+        if messages is None:
+            self.notes["--system is not used: text to complete has no system prompt"] += 1
+            return {}
+        return {"messages": [{"role": "system", "content": self._options.system}, *messages]}
 
     def _note(self, asked: ApiRequest, custom_id: Any) -> None:
         number = hash(str(custom_id))

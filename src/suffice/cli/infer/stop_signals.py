@@ -52,7 +52,9 @@ class StopSignals:
         self.received = True
         if self._cancel is None:
             raise KeyboardInterrupt
-        self._cancel[0].call_soon_threadsafe(self._stop, self._cancel[1])
+        loop, task = self._cancel
+        if not loop.is_closed():  # else all is answered, and what is left takes a moment
+            loop.call_soon_threadsafe(self._stop, task)
 
     def _stop(self, task: asyncio.Task[Any]) -> None:
         """In the event loop, where a line can be written: a signal may come in the middle of another one."""
