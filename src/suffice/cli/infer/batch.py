@@ -176,9 +176,10 @@ class _Run:
 
     def show(self) -> None:
         """Move the progress bar: a row is done, or the server is waited for."""
-        summary, waits = self.summary, self.engine is not None and self.engine.waiting > 0
+        summary, engine = self.summary, self.engine
+        waits = engine is not None and engine.waiting > 0
         if self.progress is None:
-            if waits:
+            if engine is not None and waits and engine.refused == 1:
                 print("notice: the server is busy: waiting for it", file=sys.stderr)
             return
         speed = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"

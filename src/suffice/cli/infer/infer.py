@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from functools import cache
 from typing import Any
 
 import click
@@ -55,7 +54,13 @@ async def _answer_once(options: InferOptions) -> int:
     prompt = _standard_input() if options.prompt in (None, "-") else options.prompt
     if not prompt or not prompt.strip():
         raise UsageError("the prompt is empty: give --prompt 'text', or pipe text into the command")
-    async with options.open_patient_engine(_MAX_WAIT, _say_busy) as engine:
+
+    def say() -> None:
+        if engine.waiting and engine.refused == 1:
+            print("notice: the server is busy: waiting for it", file=sys.stderr)
+
+    engine = options.open_patient_engine(_MAX_WAIT, say)
+    async with engine:
         session = options.session(engine)
         request = options.request(({"role": "user", "content": prompt},))
         if options.json:
@@ -72,11 +77,6 @@ def _standard_input() -> str:
 
     hint = " before it comes here, or name its encoding in PYTHONIOENCODING"
     return decode_text(sys.stdin.buffer.read(), "standard input", encoding=sys.stdin.encoding, hint=hint)
-
-
-@cache  # once: it is told of every change
-def _say_busy() -> None:
-    print("notice: the server is busy: waiting for it", file=sys.stderr)
 
 
 command = Command(
