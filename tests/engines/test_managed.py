@@ -311,3 +311,45 @@ def test_what_is_not_installed_is_said_with_the_command(tmp_path: Path) -> None:
         SglangEngine(engine_python=sys.executable)
     with pytest.raises(UsageError, match="there is no Python interpreter"):
         VllmEngine(engine_python=str(tmp_path))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "v0" / "last"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "suffice-tiny"}')
+    (folder / "adapter_model.safetensors").touch()
+    return folder
+
+
+def test_the_http_server_serves_an_adapter_and_its_base_by_name(python: str, adapter: Path) -> None:
+    pytest.importorskip("uvicorn")
+    from serving import serving
+
+    with serving(VllmEngine(engine_python=python, adapters=[adapter])) as server:
+        assert [each["id"] for each in server.ask("GET", "/v1/models").json["data"]] == ["v0-last", "suffice-tiny"]
+        for asked, answers in ((None, "v0-last"), ("v0-last", "v0-last"), ("suffice-tiny", "suffice-tiny")):
+            said = server.chat("one two", **({"model": asked} if asked else {}))
+            assert (said.status, said.json["model"]) == (200, answers)
+            assert said.json["choices"][0]["message"]["content"] == "one two"
+        refused = server.chat("one", model="gpt")
+        assert (refused.status, refused.json["error"]["code"]) == (404, "model_not_found")
+        assert "there is: v0-last, suffice-tiny" in refused.json["error"]["message"]
+
+
+def test_a_check_of_the_server_says_what_would_be_started(
+    python: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn")
+    from suffice.cli.main import main
+
+    config = tmp_path / "serve.toml"
+    config.write_text(f'engine = "vllm"\nengine_python = "{python}"\nadapters = ["{adapter}"]\nkv_tokens = 9000\n')
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--check", "--port", "0", "--config", str(config), "--engine-args", "--max_num_seqs 64"])
+    said = capsys.readouterr().out
+    assert not ended.value.code, said
+    assert 'engine_args = "--max_num_seqs 64"' in said
+    assert (
+        "# ok      engine: v0-last on vLLM 0.32.0+cpu with the model's own context, on the CPU, loaded at start" in said
+    )

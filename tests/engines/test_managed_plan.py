@@ -51,6 +51,7 @@ def test_a_card_that_is_free_gets_the_models_whole_context_and_nine_tenths() -> 
     plan = plan_launch(files(), gpus())
     assert plan.memory_share == 0.9
     assert plan.context_tokens is None
+    assert plan.summary.startswith("the model's own context, on 0.9 of RTX 4090: weights 14.2 GiB + activations")
     assert words(VLLM, plan).startswith(
         "/venv/bin/python -m vllm.entrypoints.openai.api_server --model Qwen/Qwen2.5-7B-Instruct --host 127.0.0.1 "
         "--port 5000 --served-model-name Qwen2.5-7B-Instruct --scheduling-policy priority"

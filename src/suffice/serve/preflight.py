@@ -14,7 +14,7 @@ from typing import Any
 from suffice.checkpoints.hub import fetch_config, find_on_hub
 from suffice.checkpoints.load_model import check_device_and_dtype
 from suffice.checkpoints.model_source import resolve_model
-from suffice.engines import MANAGED
+from suffice.engines import MANAGED, Engine
 from suffice.errors import EngineError, ModelError, StoreError, SufficeError, UsageError
 from suffice.serve.app import engines_of, with_engine
 from suffice.serve.auth.api_keys import KeyRing
@@ -128,12 +128,13 @@ def _database(settings: ServeSettings) -> str:
 
 def _engine(settings: ServeSettings) -> str:
     settings, why = with_engine(settings)
-    name = f"{why}; " * bool(why) + engines_of(settings)[0].model_name
+    [engine] = engines_of(settings)
+    name = f"{why}; " * bool(why) + engine.model_name
+    source = resolve_model(settings.model, adapters=settings.adapters, hub=settings.hub)
     if settings.engine in MANAGED:
-        name = f"{settings.engine}, {name}"
+        name += _launch(engine, fetches=settings.hub == "modelscope" and not source.local)
     else:
         check_device_and_dtype(settings.device, settings.dtype)
-    source = resolve_model(settings.model, adapters=settings.adapters, hub=settings.hub)
     if source.local:
         return f"{name}, loaded at start"
     if settings.hub == "modelscope":
@@ -148,6 +149,14 @@ def _engine(settings: ServeSettings) -> str:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{name}: the hub cannot be reached, and its weights were not fetched before")
     return f"{name}, loaded at start as it was fetched before; the hub cannot be reached"
+
+
+def _launch(engine: Engine, *, fetches: bool) -> str:
+    """What a server would be started with; a hub that would fetch the whole model for that is not asked."""
+    from suffice.engines.managed.engine import ManagedEngine
+
+    assert isinstance(engine, ManagedEngine)
+    return f" on {engine.server}" + ("" if fetches else f" with {engine.prepare().summary}")
 
 
 def _folder(path: Path) -> str:

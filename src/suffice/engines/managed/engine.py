@@ -112,6 +112,11 @@ class ManagedEngine:
         return self._adapters[0].name if self._adapters else self._source.name
 
     @property
+    def server(self) -> str:
+        """The server and its version."""
+        return f"{self._installed.program.title} {self._installed.version}"
+
+    @property
     def decode_token(self) -> None:
         return None  # the server decodes
 
@@ -122,7 +127,16 @@ class ManagedEngine:
             UsageError: fewer GPUs, or less free memory, than were asked for.
             EngineError: it did not start, with the reason and the end of its log.
         """
-        self._files = await asyncio.to_thread(read_model_files, self._source, self._hub)
+        await asyncio.to_thread(self.prepare)
+        for flag in self._command(0, "", None).overridden:
+            self._tell(f"--engine-args takes the place of {flag}")
+        self._tell(f"starting {self.server} with {self._source.name}")
+        self._capabilities = self._capabilities_of(await self._keeper.open())
+        return self
+
+    def prepare(self) -> LaunchPlan:
+        """Work out what the server would be started with; starts nothing. Raises as entering does, and `ModelError`."""
+        self._files = read_model_files(self._source, self._hub)
         self._plan = plan_launch(
             self._files,
             self._gpus,
@@ -132,12 +146,7 @@ class ManagedEngine:
             kv_tokens=self._kv_tokens,
             context_tokens=self._context_tokens,
         )
-        for flag in self._command(0, "", None).overridden:
-            self._tell(f"--engine-args takes the place of {flag}")
-        started = self._installed
-        self._tell(f"starting {started.program.title} {started.version} with {self._source.name}")
-        self._capabilities = self._capabilities_of(await self._keeper.open())
-        return self
+        return self._plan
 
     async def __aexit__(self, *error: object) -> None:
         await self._keeper.close()

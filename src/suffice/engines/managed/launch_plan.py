@@ -48,6 +48,15 @@ class LaunchPlan:
     advice: str = ""
     """What would fit, where something does not."""
 
+    @property
+    def summary(self) -> str:
+        """For a person, in a line: `context 8,192, 0.9 of RTX 4090: weights 14.2 GiB + ...`."""
+        context = f"context {self.context_tokens:,}" if self.context_tokens else "the model's own context"
+        cards = f"{len(self.gpus)} x {self.gpus[0].name}" if len(self.gpus) > 1 else ""
+        cards = cards or (self.gpus[0].name if self.gpus else "the CPU" if self.on_cpu else "what it finds")
+        share = f"{self.memory_share:g} of " if self.memory_share is not None else ""
+        return f"{context}, on {share}{cards}" + (f": {self.arithmetic}" if self.arithmetic else "")
+
 
 def plan_launch(
     files: ModelFiles,
