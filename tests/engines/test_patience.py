@@ -80,7 +80,8 @@ def test_waiting_has_an_end_and_the_refusal_is_told() -> None:
 
 
 def test_other_refusals_and_an_empty_account_are_not_waited_for() -> None:
-    for reply in (busy(500), busy(400), busy(401), busy(429, code="insufficient_quota")):
+    spent = busy(429, {**SOON, "x-should-retry": "false"}), busy(429, code="insufficient_quota")
+    for reply in (busy(500), busy(400), busy(401), *spent):
         answers, engine, asked = ask(reply, Reply())
         assert (answers[0].finish.reason, asked, engine.refused) == ("error", 1, 0)
 
@@ -149,4 +150,4 @@ def test_a_date_is_a_time_to_wait() -> None:
     seconds = retry_after({"Retry-After": formatdate(time.time() + 1000, usegmt=True)})
     assert seconds is not None
     assert 0 < seconds <= 1000
-    assert not is_permanent("<html>busy</html>")
+    assert not is_permanent("<html>busy</html>", {})

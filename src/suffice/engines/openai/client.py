@@ -96,7 +96,7 @@ class OpenAIClient:
         if "Retry-After" in headers:
             message += f"; Retry-After: {headers['Retry-After']}"
         return EngineError(
-            message, status=status, where=where, retry_after=retry_after(headers), permanent=is_permanent(text)
+            message, status=status, where=where, retry_after=retry_after(headers), permanent=is_permanent(text, headers)
         )
 
     def explain(self, error: Exception, after: str = "", silence: float | None = None) -> str:

@@ -185,8 +185,10 @@ def _number(text: str | None) -> float | None:
     return value if 0 <= value < _FOREVER else None
 
 
-def is_permanent(text: str) -> bool:
-    """Whether the body of a refusal says that waiting does not help."""
+def is_permanent(text: str, headers: Mapping[str, str]) -> bool:
+    """Whether a refusal says that waiting does not help: by its header, or by the code in its body."""
+    if headers.get("x-should-retry", "").lower() == "false":
+        return True
     error = json_object(text).get("error")
     return isinstance(error, dict) and not _PERMANENT.isdisjoint((str(error.get("code")), str(error.get("type"))))
 
