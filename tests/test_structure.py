@@ -23,6 +23,7 @@ GROUND = {
     "prompt",
     "settings",
     "token_ratios",
+    "nearest",
     "numerals",
     "models",
 }

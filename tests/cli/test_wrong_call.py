@@ -48,6 +48,14 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--prompt x", "no flag --prompt of suffice; suffice infer has it"),
         ("infer --hub modelscop", "--hub: 'modelscop' is not one of hf, modelscope; did you mean modelscope?"),
         ("usage --by dya", "--by: 'dya' is not one of key, tier, model, day; did you mean day?"),
+        (
+            "infer --engine vlm --prompt x",
+            "no engine 'vlm'; there are: auto, transformers, vllm, sglang, openai; did you mean vllm?",
+        ),
+        (
+            "budget --tier standrd x",
+            "unknown tier 'standrd'; there are: short, standard, long, unlimited; did you mean standard?",
+        ),
         ("infer --temperature hot", "--temperature: 'hot' is not a number: it must be 0 or more"),
         ("infer --top-p 1.5", "--top-p: 1.5 is not allowed: it must be above 0, at most 1"),
         ("infer --top-k 1.5", "--top-k: '1.5' is not a whole number: it must be 0 or more"),

@@ -20,6 +20,7 @@ from suffice.budget.settings import Settings, load_settings
 from suffice.budget.types import Budget, EngineInfo, LimitedBy, Limits, RequestInfo, Tier
 from suffice.deprecated import warn_deprecated
 from suffice.errors import PromptTooLongError, UsageError
+from suffice.nearest import did_you_mean
 from suffice.prompt import Prompt
 from suffice.token_ratios import TextRatios, estimate_prompt_tokens
 
@@ -189,7 +190,8 @@ class Budgeter:
         try:
             return self.tiers[name]
         except KeyError:
-            raise UsageError(f"unknown tier {name!r}; there are: {', '.join(self.tiers)}") from None
+            known = ", ".join(self.tiers) + did_you_mean(name, self.tiers)
+            raise UsageError(f"unknown tier {name!r}; there are: {known}") from None
 
 
 def _room(query: LengthQuery, expectation: Expectation, others: Iterator[LengthEstimator]) -> Room | None:

@@ -15,6 +15,7 @@ from suffice.budget.estimators import KeywordClass
 from suffice.budget.expectation import LengthEstimator
 from suffice.budget.types import Preset, Tier
 from suffice.errors import UsageError, first_line
+from suffice.nearest import did_you_mean
 from suffice.settings import read_toml, tokens_of, typed
 
 __all__ = ["ENVIRONMENT_VARIABLE", "Settings", "load_settings", "packaged_settings"]
@@ -155,7 +156,8 @@ class _Reader:
         where = f"presets.{name}"
         tier = entry.get("tier")
         if tier is not None and tier not in tiers:
-            raise UsageError(f"{self.source}: {where}.tier is {tier!r}; there are: {', '.join(tiers)}")
+            known = ", ".join(tiers) + did_you_mean(str(tier), tiers)
+            raise UsageError(f"{self.source}: {where}.tier is {tier!r}; there are: {known}")
         limits = (key for key in ("max_new_tokens", "max_length") if key in entry)
         return Preset(
             name,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import click
 
-from suffice.cli.nearest import nearest
 from suffice.cli.other_names import other_names
 from suffice.cli.wrong_call import commands_below
+from suffice.nearest import nearest
 
 __all__ = ["show_flags_with", "word_to_find"]
 

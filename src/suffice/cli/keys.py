@@ -12,6 +12,7 @@ import click
 
 from suffice.cli.command import Command, CommandGroup, Option, TokenLimit, number_type
 from suffice.errors import UsageError, packages_of
+from suffice.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from suffice.serve.request_log.store import Store
@@ -86,7 +87,9 @@ def _check_tiers(tiers: tuple[str, ...], config: str | None) -> None:
     file = load_serve_settings(config).budget_file
     known = Budgeter.load(Path(file) if file else None).tiers
     if unknown := [name for name in tiers if name not in known]:
-        raise UsageError(f"unknown tier {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise UsageError(
+            f"unknown tier {', '.join(unknown)}; there are: {', '.join(known)}{did_you_mean(unknown[0], known)}"
+        )
 
 
 def _list(database: str | None, config: str | None) -> int:

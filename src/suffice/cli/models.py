@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, CommandGroup, OneOf, Option
-from suffice.cli.nearest import did_you_mean
 from suffice.errors import ModelError, UsageError
+from suffice.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from suffice.checkpoints.model_cache import CachedModel

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from suffice.cli.nearest import did_you_mean
 from suffice.errors import UsageError
+from suffice.nearest import did_you_mean
 from suffice.numerals import token_count
 from suffice.settings import range_in_words
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from suffice.cli.nearest import did_you_mean, nearest
 from suffice.cli.other_names import OTHER_COMMANDS, equivalent, not_needed
+from suffice.nearest import did_you_mean, nearest
 
 __all__ = ["TYPED", "commands_below", "explain", "flags_of", "no_such_command", "stray_words"]
 

@@ -25,6 +25,7 @@ from suffice.engines.base import (
 )
 from suffice.engines.choice import EngineChoice, choose_engine
 from suffice.errors import UsageError
+from suffice.nearest import did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -119,7 +120,7 @@ def _engine_class(kind: str) -> Callable[..., Engine]:
     added = entry_points(group="suffice.engines")
     if kind not in added.names:
         kinds = ", ".join(["auto", *(each for each in ENGINES if each != "local"), *sorted(added.names)])
-        raise UsageError(f"no engine {kind!r}; there are: {kinds}")
+        raise UsageError(f"no engine {kind!r}; there are: {kinds}{did_you_mean(kind, kinds.split(', '))}")
     return cast("Callable[..., Engine]", added[kind].load())
 
 

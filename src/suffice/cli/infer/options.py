@@ -16,6 +16,7 @@ from suffice.checkpoints.model_source import DTYPES
 from suffice.cli.command import OneOf, Option, TokenLimit, number_type, options_of
 from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
+from suffice.nearest import did_you_mean
 from suffice.settings import setting
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def _preset(name: str) -> Preset:
         print("notice: --preset standard is called medium now", file=sys.stderr)
         name = "medium"
     if name not in presets:
-        raise UsageError(f"--preset is {name!r}; there are: {', '.join(presets)}")
+        raise UsageError(f"--preset is {name!r}; there are: {', '.join(presets)}{did_you_mean(name, presets)}")
     return presets[name]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from difflib import SequenceMatcher
 
 __all__ = ["did_you_mean", "nearest"]
 
@@ -21,6 +20,8 @@ def nearest(word: str, known: Collection[str], *, most: int = 3) -> list[str]:
 
 def _ratio(word: str, known: str) -> float:
     """How alike two words are; a word that was begun and not finished is alike."""
+    from difflib import SequenceMatcher  # only where something is wrong
+
     ratio = SequenceMatcher(None, word, known).ratio()
     return max(ratio, 0.9) if len(word) >= 3 and known.startswith(word) else ratio
 
