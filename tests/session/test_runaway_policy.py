@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
@@ -199,6 +200,25 @@ def test_many_lines_that_advance_are_noticed_and_not_stopped(kind: Any) -> None:
     summary = BatchSummary()
     summary.add(answer)
     assert (summary.advancing, summary.loops, summary.runaways) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [TokensEngine, ScriptedEngine])
+def test_what_goes_far_beyond_the_request_is_said_to_and_stays_whole(kind: Any) -> None:
+    text = "".join(f"{n}. Fruit number {n} of all\n" for n in range(1, 500))
+    request = Request(({"role": "user", "content": "Name 5 fruits."},), max_new_tokens=20_000)
+    answer = asyncio.run(Session(kind(text, context=30_000)).answer(request))
+    assert (answer.finish.reason, answer.finish.by) == ("length", "repetition")
+    assert answer.finish.what.startswith("far more than what was asked for")
+    assert (answer.repetition.kind, answer.repetition.copies) == ("beyond_request", None)
+    assert answer.text == answer.text_without_copies == text[: len(answer.text)]
+    assert why_it_ended(answer.finish) == f"STOPPED: {answer.finish.what}"
+
+
+def test_an_answer_that_says_what_was_thought_is_no_loop() -> None:
+    words = re.findall(r"\S+ ", TURN * 4)
+    answer = asked_of(Reply(pieces=(*words, "That is it."), reasoning=words))
+    assert (answer.thinking, answer.text) == (TURN * 4, TURN * 4 + "That is it.")
+    assert (answer.finish.by, answer.repetition) == ("end_token", None)
 
 
 @pytest.mark.parametrize(("extra", "by"), [({"ignore_eos": True}, "ignore_eos"), ({"ignore_eos": False}, "")])

@@ -10,7 +10,7 @@ from suffice.deprecated import renamed, warn_deprecated
 from suffice.errors import EngineError, UsageError
 from suffice.immutable import immutable
 from suffice.prompt import Message, Prompt
-from suffice.watch import Notice
+from suffice.watch import Notice, RunawayKind
 
 __all__ = [
     "AnswerPrefix",
@@ -167,12 +167,13 @@ OnRunaway = Literal["stop", "warn", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """The answer has become a loop. Nothing that was written is taken back; `copies` says what is there twice."""
+    """The answer repeats itself, or goes far beyond what was asked for (`kind`). Nothing of it is taken back; `copies`
+    says what is there twice."""
 
     onset: int
-    """Where the loop begins, in `unit`."""
+    """Where the loop begins, in `unit`; where it is no loop to the letter, the last item."""
     period: int
-    """The length of its first turn."""
+    """The length of its first turn, or of that item."""
     unit: Literal["tokens", "characters"]
     copies: tuple[int, int] | None = None
     """Where the copies of its first turn stand in the answer's text, as characters before their beginning and before
@@ -181,6 +182,7 @@ class Repetition:
     """Whether the generation was stopped for it (`on_runaway="stop"`)."""
     thinking: bool = False
     """Whether it is the thinking that loops: its block is closed then, and the answer follows."""
+    kind: RunawayKind = "verbatim"
 
     @property
     def dropped(self) -> int:

@@ -110,8 +110,7 @@ class ChunkReader:
         if rest := self._splitter.close():
             yield Thinking(rest)
         self._separate, self._loop = False, None
-        if self._watch is not None:
-            self._watch = self._new_watch()
+        self._watch_again(self._tokens, self._seen)
 
     def end(self, usage: Usage) -> Iterator[Event]:
         """What was held back, and the last two events."""
@@ -170,16 +169,19 @@ class ChunkReader:
         if self._separate or self._splitter.phase == "thinking":
             self._thinking_tokens, self._undecided = self._thinking_tokens + self._undecided, 0
         elif self._splitter.phase == "answer" or chunk.tool_calls:
+            if not self._answer_tokens and self._thinking_tokens:
+                self._watch_again(self._tokens - chunk.tokens, self._seen - len(chunk.text))
             self._answer_tokens, self._undecided = self._answer_tokens + self._undecided, 0
 
     def _begin_watch(self) -> None:
         """Look for loops from now on, if so many tokens have come that one may be stopped."""
         if self._policy.mode != "off" and self._tokens >= self._policy.min_tokens:
-            self._watch = self._new_watch()
+            self._watch = RunawayWatch(self._request.prompt, self._decode, self._tokens, self._seen)
 
-    def _new_watch(self) -> RunawayWatch:
-        """One that begins here."""
-        return RunawayWatch(self._request.prompt, self._decode, self._tokens, self._seen)
+    def _watch_again(self, tokens: int, characters: int) -> None:
+        """The answer is watched apart from the thinking: it may well say what was thought."""
+        if self._watch is not None:
+            self._watch = RunawayWatch(self._request.prompt, self._decode, tokens, characters)
 
     def _looped(self, loop: Loop) -> Iterator[Event]:
         """What the caller wants done about a loop."""
@@ -190,7 +192,7 @@ class ChunkReader:
             yield from self._held_back()
             self.finish = self.finish or self._stopped(loop)
         copies = None if self.thinking else self._copies(loop)
-        yield Repetition(loop.onset, loop.period, loop.unit, copies, stopped, self.thinking)
+        yield Repetition(loop.onset, loop.period, loop.unit, copies, stopped, self.thinking, loop.kind)
 
     def _copies(self, loop: Loop) -> tuple[int, int] | None:
         """Where the copies stand in the text that was shown; None where that is not the engine's text as it came."""
@@ -199,7 +201,7 @@ class ChunkReader:
         if (early := start - loop.begin) > 0:
             keep += early  # the first turn began before the answer did, which needs one of its own
         as_it_came = loop.in_text and start + self._shown == self._seen
-        return (keep, end) if as_it_came and keep < end else None
+        return (keep, end) if as_it_came and keep < end and loop.kind == "verbatim" else None
 
     def _stopped(self, loop: Loop) -> Finish:
         return Finish("length", "repetition", f"{loop}{' in the thinking' if self.thinking else ''}{self._note}")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from suffice.engines.base import Chunk, OnRunaway
 from suffice.immutable import immutable
 from suffice.session.request import Request
-from suffice.watch import Notice, Runaway, RunawayDetector
+from suffice.watch import Notice, Runaway, RunawayDetector, RunawayKind
 
 __all__ = ["Loop", "RunawayPolicy", "RunawayWatch"]
 
 _MIN_TOKENS = ("min_tokens", "min_new_tokens")
+_SAID: Mapping[RunawayKind, str] = {
+    "verbatim": "a loop",
+    "stuck_list": "a list that says the same again under another number, the last item",
+    "beyond_request": "far more than what was asked for, the last part",
+}
 
 
 @immutable
@@ -58,13 +63,12 @@ class Loop:
     """Characters of the text up to the end of the first turn."""
     end: int
     """Characters of the text when the loop was told. From `keep` up to here there are copies of the first turn."""
+    kind: RunawayKind = "verbatim"
     in_text: bool = True
-    """Whether all of it stands in the text; else these three mean nothing."""
+    """Whether all of it stands in the text; else the three places mean nothing."""
 
     def __str__(self) -> str:
-        if self.keep < self.end:
-            return f"a loop of {self.period} {self.unit} after {self.onset}"
-        return f"a list without end, its last item of {self.period} {self.unit} after {self.onset}"
+        return f"{_SAID[self.kind]} of {self.period} {self.unit} after {self.onset}"
 
 
 class RunawayWatch:
@@ -98,7 +102,16 @@ class RunawayWatch:
             return None
         shift = self._before - self._elsewhere
         begin, keep, end = found.onset + shift, found.keep + shift, found.at + shift
-        return Loop(found.onset + self._before, found.period, "characters", begin, keep, end, begin >= self._text_from)
+        return Loop(
+            found.onset + self._before,
+            found.period,
+            "characters",
+            begin,
+            keep,
+            end,
+            found.kind,
+            begin >= self._text_from,
+        )
 
     @property
     def notice(self) -> Notice | None:
@@ -118,7 +131,7 @@ class RunawayWatch:
         if told is None:
             return None
         begin, keep, end = map(self._end, (told.onset, told.keep, told.at))
-        return Loop(told.onset + self._tokens_before, told.period, "tokens", begin, keep, end)
+        return Loop(told.onset + self._tokens_before, told.period, "tokens", begin, keep, end, told.kind)
 
     def _push_elsewhere(self, chunk: Chunk) -> Runaway | None:
         """Thinking that the server keeps apart, and the arguments of calls."""

@@ -1,7 +1,7 @@
 """Reading an answer as it grows: runaways, thinking, stop words, tool calls, what is left, and whole characters."""
 
 from suffice.deprecated import renamed
-from suffice.watch.runaway import Notice, Runaway, RunawayDetector
+from suffice.watch.runaway import Notice, Runaway, RunawayDetector, RunawayKind
 from suffice.watch.stop_words import StopMatch, StopWords
 from suffice.watch.streaming_text import IncrementalDecoder, TextJoiner
 from suffice.watch.thinking import ThinkingSplitter
@@ -13,6 +13,7 @@ __all__ = [
     "Notice",
     "Runaway",
     "RunawayDetector",
+    "RunawayKind",
     "StopMatch",
     "StopWords",
     "TextJoiner",

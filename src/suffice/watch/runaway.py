@@ -17,11 +17,15 @@ from suffice.watch.repetition_score import VerbatimRun
 from suffice.watch.repetition_wanted import prompt_text, turns_wanted
 from suffice.watch.units import CHARACTERS, TextUnits, TokenUnits
 
-__all__ = ["Notice", "Runaway", "RunawayDetector"]
+__all__ = ["Notice", "Runaway", "RunawayDetector", "RunawayKind"]
 
 _NOTICEABLE = 200  # lines
 _MOST_PIECES = 256  # kept for a line to come to its end
 _LONGEST_LINE = 4000  # characters read
+
+
+RunawayKind = Literal["verbatim", "stuck_list", "beyond_request"]
+"""A loop to the letter; a list that says the same under one number after another; far more than the prompt asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Runaway:
     """The length of that turn."""
     at: int
     """How much of the answer had been taken when the loop was told."""
+    kind: RunawayKind = "verbatim"
 
     @property
     def keep(self) -> int:
@@ -144,13 +149,14 @@ class RunawayDetector:
         if self._granted is None:
             self._run.granted = self._granted = turns_wanted(prompt_text(self._prompt))
             looping = looping and self._run.look()
+        kind: RunawayKind = "verbatim"
         if looping:
             begin, end = self._run.turn(self._taken)
         elif far == "past":
-            begin, end = self._begin, self._taken
+            (begin, end), kind = (self._begin, self._taken), "beyond_request"
         elif far and self._list.number > self._granted:
-            begin, end = self._list.last_item
+            (begin, end), kind = self._list.last_item, "stuck_list"
         else:
             return None
-        self.runaway = Runaway(begin, end - begin, self._taken)
+        self.runaway = Runaway(begin, end - begin, self._taken, kind)
         return self.runaway

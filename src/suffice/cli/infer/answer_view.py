@@ -39,12 +39,17 @@ _WHOSE_BUDGET = {
 }
 
 
+_NOT_TO_THE_LETTER = ("a list", "far more")  # as `Finish.what` begins for what is stopped and is no loop
+
+
 def why_it_ended(finish: Finish, hints: Mapping[str, str] = _FLAG_HINTS) -> str:
     match finish.reason:
         case "stop" if finish.by == "stop_word":
             return f"stopped at the stop word {finish.what!r}"
         case "stop":
             return f"ended by itself ({finish.what or finish.by})"
+        case "length" if finish.looped and finish.what.startswith(_NOT_TO_THE_LETTER):
+            return f"STOPPED: {finish.what}"
         case "length" if finish.looped:
             return f"STOPPED in a loop: it repeats itself ({finish.what})"
         case "length" if finish.by == "reservation":

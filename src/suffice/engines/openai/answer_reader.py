@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 from suffice.engines.base import Chunk, Finish, GenerationRequest, Repetition, Usage
 from suffice.engines.openai.logprobs import token_logprobs
@@ -14,7 +14,7 @@ from suffice.engines.tool_calls import ToolCalls
 from suffice.errors import EngineError
 from suffice.json_codec import load
 from suffice.token_ratios import estimate_prompt_tokens
-from suffice.watch import Notice
+from suffice.watch import Notice, RunawayKind
 
 __all__ = ["AnswerReader"]
 
@@ -184,7 +184,8 @@ class AnswerReader:
                 place = None  # they count from where the continuation began
             stopped, thinking = loop.get("stopped") is True, loop.get("thinking") is True
             if _is_count(onset) and _is_count(period):
-                yield Repetition(onset, period, loop["unit"], place, stopped, thinking)
+                kind: RunawayKind = loop["kind"] if loop.get("kind") in get_args(RunawayKind) else "verbatim"
+                yield Repetition(onset, period, loop["unit"], place, stopped, thinking, kind)
         if isinstance(lines, dict) and _is_count(lines.get("lines")) and _is_count(lines.get("at")):
             yield Notice(lines["lines"], lines["at"])
 
