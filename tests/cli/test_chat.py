@@ -176,7 +176,7 @@ def test_commands_are_told_from_paths_and_messages() -> None:
 
 
 def test_bytes_that_are_no_text_are_refused_in_words() -> None:
-    with pytest.raises(UsageError, match="not UTF-8: byte 0xc4 at character 4"):
+    with pytest.raises(UsageError, match="what was typed is not UTF-8"):
         message_text("abc" + b"\xc4\xe3".decode("utf-8", "surrogateescape"))
 
 
@@ -223,7 +223,7 @@ def test_a_message_that_got_no_answer_waits(typed: Callable[..., Chat]) -> None:
 def test_a_failure_keeps_what_was_written(typed: Callable[..., Chat]) -> None:
     engine = Answers("so far so good")
     engine.fail_after = 6
-    talk = typed(engine, "q", "/save talk")
+    talk = typed(engine, "q", "/continue")
     assert "failed; what was written is kept" in talk.said
     assert "the cable was pulled" in talk.said
 
@@ -273,16 +273,24 @@ def test_settings_are_listed_and_changed_and_wrong_ones_explained(typed: Callabl
     talk = typed(
         Answers("fine"),
         *("/set", "/set temprature 0.2", "/set temperature 0.2", "/set top-p=0.5", "/set stop_words '</a>' b"),
-        *("/set temperature -1", "/set tier huge", "/set max_length x", "/set on_runaway warn", "/budget 32", "q"),
+        *(
+            "/set temperature -1",
+            "/set tier huge",
+            "/set max_length x",
+            "/set on_runaway warn",
+            "/set max_tokens 2k",
+            "/budget 32",
+            "q",
+        ),
         *("/set temperature default", "/set tier short", "r"),
     )
     first, second = talk.engine.asked
     assert (first.sampling.temperature, first.sampling.top_p, first.max_new_tokens) == (0.2, 0.5, 32)
     assert (second.sampling.temperature, second.sampling.top_p) == (None, 0.5)
     for words in (
-        *("no setting temprature (did you mean temperature?)", "temperature is '-1': give a number from 0"),
-        *("unknown tier 'huge'; there are", "max_length is 'x': give a whole number from 1", "(stop_words: '</a>' b)"),
-        *("Keep the likeliest tokens", "(on_runaway: warn)"),
+        *("no setting temprature; did you mean temperature?", "temperature: -1 is not allowed: it must be 0 or more"),
+        *("unknown tier 'huge'; there are", "'x': give a number of tokens, 1 or more", "(stop_words: '</a>' b)"),
+        *("Keep the likeliest tokens", "(on_runaway: warn)", "(max_new_tokens: 2048)"),
     ):
         assert words in talk.said
 
@@ -291,7 +299,7 @@ def test_unknown_commands_say_what_was_meant(typed: Callable[..., Chat]) -> None
     talk = typed(Answers("fine"), "/retyr", "/clear all of it", "/save", "/drop 3", "/drop x", "/load nowhere.jsonl")
     assert talk.engine.asked == []
     for words in (
-        *("no command /retyr (did you mean /retry?)", "/clear takes nothing behind it", "/save needs FILE"),
+        *("no command /retyr; did you mean /retry?", "/clear takes nothing behind it", "/save needs FILE"),
         *("the conversation has 0 turns, not 3", "/drop is 'x'", 'no file "nowhere.jsonl"'),
     ):
         assert words in talk.said
@@ -413,4 +421,4 @@ def test_bytes_of_another_encoding_cost_one_line(
     engine = Answers("fine")
     monkeypatch.setattr(InferOptions, "open_engine", lambda self: engine)
     assert loop.chat(InferOptions()) == 0
-    assert "the line is not UTF-8: byte 0xc4" in capsys.readouterr().err
+    assert "what was typed is not UTF-8" in capsys.readouterr().err

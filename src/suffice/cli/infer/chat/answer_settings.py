@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Option
-from suffice.cli.infer.chat.texts import meant
 from suffice.cli.infer.options import InferOptions, infer_options
+from suffice.cli.nearest import did_you_mean
+from suffice.cli.other_names import equivalent
 from suffice.engines.base import Sampling
 from suffice.errors import UsageError
 
@@ -42,10 +43,10 @@ def changed(options: InferOptions, text: str) -> tuple[str, Any, InferOptions]:
     Raises:
         UsageError: there is no such setting, or it cannot have this value.
     """
-    name, value = _split(text)
-    known = settable()
+    known, (name, value) = settable(), _split(text)
+    name = _ours(name, known)
     if name not in known:
-        raise UsageError(f"no setting {name}{meant(name, known)}: /set lists them")
+        raise UsageError(f"no setting {name}{did_you_mean(name, known)} (/set lists them)")
     if not value:
         return name, _value(options, name), options
     parsed = _default(name) if value.lower() in _DEFAULT else _parsed(name, known[name], value)
@@ -77,25 +78,26 @@ def _split(text: str) -> tuple[str, str]:
     return name.strip().lstrip("-").replace("-", "_").lower(), value.strip()
 
 
+def _ours(name: str, known: Mapping[str, Option]) -> str:
+    """A setting's name here, by its name here or in another program."""
+    flags = {option.opts[0]: ours for ours, option in known.items()}
+    if name in known or (flag := equivalent(f"--{name.replace('_', '-')}", flags)) is None:
+        return name
+    return flags[flag]
+
+
 def _parsed(name: str, option: Option, value: str) -> Any:
     try:
         if option.multiple:
             return tuple(option.type.convert(each, None, None) for each in shlex.split(value))
         return option.type.convert(value, None, None)
     except click.BadParameter as error:
-        raise UsageError(f"{name} is {value!r}: {_wanted(option.type) or error.message}") from None
-    except ValueError as error:  # a quotation mark without the other one
+        message = (
+            f"{value!r} is neither yes nor no" if isinstance(option.type, click.types.BoolParamType) else error.message
+        )
+        raise UsageError(f"{name}: {message}") from None
+    except (UsageError, ValueError) as error:  # a limit in tokens; a quotation mark without the other one
         raise UsageError(f"{name}: {error}") from None
-
-
-def _wanted(kind: Any) -> str:
-    """What a number must be; '' where the type's own message says it."""
-    if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
-        return ""
-    low, high = getattr(kind, "min", None), getattr(kind, "max", None)
-    limits = "" if low is None else f" above {low:g}" if getattr(kind, "min_open", False) else f" from {low:g}"
-    number = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
-    return f"give {number}{limits}" + (f" to {high:g}" if high is not None else "")
 
 
 def _with(options: InferOptions, name: str, value: Any) -> InferOptions:

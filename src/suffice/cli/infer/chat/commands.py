@@ -13,7 +13,8 @@ from suffice.cli.infer.chat.answer_settings import changed, listed, settable, sh
 from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.saved import load, save
 from suffice.cli.infer.chat.talk import Talk
-from suffice.cli.infer.chat.texts import meant, unquoted
+from suffice.cli.infer.chat.texts import unquoted
+from suffice.cli.nearest import did_you_mean
 from suffice.cli.notes import note
 from suffice.errors import UsageError
 
@@ -181,7 +182,7 @@ def _model(talk: Talk, rest: str) -> None:
             note(f"(the server lists: {', '.join(listed)})")
         return
     if listed and name not in listed:
-        note(f"(the server does not list {name}{meant(name, listed)})")
+        note(f"(the server does not list {name}{did_you_mean(name, listed)})")
         if not talk.agrees("use it anyway?"):
             return
     if talk.options.adapters:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Protocol
 
 from suffice.cli.infer.chat.texts import in_open_block
-from suffice.errors import UsageError
+from suffice.cli.terminal import is_live
+from suffice.data.encodings import decode_text
 
 __all__ = ["ChatInput", "PlainInput", "terminal_can_edit"]
 
@@ -19,7 +19,7 @@ class ChatInput(Protocol):
         Raises:
             EOFError: Ctrl-D, or the end of the input.
             KeyboardInterrupt: Ctrl-C.
-            UsageError: the input is not text.
+            DataError: the input is not UTF-8.
         """
 
 
@@ -35,13 +35,11 @@ class PlainInput:
 
 def terminal_can_edit() -> bool:
     """Whether a person sits at a terminal that can move its cursor."""
-    capable = os.environ.get("TERM", "") not in ("dumb", "unknown")
-    return capable and sys.stdin.isatty() and sys.stdout.isatty()
+    return sys.stdin.isatty() and is_live(sys.stdout)
 
 
 def _line(prompt: str) -> str:
     try:
         return input(prompt)
     except UnicodeDecodeError as error:
-        wrong = error.object[error.start]
-        raise UsageError(f"the line is not {error.encoding.upper()}: byte 0x{wrong:02x} at {error.start + 1}") from None
+        return decode_text(error.object, "what was typed")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from suffice.cli.infer.chat.commands import COMMANDS, KNOWN, choices, prefers_chinese, run_command
 from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.inputs import ChatInput, PlainInput, terminal_can_edit
-from suffice.cli.infer.chat.talk import Talk, opened
-from suffice.cli.infer.chat.texts import command_word, meant, message_text
+from suffice.cli.infer.chat.talk import Talk, complain, opened
+from suffice.cli.infer.chat.texts import command_word, message_text
 from suffice.cli.infer.chat.type_ahead import quiet_terminal
+from suffice.cli.nearest import did_you_mean
 from suffice.cli.notes import note
-from suffice.cli.terminal import visible
 from suffice.errors import SufficeError, UsageError
 from suffice.settings import data_folder
 
@@ -59,7 +59,8 @@ def _editor(talk: Talk) -> ChatInput:
     from suffice.cli.infer.chat.prompt_input import PromptInput  # prompt_toolkit takes a tenth of a second
 
     history = data_folder() / "chat_history" if talk.options.history else None
-    return PromptInput(talk.runner, history, COMMANDS, lambda word: choices(talk, word))
+    completed = [f"{word} " if each.argument else word for word, each in COMMANDS.items()]
+    return PromptInput(talk.runner, history, completed, lambda word: choices(talk, word))
 
 
 def _greet(talk: Talk) -> None:
@@ -80,7 +81,7 @@ def _loop(talk: Talk) -> None:
         except KeyboardInterrupt:
             note("(Ctrl-D or /exit leaves)")
         except SufficeError as error:
-            print(f"error: {visible(str(error))}", file=sys.stderr)
+            complain(error)
 
 
 def _take(talk: Talk, text: str) -> None:
@@ -90,7 +91,8 @@ def _take(talk: Talk, text: str) -> None:
         run_command(talk, word, message[len(word) + 1 :].strip())
     elif word and "\n" not in message:
         raise UsageError(
-            f"no command /{word}{meant(word, KNOWN, '/')}: /help lists them, and a space before it makes it a message"
+            f"no command /{word}{did_you_mean(f'/{word}', [f'/{known}' for known in KNOWN])} (/help lists them, and a "
+            "space before it makes it a message)"
         )
     elif message.lower() in ("exit", "quit"):
         raise EOFError

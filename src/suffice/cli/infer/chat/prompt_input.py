@@ -30,7 +30,7 @@ class PromptInput:
     Args:
         runner: of that loop.
         history: the file of earlier inputs; None remembers those of this run alone.
-        commands: their words, without the slash.
+        commands: their words without the slash; a space at the end where something may follow.
         choices: what may stand behind each.
     """
 
@@ -43,7 +43,7 @@ class PromptInput:
             complete_while_typing=Condition(lambda: _is_command(get_app().current_buffer.text)),
             key_bindings=_keys(),
             multiline=True,
-            prompt_continuation="… ",
+            prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             enable_suspend=True,
             enable_open_in_editor=True,
             tempfile_suffix=".md",
@@ -81,7 +81,8 @@ class _CommandCompleter(Completer):
 
 
 def _matching(typed: str, words: Iterable[str]) -> Iterable[Completion]:
-    return (Completion(word, start_position=-len(typed)) for word in words if word.startswith(typed.lower()))
+    found = (word for word in words if word.startswith(typed.lower()))
+    return (Completion(word, start_position=-len(typed), display=word.strip()) for word in found)
 
 
 def _keys() -> KeyBindings:

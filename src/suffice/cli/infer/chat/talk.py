@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from suffice.engines.patience import PatientEngine
     from suffice.session import Request
 
-__all__ = ["Talk", "opened"]
+__all__ = ["Talk", "complain", "opened"]
 
 _MAX_WAIT = 60.0  # seconds that an answer waits for a busy server, where nothing else is said; Ctrl-C ends it earlier
+
+
+def complain(error: SufficeError) -> None:
+    """One line about what went wrong, whoever it quotes."""
+    print(f"error: {visible(str(error))}", file=sys.stderr)
 
 
 def opened(options: InferOptions) -> PatientEngine:
@@ -135,13 +140,13 @@ class Talk:
 
     def _gave_up(self, error: BaseException) -> None:
         """Nothing has been written: say why, and what becomes of the message."""
-        waits = "your message waits: /retry sends it again" if self.unanswered else ""
-        if isinstance(error, KeyboardInterrupt):
-            note(f"(stopped{'; ' * bool(waits)}{waits})")
-            return
-        print(f"error: {visible(str(error))}", file=sys.stderr)
-        if waits:
-            note(f"({waits})")
+        said = ["your message waits: /retry sends it again"] if self.unanswered else []
+        if isinstance(error, SufficeError):
+            complain(error)
+        else:
+            said.insert(0, "stopped")
+        if said:
+            note(f"({'; '.join(said)})")
 
     async def _shown(self, asked: Dialogue) -> Answer:
         stream, raw = self.options.stream, self.options.raw

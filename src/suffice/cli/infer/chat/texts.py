@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 
-from suffice.errors import UsageError
+from suffice.data.encodings import decode_text
 
-__all__ = ["agrees", "command_word", "declines", "in_open_block", "meant", "message_text", "unquoted"]
+__all__ = ["agrees", "command_word", "declines", "in_open_block", "message_text", "unquoted"]
 
 _YES = {"y", "yes", "是", "好", "继续"}
 _NO = {"", "n", "no", "否", "不", "不用"}
@@ -36,7 +34,7 @@ def message_text(text: str) -> str:
     """The message in what was typed: without blank lines around it, and out of a block between lines of three quotes.
 
     Raises:
-        UsageError: some of its bytes are no characters, as from a terminal that is not set to UTF-8.
+        DataError: it is not UTF-8, as from a terminal that is set to another encoding.
     """
     lines = text.rstrip().split("\n")
     while lines and not lines[0].strip():
@@ -47,11 +45,8 @@ def message_text(text: str) -> str:
     whole = "\n".join(lines) if len(lines) > 1 else "".join(lines).strip()
     try:
         whole.encode()
-    except UnicodeEncodeError as error:
-        wrong = whole[error.start].encode("utf-8", "surrogateescape").hex()
-        raise UsageError(
-            f"what was typed is not UTF-8: byte 0x{wrong} at character {error.start + 1}; set the terminal to UTF-8"
-        ) from None
+    except UnicodeEncodeError:
+        return decode_text(whole.encode("utf-8", "surrogateescape"), "what was typed")
     return whole
 
 
@@ -65,9 +60,3 @@ def unquoted(text: str) -> str:
     """A file's name without the quotes that people put around one with spaces."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-def meant(word: str, known: Iterable[str], mark: str = "") -> str:
-    """` (did you mean X?)` for a word that looks like a known one, else ''."""
-    close = get_close_matches(word, list(known), n=1)
-    return f" (did you mean {mark}{close[0]}?)" if close else ""
