@@ -84,6 +84,9 @@ def test_results_have_a_place_of_their_own_and_are_found_again(
     assert "made with other settings: temperature is 0.5 (was None)" in capsys.readouterr().err
     assert run(*call, "--overwrite") == 2
     assert "--overwrite needs --output" in capsys.readouterr().err
+    assert run("--upstream", "http://127.0.0.1:9", *call[2:]) == 2
+    assert "stopped" not in capsys.readouterr().err
+    assert len(list((tmp_path / "output").iterdir())) == 4, "a run that has not begun leaves nothing behind"
 
 
 def test_a_busy_server_is_waited_for_and_it_is_said(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from suffice.batch import BatchSummary, DescribedLines, ResultLines, Row, run_batch
 from suffice.cli.command import command_line
 from suffice.cli.infer.answer_view import answer_json
-from suffice.cli.infer.output_file import latest_output, new_output
+from suffice.cli.infer.output_file import discard_empty, latest_output, new_output
 from suffice.cli.infer.row_failures import RowFailures
 from suffice.cli.infer.scores import Scores
 from suffice.cli.infer.stop_signals import STOPPED, StopSignals
@@ -70,7 +70,10 @@ def infer_dataset(options: InferOptions) -> int:
             if not stop.received:
                 raise
         except SufficeError:
-            run.report(output, whole=False)
+            if run.summary.rows:
+                run.report(output, whole=False)
+            elif not options.output:
+                discard_empty(output)
             raise
         writer.compact()
     run.report(output, whole=not stop.received)

@@ -11,7 +11,7 @@ from typing import Any
 from suffice.data import known_differences, known_of
 from suffice.errors import UsageError
 
-__all__ = ["latest_output", "new_output"]
+__all__ = ["discard_empty", "latest_output", "new_output"]
 
 _FOLDER = Path("output")
 
@@ -47,3 +47,10 @@ def latest_output(dataset: Mapping[str, Any], settings: Mapping[str, Any]) -> Pa
         f"{ours[0]} has the latest answers to this dataset, made with other settings: {changes}. Give the same "
         f"settings to continue it, or --output {ours[0]} to continue it with these; without --resume, a new file begins"
     )
+
+
+def discard_empty(output: Path) -> None:
+    """Remove a result file, and what is remembered beside it, if nothing was answered."""
+    if output.exists() and output.stat().st_size == 0:
+        output.unlink()
+        output.with_name(output.name + ".meta.json").unlink(missing_ok=True)
