@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees no key, no budget file and no hub, whatever the machine has."""
-    for name in ("SUFFICE_API_KEY", "OPENAI_API_KEY", "SUFFICE_BUDGET_FILE", "SUFFICE_LENGTH_MODEL"):
+    ours = ("API_KEY", "BUDGET_FILE", "LENGTH_MODEL", "ENGINE_PYTHON")
+    for name in ("OPENAI_API_KEY", *(f"SUFFICE_{each}" for each in ours)):
         monkeypatch.delenv(name, raising=False)
     for name in [each for each in os.environ if each.startswith(("OTEL_", "SUFFICE_SERVE_"))]:
         monkeypatch.delenv(name)
