@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
+import struct
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from emulator import Emulator, TerminalStream
 from suffice.cli.infer.screen import Screen
 from suffice.session import Progress, Repetition, Text, Thinking
+from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 WIDTHS = range(40, 161)
 ENGLISH = (
@@ -205,3 +210,39 @@ def test_a_loop_that_ends_no_answer_is_told_on_lines_of_its_own(emulators: type[
         "It is round.",
         "",
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty module")
+def test_in_a_real_terminal_the_answer_is_whole_and_control_characters_do_nothing(server: FakeOpenAI) -> None:
+    answer = ENGLISH + CHINESE + "\x1b]0;title\x07 ✅ done"
+    server.script(Reply(pieces=tuple(pieces(answer, random.Random(0))), usage=(5, 99)))
+    terminal, status = run_in_terminal(61, "infer", "--upstream", server.url, "--prompt", "Tell me of canals.")
+    assert status == 0
+    text = terminal.text()
+    assert seen(answer.replace("\x1b", "\\x1b").replace("\x07", "\\x07")) in text
+    assert text.count("tokens/s") == 1
+    assert "99 tokens" in " ".join(terminal.rows())
+    assert not terminal.screen.title
+    assert max(map(len, terminal.rows())) <= 61
+
+
+def run_in_terminal(columns: int, *arguments: str) -> tuple[Emulator, int]:
+    """Run `suffice` on a pseudo-terminal, on which standard output and standard error both end; its exit status."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "suffice.cli.main", *arguments]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written = b""
+    with open(ours, "rb", buffering=0) as stream, suppress(OSError):  # Linux says EIO when the other side is closed
+        while piece := stream.read(65536):
+            written += piece
+    terminal = Emulator(columns)
+    terminal.feed(written.decode())
+    return terminal, process.wait()
