@@ -11,10 +11,10 @@ import click
 
 from suffice.cli.command import Option
 from suffice.cli.infer.options import InferOptions, infer_options
-from suffice.cli.nearest import did_you_mean
 from suffice.cli.other_names import equivalent
 from suffice.engines.base import Sampling
 from suffice.errors import UsageError
+from suffice.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

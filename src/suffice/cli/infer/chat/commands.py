@@ -14,9 +14,9 @@ from suffice.cli.infer.chat.dialogue import Dialogue
 from suffice.cli.infer.chat.saved import load, save
 from suffice.cli.infer.chat.talk import Talk
 from suffice.cli.infer.chat.texts import unquoted
-from suffice.cli.nearest import did_you_mean
 from suffice.cli.notes import note
 from suffice.errors import UsageError
+from suffice.nearest import did_you_mean
 
 __all__ = ["COMMANDS", "KNOWN", "choices", "prefers_chinese", "run_command"]
 

@@ -14,9 +14,9 @@ from suffice.cli.infer.chat.inputs import ChatInput, PlainInput, terminal_can_ed
 from suffice.cli.infer.chat.talk import Talk, complain, opened
 from suffice.cli.infer.chat.texts import command_word, message_text
 from suffice.cli.infer.chat.type_ahead import quiet_terminal
-from suffice.cli.nearest import did_you_mean
 from suffice.cli.notes import note
 from suffice.errors import SufficeError, UsageError
+from suffice.nearest import did_you_mean
 from suffice.settings import data_folder
 
 if TYPE_CHECKING:
