@@ -263,6 +263,8 @@ def test_a_pool_waits_for_a_server_that_comes_back(python: str, plan: Callable[.
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, None])
 def test_no_child_outlives_suffice(python: str, tmp_path: Path, how: signal.Signals | None) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     code = f"""
 import sys, time
 from suffice import load_engine
@@ -274,6 +276,7 @@ sys.stdin.read()
         **os.environ,
         "PYTHONPATH": str(SOURCE),
         "FAKE_SERVER": json.dumps({"worker": str(tmp_path / "pids")}),
+        "TMPDIR": str(temporary),
     }
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -289,6 +292,7 @@ sys.stdin.read()
         process.send_signal(how)
     process.wait()
     until(lambda: not any(map(alive, children)))
+    until(lambda: not [*temporary.glob("engine-*")])
 
 
 def test_extra_flags_win_and_this_is_said(python: str, plan: Callable[..., None], tmp_path: Path) -> None:

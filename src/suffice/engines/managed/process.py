@@ -48,12 +48,14 @@ class ServerProcess:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         """Done when no process of it is left: how it ended, in words."""
-        self._folder = Path(tempfile.mkdtemp(prefix="suffice-engine-"))  # mode 0700
+        self._folder = Path(tempfile.mkdtemp(prefix="engine-"))  # mode 0700
+        # From a place without this program's name, `pkill -9 -f suffice` leaves it alive to end what it has started.
+        supervisor = shutil.copy(_SUPERVISOR, self._folder)
         self._mark = f"{_MARK}={self._folder.name}"
         arguments = [self._secret(word, command) for word in command.arguments]
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(_GRACE), *arguments],
+                [sys.executable, "-I", "-S", supervisor, str(_GRACE), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

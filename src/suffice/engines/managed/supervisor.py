@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,5 +123,15 @@ def _prctl() -> Callable[[int, int], object]:
     return ctypes.CDLL(None).prctl
 
 
+def _remove_own_folder() -> None:
+    """The folder that was made for this run, with this copy of the program in it."""
+    folder = Path(__file__).parent
+    if folder.name.startswith("engine-"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        _remove_own_folder()
