@@ -231,6 +231,21 @@ def test_flags_that_make_no_sense_are_refused_in_words(
     assert words in capsys.readouterr().err
 
 
+def test_lines_that_advance_are_counted_and_kept(
+    server: FakeOpenAI, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = [f"Sensor {n} is on.\n" for n in range(300)]
+    server.script(Reply(pieces=lines))
+    rows = dataset(tmp_path / "in.jsonl", ["Which sensors are there?"])
+    assert run("--upstream", server.url, "--dataset", rows, "--output", str(tmp_path / "out.jsonl")) == 0
+    err = capsys.readouterr().err
+    assert "loops: 0 (0.0 %)" in err
+    assert "not stopped for that: 1" in err
+    [row] = rows_of(tmp_path / "out.jsonl")
+    assert (row["text"], row["finish_reason"]) == ("".join(lines), "stop")
+    assert row["notice"]["lines"] >= 200
+
+
 def test_a_loop_is_stopped_and_said(server: FakeOpenAI, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     server.script(Reply(pieces=("Water goes round. ", *["It runs down to the sea and comes back again. "] * 60)))
     assert run("--upstream", server.url, "--prompt", "Where does water go?", "--max_new_tokens", "2000") == 0

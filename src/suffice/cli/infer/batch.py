@@ -228,6 +228,8 @@ def _describe(summary: BatchSummary) -> list[str]:
         lines.append(f"loops: {summary.loops} ({100 * summary.loop_rate:.1f} %)")
         if summary.closed_thinking:
             lines.append(f"loops in thinking, which was closed: {summary.closed_thinking}")
+        if summary.advancing:
+            lines.append(f"200 lines and more that differ in numbers only, not stopped for that: {summary.advancing}")
         if told := summary.runaways - summary.loops - summary.closed_thinking:
             lines.append(f"loops that were not stopped: {told} ({100 * told / summary.answered:.1f} %)")
     return lines
