@@ -18,8 +18,9 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from suffice.engines.local.batching import Manager, cache_config, kv_layout
+from suffice.engines.local.cache_size import CacheWish, kv_layout
 from suffice.engines.local.sampling import SamplingParams
+from suffice.engines.local.start_up import start_manager
 from suffice.errors import SufficeError
 from suffice.memory import KvLayout
 
@@ -80,14 +81,13 @@ def allocated_bytes(model: Any) -> tuple[int, bool]:
         outputs.extend(some)
         done.set()
 
-    manager = Manager(model, cache_config(model, 128, 100, 32), deliver, lambda error: done.set(), 128)
-    manager.warmup()
+    started = start_manager(model, 128, CacheWish(kv_tokens=100, step_tokens=32), deliver, lambda error: done.set())
+    manager: Any = started.manager
     size = int(manager.batch_processor.cache.cache_tensor.nbytes)
-    manager.start()
     manager.add_request([5, 6, 7, 8], "a", max_new_tokens=12, eos_token_id=[-1], sampling=SamplingParams())
     done.wait(SECONDS)
     answered = bool(outputs) and outputs[0].error is None
-    manager.stop(hard_stop=True)
+    started.close()
     return size, answered
 
 

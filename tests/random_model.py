@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +70,9 @@ def one_thread() -> Any:
     """Tiny matrices gain nothing from threads, and lose much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.freeze()  # whenever a cache goes, transformers collects garbage: not among all of torch's objects
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 

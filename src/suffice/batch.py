@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from suffice.budget import Budget
 from suffice.data import Conversation, ResultWriter, UnusableRow
 from suffice.deprecated import warn_deprecated
+from suffice.engines.base import TakesMemory
 from suffice.errors import DataError, EngineError, SufficeError, UsageError
 from suffice.session import Answer, Request, Session
+from suffice.session.thinking_budget import ThinkingSplit
 
 __all__ = ["BatchSummary", "DescribedLines", "ResultLines", "Row", "place_of", "run_batch"]
 
@@ -131,6 +133,12 @@ class _Waiting:
     request: Request = field(compare=False)
     budget: Budget = field(compare=False)
 
+    @property
+    def tokens(self) -> int:
+        """The most that it can come to, prompt and answer."""
+        on_top = ThinkingSplit.plan(self.request, self.budget).on_top
+        return (self.budget.prompt_tokens or 0) + self.budget.max_new_tokens + on_top
+
 
 async def run_batch(
     session: Session,
@@ -204,6 +212,7 @@ class _Batch:
         self._concurrency, self._longest_first = concurrency, longest_first
         self._window: list[_Waiting] = []
         self._refilling = asyncio.Lock()
+        self._rows_read = 0
         self._failures_in_a_row = 0
         self._started = time.perf_counter()
 
@@ -225,10 +234,16 @@ class _Batch:
         return heapq.heappop(self._window) if self._window else None
 
     async def _refill(self) -> None:
+        first = self._rows_read == 0
         fresh = list(islice(self._rows, self._concurrency * _WINDOW - len(self._window)))
+        self._rows_read += len(fresh)
         for waiting in await asyncio.gather(*map(self._prepare, fresh)):
             if waiting is not None:
                 heapq.heappush(self._window, waiting)
+        engine = self._session.engine
+        if first and self._window and isinstance(engine, TakesMemory):
+            longest = max(waiting.tokens for waiting in self._window)
+            engine.expect(requests=min(self._concurrency, len(self._window)), tokens=longest)
 
     async def _prepare(self, row: Conversation) -> _Waiting | None:
         """Decide a row's budget; a row that can have none is written as failed."""

@@ -404,7 +404,11 @@ def test_sampler_draws_the_distribution() -> None:
     expected = [[0.5, 0.3, 0.15, 0.05], [0.625, 0.375, 0, 0], [0.625, 0.375, 0, 0], [1, 0, 0, 0]]
     states = [
         SimpleNamespace(
-            request_id=str(i), initial_tokens=[0], generated_tokens=[], logit_processor_kwargs={"sampling": each}
+            request_id=str(i),
+            initial_tokens=[0],
+            generated_tokens=[],
+            position_offset=1,
+            logit_processor_kwargs={"sampling": each},
         )
         for i, each in enumerate(params)
     ]

@@ -17,8 +17,9 @@ transformers = pytest.importorskip("transformers")
 
 from random_model import ask, build_model, collect, one_thread, tokens_of, with_engine  # noqa: E402, F401
 from small import SMALL  # noqa: E402
-from suffice.engines.local.batching import Manager, cache_config, kv_layout  # noqa: E402
+from suffice.engines.local.cache_size import CacheWish, kv_layout  # noqa: E402
 from suffice.engines.local.engine import LocalEngine  # noqa: E402
+from suffice.engines.local.start_up import start_manager  # noqa: E402
 from suffice.errors import EngineError, PromptTooLongError, UsageError  # noqa: E402
 from suffice.memory import KvLayout, Metered, kv_bytes_per_token  # noqa: E402
 
@@ -65,12 +66,13 @@ def test_kv_bytes_equal_the_tensor_that_the_engine_allocates(family: str, extra:
     model = model_of(family, extra)
     layout = KvLayout.from_config(model.config.to_diff_dict())  # what config.json has
     assert layout == kv_layout(model)
-    manager = Manager(model, cache_config(model, 128, 100, 32), lambda outputs: None, lambda error: None, 128)
-    manager.warmup()
+    started = start_manager(model, 128, CacheWish(kv_tokens=100, step_tokens=32), lambda _: None, lambda _: None)
+    manager = started.manager
     cache = manager.batch_processor.cache
     assert layout.paged_bytes(100, 16, 4) == cache.cache_tensor.nbytes
     layers = sum(allocator.bytes_per_block for allocator in cache.cache_allocators.values()) // 16
     assert kv_bytes_per_token(model.config.to_diff_dict(), 4) == layers
+    started.close()
 
 
 @pytest.mark.parametrize(("family", "extra"), [*FAMILIES, ("deepseek_v3", LATENT)])

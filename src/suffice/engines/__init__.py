@@ -76,6 +76,8 @@ _FLAG_DEFAULTS = {
     "tensor_parallel_size": 1,
 }
 """Values of flags that were not given: an engine that does not have these settings does not get them."""
+_HINTS = {"cache_for_work", "concurrency", "notify"}
+"""Settings that change no answer: an engine that does not have them need not know."""
 
 
 def open_engine(
@@ -128,6 +130,7 @@ def _settings_of(make: Callable[..., Engine], kind: str, given: dict[str, Any]) 
     from inspect import signature
 
     parameters = signature(make).parameters
+    given = {name: value for name, value in given.items() if name in parameters or name not in _HINTS}
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return given
     foreign = {name for name, value in given.items() if name not in parameters and value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from suffice.deprecated import renamed, warn_deprecated
 from suffice.errors import EngineError, UsageError
@@ -26,6 +26,7 @@ __all__ = [
     "Repetition",
     "Sampling",
     "SamplingField",
+    "TakesMemory",
     "TokenCount",
     "TokenLogprob",
     "Usage",
@@ -326,6 +327,19 @@ class Health:
     detail: str = ""
     recovering: bool = False
     """It will be ok again without anybody's doing, and a request that is submitted now waits for that."""
+
+
+@runtime_checkable
+class TakesMemory(Protocol):
+    """An engine that takes memory by what it is told to expect."""
+
+    def expect(self, *, requests: int, tokens: int) -> None:
+        """Say what will be asked, before the first request.
+
+        Args:
+            requests: at once.
+            tokens: of the longest of them, prompt and answer.
+        """
 
 
 class Engine(Protocol):

@@ -10,7 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Self
 
-from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Engine, GenerationRequest, Health, TokenCount
+from suffice.engines.base import (
+    AnswerPrefix,
+    Capabilities,
+    Chunk,
+    Engine,
+    GenerationRequest,
+    Health,
+    TakesMemory,
+    TokenCount,
+)
 from suffice.errors import EngineError
 from suffice.prompt import Prompt
 
@@ -85,6 +94,11 @@ class PatientEngine:
         self._throttle = _Throttle(concurrency, float(concurrency))
         self._turn = asyncio.Condition()
         self._waits_since = 0.0
+
+    def expect(self, *, requests: int, tokens: int) -> None:
+        """As `TakesMemory.expect`, where the engine is one that can be told."""
+        if isinstance(self.engine, TakesMemory):
+            self.engine.expect(requests=requests, tokens=tokens)
 
     @property
     def model_name(self) -> str:

@@ -64,8 +64,15 @@ class MemoryReading:
 class MemoryMeter:
     """Reads the memory of a device (`cpu`, `cuda` or `cuda:N`), and warns once when it is about to get tight."""
 
-    def __init__(self, device: str, kv_use: KvUse | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._device, self._kv_use, self._clock = device, kv_use, clock
+    def __init__(
+        self,
+        device: str,
+        kv_use: KvUse | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        kv_may_fill: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`kv_may_fill` says whether a full KV cache is as planned: it has room for all that will run, and no more."""
+        self._device, self._kv_use, self._clock, self._kv_may_fill = device, kv_use, clock, kv_may_fill
         self._history: deque[tuple[float, int]] = deque()
         self._warned: set[str] = set()
         self.peak = 0
@@ -106,6 +113,8 @@ class MemoryMeter:
         if falling > 0 and (seconds := (reading.free - tight) / falling) < _AHEAD_SECONDS:
             soon = f"memory on {reading.device} will be tight in about {seconds:.0f} s"
             return "falling", f"{soon}: {free} free, {human_bytes(falling)} less each second"
+        if self._kv_may_fill():
+            return "", ""
         if reading.kv_used is not None and reading.kv_total and reading.kv_used > _KV_FULL * reading.kv_total:
             full = f"the KV cache is {100 * reading.kv_used // reading.kv_total} % full: requests wait for room"
             return "kv", f"{full}; a smaller --max_new_tokens or --concurrency avoids that"

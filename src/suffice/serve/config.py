@@ -63,7 +63,7 @@ class ServeSettings:
     memory_utilization: float | None = setting(
         None,
         _MODEL,
-        "Share of a GPU's memory to use. [default: what is free, 0.9 of all at most]",
+        "Share of the device's memory for model and KV cache. [default: most of what is free]",
         above=0,
         maximum=1,
     )

@@ -80,13 +80,13 @@ class InferOptions:
     memory_utilization: float | None = setting(
         None,
         _MODEL,
-        "Share of a GPU's memory to use. [default: what is free, 0.9 of all at most]",
+        "Share of the device's memory for model and KV cache. [default: most of what is free]",
         above=0,
         maximum=1,
         answers=False,
     )
     kv_tokens: int | None = setting(
-        None, _MODEL, "Size of the KV cache. [default: what fits]", minimum=256, unit="tokens", answers=False
+        None, _MODEL, "Size of the KV cache. [default: what the work needs]", minimum=256, unit="tokens", answers=False
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
@@ -258,6 +258,8 @@ class InferOptions:
         settings = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
         if kind in MANAGED:
             settings |= {"context_tokens": self.max_length, "tell": partial(_say, kind)}
+        chats = not self.dataset and self.prompt is None and sys.stdin.isatty()
+        settings |= {"cache_for_work": not chats, "concurrency": 1 if chats else None, "notify": _notice}
         return open_engine(self.model, engine=kind, **settings)
 
     def _engine_kind(self) -> str:
@@ -329,6 +331,11 @@ def _check_encoding(flag: str, text: str) -> None:
 def _say(engine: str, step: str) -> None:
     """One step of a server's start."""
     print(f"{engine}: {step}", file=sys.stderr, flush=True)
+
+
+def _notice(line: str) -> None:
+    """What an engine has decided."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def infer_options() -> list[click.Parameter]:

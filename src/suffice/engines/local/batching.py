@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -10,33 +12,35 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
 from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
+from transformers.generation.continuous_batching.utils import stream_context
 
 from suffice.engines.local import paged_attention
+from suffice.engines.local.borrowed_model import BorrowedModel, Way
+from suffice.engines.local.cache_size import EngineSize, kv_layout, memory_is
+from suffice.engines.local.decode_graphs import DecodeTables
 from suffice.engines.local.growing_request import GrowingRequest
 from suffice.engines.local.logprobs import LogprobRecorder
 from suffice.engines.local.oom_recovery import Recovery
 from suffice.engines.local.sampling import BatchSampler, SamplingParams
-from suffice.memory import KvLayout, free_memory, is_memory_error
-from suffice.memory.inference import cache_tokens_that_fit, step_bytes
+from suffice.memory import free_memory, is_memory_error
 
-__all__ = ["Deliver", "Manager", "cache_config", "kv_layout"]
-
-_MAX_REQUESTS = 256  # requests in one step
-_MAX_FULL_CONTEXTS = 32  # requests at full context that the cache has room for, where memory allows
-_MAX_MASKED_TOKENS = 32_768  # cache of a model that needs masks: each takes (tokens in a step) x (tokens in the cache)
-_CPU_SHARE = 0.25  # of the free memory: other programs live there too
-_CUDA_SHARE = 0.8  # of what the weights leave
+__all__ = ["Deliver", "Manager"]
 
 Deliver = Callable[[list[Any]], None]
 """Takes transformers' `GenerationOutput`s, in the generation thread."""
 
 
-class _Router(OutputRouter):
+class StepRouter(OutputRouter):
     """Hands every output of a step to one function at once."""
 
     def __init__(self, deliver: Deliver) -> None:
         super().__init__()
         self._deliver = deliver
+
+    def deliver_to(self, deliver: Deliver) -> Deliver:
+        """Hand them to another function; returns the one before."""
+        before, self._deliver = self._deliver, deliver
+        return before
 
     def deliver(self, output: Any) -> None:
         self._deliver([output])
@@ -49,35 +53,36 @@ class Manager(ContinuousBatchingManager):
     """A `ContinuousBatchingManager` that attends by pages where the model allows it.
 
     Args:
+        borrowed: the model, set up for the way.
+        config: sizes.
+        way: how it runs.
         deliver: gets the outputs of each step.
         failed: told, in the generation thread, that it is about to end and every request with it.
-        context_tokens: longest prompt + answer.
     """
 
-    _original_attn_impl: str | None
+    batch_processor: Any
 
     def __init__(
         self,
-        model: Any,
+        borrowed: BorrowedModel,
         config: ContinuousBatchingConfig,
+        way: Way,
         deliver: Deliver,
         failed: Callable[[Exception], None],
-        context_tokens: int,
     ) -> None:
-        self._failed = failed
-        super().__init__(model, GenerationConfig(do_sample=False, eos_token_id=-1), config)
+        self._failed, self._way = failed, way
+        super().__init__(borrowed.model, GenerationConfig(do_sample=False, eos_token_id=-1), config)
         self.logit_processor: BatchSampler = BatchSampler()
-        self.output_router = _Router(deliver)
-        self._hook = None
+        self.output_router: StepRouter = StepRouter(deliver)
         self._recovery: Recovery
+        self._tables: DecodeTables | None = None
         self.longest_request: int | None = None
         """Tokens that a single request can have in the cache, prompt and answer; None if it can have any number."""
-        if model.config._attn_implementation == paged_attention.PAGED_ATTENTION:
+        if way.attention == "paged":
             # Tells the scheduler that decoding needs no list of cache positions; transformers itself believes so only
             # where flash-attention is there.
-            pages = -(-context_tokens // self.continuous_batching_config.page_size)
-            self.continuous_batching_config.max_blocks_per_request = pages
-            self._hook = model.register_forward_pre_hook(self._plan_step, with_kwargs=True)
+            self.continuous_batching_config.max_blocks_per_request = 1
+            borrowed.before_forward(self._plan_step)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -141,43 +146,123 @@ class Manager(ContinuousBatchingManager):
         return True
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
-        """Flash-attention where it is there (CUDA), else attention by pages, else what transformers would take."""
-        original = self._original_attn_impl or model.config._attn_implementation
-        if model.device.type == "cuda":
-            super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
-            if "flash" in model.config._attn_implementation:
-                return
-        if paged_attention.supports(model):
-            paged_attention.register()
-            model.set_attn_implementation(paged_attention.PAGED_ATTENTION)
-        elif paged_attention.has_sinks(model):
-            model.set_attn_implementation("paged|eager")  # the only other one that knows sinks
-        else:
-            super().switch_to_cb_friendly_attn(model, auto_switch_to_flash=False)
-        self._original_attn_impl = original
+        """`BorrowedModel.run` has set the attention, and puts it back."""
 
-    def stop(self, *args: Any, **kwargs: Any) -> None:
-        super().stop(*args, **kwargs)
-        if self._hook is not None:
-            self._hook.remove()
+    def start(self) -> None:
+        """Start the generation thread. A program that forgets to close the engine can still end: a thread inherits
+        being a daemon from the one that starts it."""
+        start, problems = super().start, []
+
+        def run() -> None:
+            try:
+                start()
+            except BaseException as error:  # raised where somebody hears it
+                problems.append(error)
+
+        starter = threading.Thread(target=run, daemon=True)
+        starter.start()
+        starter.join()
+        if problems:
+            raise problems[0]
+
+    def close(self) -> None:
+        """End the thread, and give the cache back. May be called again, and before `start`."""
+        if self._generation_thread is not None:
+            self.stop(hard_stop=True)
+        self.batch_processor = None
+
+    def try_out(self, size: EngineSize) -> None:
+        """Run the largest step that these sizes allow, and one that decodes, in the thread that will run all others.
+
+        Raises:
+            MemoryError: there was none for it.
+            Exception: whatever else went wrong in the thread.
+        """
+        ended: SimpleQueue[Any] = SimpleQueue()
+        deliver, failed = self.output_router.deliver_to(ended.put), self._failed
+        self._failed = ended.put
+        pages = self.kv_tokens // size.page_size
+        others = max(0, min(size.step_requests - 1, pages // 2, size.step_tokens - 1))
+        longest = min(self.longest_request or size.step_tokens, (pages - others) * size.page_size)
+        lengths = [max(1, min(size.step_tokens - others, longest - 2)), *[1] * others]
+        try:
+            for i, length in enumerate(lengths):
+                self.submit(
+                    [0] * length,
+                    f"try {i}",
+                    max_new_tokens=2,
+                    reservation=2,
+                    end_ids=[],
+                    sampling=SamplingParams(temperature=1.0),
+                )
+            running = {f"try {i}" for i in range(len(lengths))}
+            while running:
+                news = ended.get()
+                if isinstance(news, Exception):
+                    raise news
+                for output in news:
+                    if output.error is not None:
+                        raise MemoryError(output.error)
+                    if output.is_finished():
+                        running.discard(output.request_id)
+            if self._recovery.failures:
+                raise MemoryError(self._recovery.reason)
+        finally:
+            self.output_router.deliver_to(deliver)
+            self._failed = failed
 
     def _create_batch_processor(self) -> Any:
-        processor = super()._create_batch_processor()
+        """Called by `warmup`, and by the thread that starts after it, which gets the same one again."""
+        if self.batch_processor is not None:
+            return super()._create_batch_processor()
+        with memory_is(self.model.device, free_memory(str(self.model.device))):
+            processor = super()._create_batch_processor()
         self._recovery = Recovery(processor)
         self.longest_request = longest_request(processor.cache)
-        if self._hook is not None:
-            # `_plan_step` builds all block tables at once; one by one they take as long as the attention.
-            processor.cache.fill_block_table = lambda *args: None
+        if self._way.attention == "paged":
+            paged_attention.open_to_decoding(processor.cache)
+        if self._way.graphs:
+            self._record_steps(processor)
         return processor
 
+    def _record_steps(self, processor: Any) -> None:
+        """Let steps be recorded: what differs from one to the next is written to tensors that stay where they are,
+        before a step, and sampling follows after it."""
+        batch, runner, model = processor.inputs_and_outputs, processor.model_runner, self.model
+        requests = self.continuous_batching_config.max_requests_per_batch
+        self.logit_processor.keep_logits(requests, model.get_output_embeddings().weight.shape[0], model.device)
+        compute = runner.compute_batch
+        if self._way.attention == "paged":
+            self._tables = DecodeTables(processor.cache, requests, model.device, model.dtype)
+            batch._get_graph_key = lambda: (batch.num_q_tokens, self._tables.pages)
+
+        def compute_batch(model: Any, inputs: dict[str, Any]) -> None:
+            with stream_context(batch.compute_stream):
+                if self._tables is not None and batch.use_block_table:
+                    self._tables.fill(*self._decoding(), padded_to=batch.num_q_tokens)
+            compute(model, inputs)
+            with stream_context(batch.compute_stream):
+                self.logit_processor.choose_kept(batch.output_ids[0])
+
+        runner.compute_batch = compute_batch
+
+    def _decoding(self) -> tuple[list[str], list[int]]:
+        """The requests of a step in which each has one new token, and the position of that token."""
+        states = [each.state for each in self.batch_processor.inputs_and_outputs.requests_in_batch]
+        return [each.request_id for each in states], [each.position_offset - 1 for each in states]
+
     def _plan_step(self, model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Forward pre-hook of the model: gives all layers the geometry of the step."""
+        """Forward pre-hook of the model: gives all layers the geometry of the step, from what is known without asking
+        the device."""
+        cache = kwargs["cache"]
         if kwargs["block_table"] is None:
-            (key_ends,) = kwargs["cu_seq_lens_k"].values()
-            kwargs["step"] = paged_attention.plan_mixed(kwargs["cu_seq_lens_q"], key_ends)
+            batch = self.batch_processor.inputs_and_outputs.requests_in_batch
+            requests = [(each.state.position_offset - each.query_length, each.query_length) for each in batch]
+            kwargs["step"] = paged_attention.plan_mixed(cache, requests, model.device)
+        elif self._tables is not None:
+            kwargs["step"] = self._tables.plan(kwargs["position_ids"].shape[1])
         else:
-            ids = [each.state.request_id for each in self.batch_processor.inputs_and_outputs.requests_in_batch]
-            kwargs["step"] = paged_attention.plan_decode(kwargs["cache"], ids, kwargs["position_ids"], model.dtype)
+            kwargs["step"] = paged_attention.plan_decode(cache, *self._decoding(), model.device, model.dtype)
         return args, kwargs
 
     def _generation_step(self) -> None:
@@ -188,7 +273,9 @@ class Manager(ContinuousBatchingManager):
                 if not is_memory_error(error):
                     raise
                 reason = str(error)  # the traceback keeps tensors alive, so it has to go before memory is given back
+                self.logit_processor.forget()
             else:
+                self.logit_processor.read_logprobs()
                 self._recovery.step_succeeded()
                 return
         self._recovery.step_failed(reason)
@@ -198,63 +285,7 @@ class Manager(ContinuousBatchingManager):
         super()._handle_critical_error(error, batch_processor)
 
 
-def cache_config(
-    model: Any, context_tokens: int, kv_tokens: int | None = None, max_batch_tokens: int | None = None
-) -> ContinuousBatchingConfig:
-    """Page, cache and batch sizes for a model and the device it is on.
-
-    CPU: pages of 16 tokens, so that little is gathered in vain. CUDA: transformers' own 256, which flash-attention's
-    block tables need. CUDA graphs and asynchronous batches stay off, because they record one way of sampling and
-    `BatchSampler` decides row by row.
-
-    Args:
-        kv_tokens: size of the cache; None takes a share of the free memory.
-        max_batch_tokens: most tokens in one step; None takes 512 on CPU (a step stays short) and 2048 on CUDA.
-    """
-    page_size = _page_size(model)
-    max_batch_tokens = max_batch_tokens or (512 if model.device.type == "cpu" else 2048)
-    if kv_tokens is None:
-        kv_tokens = _kv_tokens_that_fit(model, context_tokens, max_batch_tokens)
-    return ContinuousBatchingConfig(
-        page_size=page_size,
-        num_blocks=-(-kv_tokens // page_size),
-        max_batch_tokens=max_batch_tokens,
-        max_requests_per_batch=_MAX_REQUESTS,
-        use_cuda_graph=False,
-        use_async_batching=False,
-    )
-
-
-def _page_size(model: Any) -> int:
-    return 16 if model.device.type == "cpu" else 256
-
-
-def kv_layout(model: Any) -> KvLayout:
-    """What the model's cache keeps of a token, layer by layer."""
-    config = model.config.get_text_config()
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")  # what transformers calls them in every family
-    return KvLayout.from_config(config.to_dict() | {name: getattr(config, name) for name in names})
-
-
 def longest_request(cache: Any) -> int | None:
     """Tokens that one request can have in an empty `PagedAttentionCache`; None where the layers' windows bound it."""
     longest = infer_max_single_request_tokens(cache)
     return None if cache.read_cache_limit is not None and longest >= cache.max_tokens_read else longest
-
-
-def _kv_tokens_that_fit(model: Any, context_tokens: int, max_batch_tokens: int) -> int:
-    """What `_MAX_FULL_CONTEXTS` requests at full context can use, or what memory has room for where that is less."""
-    useful = _MAX_FULL_CONTEXTS * context_tokens
-    if not paged_attention.supports(model):
-        useful = min(useful, _MAX_MASKED_TOKENS)
-    config, value = model.config.get_text_config().to_dict(), model.dtype.itemsize
-    return min(
-        useful,
-        cache_tokens_that_fit(
-            kv_layout(model),
-            free_memory(str(model.device)) * (_CPU_SHARE if model.device.type == "cpu" else _CUDA_SHARE),
-            beside=step_bytes(config, max_batch_tokens, _MAX_REQUESTS, value),
-            bytes_per_value=value,
-            page_size=_page_size(model),
-        ),
-    )

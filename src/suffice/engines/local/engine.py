@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suffice.checkpoints.load_model import load_model
+from suffice.checkpoints.load_model import LoadedModel, load_model
 from suffice.checkpoints.model_source import resolve_model
 from suffice.engines.base import AnswerPrefix, Capabilities, Chunk, Finish, GenerationRequest, Health, TokenCount
 from suffice.engines.local.logprobs import LogprobRecorder
 from suffice.engines.local.model_text import ModelTokenizer
 from suffice.engines.local.sampling import SamplingParams
 from suffice.engines.local.token_stream import AnswerStream
-from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError
+from suffice.errors import EngineError, ModelError, PromptTooLongError, UsageError, first_line
 from suffice.memory import MemoryMeter, human_bytes, is_memory_error
 from suffice.prompt import Prompt
 from suffice.watch.streaming_text import IncrementalDecoder
 
 if TYPE_CHECKING:
     from suffice.engines.local.batching import Manager
+    from suffice.engines.local.plain_generate import PlainGenerator
+    from suffice.engines.local.start_up import Started
 
 __all__ = ["FIRST_UNKNOWN_TRANSFORMERS", "OLDEST_TRANSFORMERS", "LocalEngine"]
 
 OLDEST_TRANSFORMERS, FIRST_UNKNOWN_TRANSFORMERS = "5.20", "5.25"
 """The versions whose continuous batching is known here: from the first on, and before the second."""
 
-_LEAST_KV_TOKENS = 256  # a smaller cache is of no use
+_LOG = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -45,24 +47,30 @@ class LocalEngine:
     `Usage.answer_tokens` and `Chunk.token_ids` count the end token, as `max_new_tokens` does; the text never shows it.
 
     Args:
-        model: a folder, a hub id, a short id, or None for the adapters' base model or the bundled model.
+        model: a folder, a hub id, a short id, a model that is loaded already, or None for the adapters' base model or
+            the bundled model.
         adapters: LoRA folders, merged when the model is loaded.
         hub: `hf` or `modelscope`.
         dtype: `auto`, `bf16`, `fp16` or `fp32`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         trust_remote_code: run Python code that comes with the model.
         kv_tokens: size of the KV cache in tokens; None takes it from the memory that is free.
+        memory_utilization: the share (above 0, at most 1) of the device's memory that other programs leave, which
+            weights and cache may take; None takes 80 % of what is free beside the weights, on the CPU 25 %.
         max_batch_tokens: most tokens in one step, which is also how much of a long prompt is read at once.
+        concurrency: requests at once that the cache is to have room for at full context, where memory allows; None
+            stands for 32.
+        cache_for_work: make the cache with the first request, and no larger than it can use, or than `expect` has said.
+        notify: told in one line what the engine has decided, or could not do; the log gets it when None.
         ignore_end_tokens: generate `max_new_tokens` whatever the model says, for measurements.
 
     Raises:
-        UsageError: a version of transformers is installed that is too old or too new.
         ModelError: the model cannot be found (at once) or loaded (on entering).
     """
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: str | Path | LoadedModel | None = None,
         *,
         adapters: Sequence[str | Path] = (),
         hub: str = "hf",
@@ -70,18 +78,31 @@ class LocalEngine:
         device: str = "auto",
         trust_remote_code: bool = False,
         kv_tokens: int | None = None,
+        memory_utilization: float | None = None,
         max_batch_tokens: int | None = None,
+        concurrency: int | None = None,
+        cache_for_work: bool = False,
+        notify: Callable[[str], None] | None = None,
         ignore_end_tokens: bool = False,
     ) -> None:
-        _check_transformers()
-        self._source = resolve_model(model, adapters=adapters, hub=hub)
-        self._load = partial(
-            load_model, self._source, hub=hub, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-        )
-        self._kv_tokens, self._max_batch_tokens = kv_tokens, max_batch_tokens
+        self._load: Callable[[], LoadedModel]
+        if isinstance(model, LoadedModel):
+            self._source, self._load = model.source, lambda: model
+        else:
+            self._source = resolve_model(model, adapters=adapters, hub=hub)
+            self._load = partial(
+                load_model, self._source, hub=hub, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            )
+        self._wish: dict[str, Any] = {
+            "kv_tokens": kv_tokens,
+            "utilization": memory_utilization,
+            "step_tokens": max_batch_tokens,
+        }
+        self._work: tuple[int, int] | None = None  # requests at once, and tokens of the longest
+        self._concurrency, self._cache_for_work, self._notify = concurrency, cache_for_work, notify or _LOG.info
         self._ignore_end_tokens = ignore_end_tokens
         self._tokenizer: ModelTokenizer | None = None  # set while the engine is entered
-        self._manager: Manager | None = None
+        self._started: Started | PlainStarted | None = None
         self._streams: dict[str, AnswerStream] = {}
         self._numbers = count()
         self._failure: str | None = None
@@ -101,19 +122,34 @@ class LocalEngine:
 
     async def __aenter__(self) -> LocalEngine:
         self._loop = asyncio.get_running_loop()
-        self._starting = asyncio.Lock()
-        self._tokenizer = ModelTokenizer(await asyncio.to_thread(self._load))
-        self._manager = await asyncio.to_thread(self._new_manager)
+        self._starting, self._left = asyncio.Lock(), asyncio.Event()
+        self._tokenizer = ModelTokenizer(await asyncio.to_thread(self._load_model))
         gc.freeze()  # a million objects of torch and transformers, which transformers' own collections would walk
+        try:
+            if not self._cache_for_work:
+                self._started = await asyncio.to_thread(self._start)
+        except BaseException:
+            self._tokenizer = None
+            gc.unfreeze()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
         for stream in self._streams.values():
             stream.end(Finish("cancelled", what="the engine was closed"))
-        manager, self._manager, self._tokenizer = self._manager, None, None
-        if manager is not None and manager.is_running():
-            await asyncio.to_thread(manager.stop, hard_stop=True)
+        started, self._started, self._tokenizer = self._started, None, None
+        if started is not None:
+            await asyncio.to_thread(started.close)
         gc.unfreeze()
+
+    def expect(self, *, requests: int, tokens: int) -> None:
+        """Say what will be asked, before the first request: with `cache_for_work`, the cache is made for it.
+
+        Args:
+            requests: at once.
+            tokens: of the longest of them, prompt and answer.
+        """
+        self._work = requests, tokens
 
     async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """Generate one answer.
@@ -126,11 +162,11 @@ class LocalEngine:
         tokenizer = self._ready()
         if any(stream.request.id == request.id for stream in self._streams.values()):
             raise UsageError(f"a request with the id {request.id!r} is already running: give each its own id")
-        manager = await self._running_manager()
         prompt = list(tokenizer.prompt_ids(request.prompt))
         after = list(request.prefix.token_ids) if request.prefix is not None else []
+        manager = await self._manager_for(len(prompt) + len(after) + max(1, request.max_new_tokens))
         limit, at_limit = self._room(request, len(prompt) + len(after))
-        sampling = SamplingParams.of(request.sampling, tokenizer.model.generation_config)
+        sampling = SamplingParams.of(request.sampling, tokenizer.generation)
         end_tokens = {} if self._ignore_end_tokens else tokenizer.end_tokens(request.stop_tokens)
         decoder = IncrementalDecoder(tokenizer.decode, after)
         recorder = None
@@ -160,6 +196,7 @@ class LocalEngine:
                     return
         finally:
             self._streams.pop(key, None)
+            self._left.set()
             if stream.running:
                 stream.running = False
                 manager.cancel_request(key)
@@ -188,7 +225,11 @@ class LocalEngine:
     def memory_meter(self) -> MemoryMeter:
         """Measures the device that the model is on, and the KV cache."""
         device = str(self._ready().model.device)
-        return MemoryMeter(device, lambda: None if self._manager is None else self._manager.kv_bytes)
+        return MemoryMeter(
+            device,
+            lambda: None if self._manager is None else self._manager.kv_bytes,
+            kv_may_fill=lambda: self._started is not None and self._started.for_work,
+        )
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return TokenCount(len(self._ready().prompt_ids(prompt)))
@@ -224,44 +265,84 @@ class LocalEngine:
         return limit, at_limit
 
     def _words(self, limit: str) -> str:
-        if limit == "context" or self._manager is None:
+        if limit == "context" or self._manager is None or self._manager.kv_bytes is None:
             return "the model's context"
         per_token, (_, total) = self._manager.kv_bytes_per_token, self._manager.kv_bytes
         return f"the room in the KV cache ({human_bytes(total)} at {per_token:,} bytes a token)"
 
-    async def _running_manager(self) -> Manager:
-        """The manager, started when the first request comes, and made again after a failure."""
+    def _load_model(self) -> LoadedModel:
+        try:
+            return self._load()
+        except ModelError as error:
+            if error.__cause__ is None or not is_memory_error(error.__cause__):
+                raise
+            reason, files = first_line(error.__cause__), Path(self._source.location).glob("*.safetensors")
+            size = sum(each.stat().st_size for each in files) if self._source.local else 0
+            takes = f"they take {human_bytes(size)} on disk; " if size else ""
+            raise ModelError(
+                f"no memory for the weights of {self.model_name} ({reason}): {takes}free memory there, or take a "
+                f"smaller or a quantised model, or --device cpu; `suffice plan --model {self._source.location}` says "
+                "what fits"
+            ) from error.__cause__
+
+    @property
+    def _manager(self) -> Manager | PlainGenerator | None:
+        return None if self._started is None else self._started.manager
+
+    async def _manager_for(self, needed: int) -> Manager | PlainGenerator:
+        """The manager, made when the first request comes, again after a failure, and again for a request of more tokens
+        than the cache for the expected work holds, as soon as none is running."""
+        needed = min(needed, self._ready().context_tokens)
         async with self._starting:
-            if self._manager is None:
-                self._manager = await asyncio.to_thread(self._new_manager)
-            if not self._manager.is_running():
-                # A thread inherits being a daemon from the one that starts it, so a program that forgets to close the
-                # engine can still end.
-                starter = threading.Thread(target=self._manager.start, daemon=True)
-                starter.start()
-                starter.join()
-            return self._manager
+            if self._work is None and self._cache_for_work:
+                self._work = 1, needed
+            if self._started is not None and self._work is not None and self._started.is_outgrown(needed):
+                while self._streams:
+                    self._left.clear()
+                    await self._left.wait()
+                self._work = self._work[0], max(self._work[1], needed)
+                await asyncio.to_thread(self._close)
+            if self._started is None:
+                self._started = await asyncio.to_thread(self._start)
+            return self._started.manager
 
-    def _new_manager(self) -> Manager:
-        from suffice.engines.local.batching import Manager, cache_config
-        from suffice.engines.local.fused_norms import fuse_norms
+    def _start(self) -> Started | PlainStarted:
+        """Continuous batching, or plain `generate` where this version of transformers or this model does not have it.
 
-        model, context = self._ready().model, self._ready().context_tokens
-        fuse_norms(model)
-        kv_tokens = self._kv_tokens
-        while True:
-            config = cache_config(model, context, kv_tokens, self._max_batch_tokens)
+        Raises:
+            EngineError: no memory.
+        """
+        receive = partial(self._tell, self._receive)
+        if (why := unknown_transformers()) is None:
+            from suffice.engines.local.cache_size import CacheWish
+            from suffice.engines.local.start_up import start_manager
+
+            requests, tokens = self._work or (self._concurrency, None)
+            wish = CacheWish(**self._wish, requests=requests, tokens=tokens)
+            model, context, give_up = (
+                self._ready().model,
+                self._ready().context_tokens,
+                partial(self._tell, self._give_up),
+            )
             try:
-                receive, give_up = partial(self._tell, self._receive), partial(self._tell, self._give_up)
-                manager = Manager(model, config, receive, give_up, context)
-                manager.warmup()
-                return manager
-            except (RuntimeError, ValueError, MemoryError) as error:
-                if not is_memory_error(error):
-                    raise ModelError(f"{self.model_name} cannot be run with continuous batching: {error}") from error
-                kv_tokens = config.num_blocks * config.page_size // 2  # what was free has gone: half of it may be there
-                if self._kv_tokens is not None or kv_tokens < _LEAST_KV_TOKENS:
-                    raise EngineError(f"no memory for a KV cache ({error}): free some, or set kv_tokens") from error
+                started = start_manager(model, context, wish, receive, give_up)
+            except EngineError:
+                raise
+            except Exception as error:  # whatever transformers says of a model that it cannot batch
+                why = f"transformers cannot batch this model continuously ({first_line(error)})"
+            else:
+                for line in started.notices:
+                    self._notify(line)
+                return started
+        self._notify(f"notice: {why}, so {self.model_name} answers in batches of plain `generate`, which is slower")
+        from suffice.engines.local.plain_generate import PlainGenerator
+
+        return PlainStarted(PlainGenerator(self._ready().model, receive))
+
+    def _close(self) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started.close()
 
     def _tell(self, function: Callable[..., None], news: object) -> None:
         """From the generation thread to the event loop."""
@@ -280,24 +361,33 @@ class LocalEngine:
     def _give_up(self, error: Exception) -> None:
         """The generation thread has died: running answers fail, and the next request gets a new thread."""
         self._failure = f"{type(error).__name__}: {error}"
-        manager, self._manager = self._manager, None
         for stream in self._streams.values():
             stream.end(self._failure)
-        if manager is not None:
-            manager.stop(hard_stop=True)
+        self._close()
 
 
-def _check_transformers() -> None:
-    """Continuous batching is extended on the inside, which changes between versions."""
-    try:
-        installed = version("transformers")
-    except PackageNotFoundError:
-        return  # importing it says so
-    if not _numbers(OLDEST_TRANSFORMERS) <= _numbers(installed) < _numbers(FIRST_UNKNOWN_TRANSFORMERS):
-        raise UsageError(
-            f"transformers {installed} is installed, and the local engine needs >={OLDEST_TRANSFORMERS},"
-            f"<{FIRST_UNKNOWN_TRANSFORMERS}: pip install 'suffice[local]'"
-        )
+@dataclass(frozen=True, slots=True)
+class PlainStarted:
+    """The same as `start_up.Started`, for plain `generate`."""
+
+    manager: PlainGenerator
+    for_work: bool = False
+
+    def is_outgrown(self, needed: int) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.manager.close()
+
+
+def unknown_transformers() -> str | None:
+    """What is wrong with the version of transformers, whose continuous batching is extended on the inside; None where
+    it is one that has been tried."""
+    installed = version("transformers")
+    if _numbers(OLDEST_TRANSFORMERS) <= _numbers(installed) < _numbers(FIRST_UNKNOWN_TRANSFORMERS):
+        return None
+    tried = f">={OLDEST_TRANSFORMERS},<{FIRST_UNKNOWN_TRANSFORMERS}"
+    return f"transformers {installed} is installed, and continuous batching has been tried with {tried}"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

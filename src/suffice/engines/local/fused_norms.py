@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import rms_norm
 
-__all__ = ["fuse_norms"]
+__all__ = ["fuse_norms", "unfuse_norms"]
 
 _TOLERANCE = 1e-5  # float32 rounding of a mean over a few thousand numbers
 
@@ -28,12 +28,23 @@ def fuse_norms(model: Any) -> int:
     return sum(map(_fuse, norms))
 
 
+def unfuse_norms(model: Any) -> None:
+    """Undo `fuse_norms`."""
+    for each in model.modules():
+        if isinstance(vars(each).get("forward"), _FusedNorm):
+            del each.forward
+
+
+class _FusedNorm(partial[torch.Tensor]):
+    """A fused norm's forward pass, told apart from what others may have put in its place."""
+
+
 @torch.inference_mode()
 def _fuse(norm: Any) -> bool:
     weight, epsilon = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
     if weight is None or epsilon is None:
         return False
-    fused = partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=epsilon)
+    fused = _FusedNorm(rms_norm, normalized_shape=weight.shape, weight=weight, eps=epsilon)
     probe = torch.linspace(-3, 2, weight.numel()).view(1, *weight.shape)
     if not torch.allclose(norm(probe), fused(probe), rtol=_TOLERANCE, atol=_TOLERANCE):
         return False

@@ -19,7 +19,8 @@ class ModelTokenizer(ChatTokenizer):
     def __init__(self, loaded: LoadedModel) -> None:
         super().__init__(loaded.tokenizer, loaded.source.name)
         self.model = loaded.model
-        self._generation = loaded.model.generation_config
+        self.generation = loaded.model.generation_config
+        """The model's own defaults."""
         self._config = loaded.model.config.get_text_config()
         self._end_ids = self._own_end_ids()
 
@@ -29,7 +30,7 @@ class ModelTokenizer(ChatTokenizer):
 
     @property
     def default_max_new_tokens(self) -> int | None:
-        limit: int | None = self._generation.max_new_tokens
+        limit: int | None = self.generation.max_new_tokens
         return limit
 
     def prompt_ids(self, prompt: Prompt) -> Sequence[int]:
@@ -51,7 +52,7 @@ class ModelTokenizer(ChatTokenizer):
         return found | {token: Finish("stop", "end_token", str(word)) for token, word in own.items()}
 
     def _own_end_ids(self) -> tuple[int, ...]:
-        ids = self._generation.eos_token_id
+        ids = self.generation.eos_token_id
         listed = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
         if self.tokenizer.eos_token_id is not None:
             listed.append(self.tokenizer.eos_token_id)

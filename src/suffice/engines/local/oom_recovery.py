@@ -35,6 +35,8 @@ class Recovery:
         self._alone: dict[str, int] = {}
         self.failures = 0
         """Steps that ran out of memory so far."""
+        self.reason = ""
+        """What the last of them said."""
 
     def step_failed(self, reason: str) -> None:
         """Put the step's requests back into the queue, or fail the one that has been tried enough."""
@@ -43,6 +45,7 @@ class Recovery:
         states = [each.state for each in batch.requests_in_batch]
         batch.requests_in_batch, batch.num_request_in_batch = [], 0  # nothing to take over from this step
         self.failures += 1
+        self.reason = reason
         self._calm = 0
         gc.collect()
         if torch.cuda.is_available():

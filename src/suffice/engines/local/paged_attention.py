@@ -7,15 +7,24 @@ requests of similar length form one padded batch. Plain PyTorch, for CPU and acc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["PAGED_ATTENTION", "has_sinks", "plan_decode", "plan_mixed", "register", "supports"]
+__all__ = [
+    "PAGED_ATTENTION",
+    "Step",
+    "has_sinks",
+    "open_to_decoding",
+    "plan_decode",
+    "plan_mixed",
+    "register",
+    "supports",
+    "to_device",
+]
 
 PAGED_ATTENTION = "suffice_paged"
 """The name under which transformers knows the attention function (`attn_implementation`)."""
@@ -36,27 +45,39 @@ class DecodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeStep:
-    """A step in which every request has exactly one new token."""
+class DecodePlan:
+    """Layers of one kind in a step in which every request has exactly one new token."""
 
     write_index: torch.Tensor
     """Cache row of each request's new token, shape [requests]."""
     groups: tuple[DecodeGroup, ...]
 
 
-MixedStep = tuple[tuple[int, int, int, int], ...]
-"""A step with prompts in it: where each request's queries and keys lie in the packed row (first query, end of queries,
-first key, end of keys)."""
+@dataclass(frozen=True, slots=True)
+class PackedRequest:
+    """Where one request's queries and keys lie in the packed row of a step with prompts in it."""
+
+    queries: slice
+    keys: slice
+    mask: torch.Tensor | None
+    """Which keys each query sees; None where all are seen, or all up to its own (`causal`)."""
+    causal: bool
+
+
+MixedPlan = tuple[PackedRequest, ...]
+"""Layers of one kind in a step with prompts in it."""
+
+Step = Mapping[int, "DecodePlan | MixedPlan"]
+"""A step, worked out once for all layers: the plan of each layer, by its index."""
 
 
 def supports(model: Any) -> bool:
-    """Whether this attention computes what `model` needs: full attention in every layer, and nothing special in it."""
+    """Whether this attention computes what `model` needs: causal, over everything or a window, and nothing special."""
     config = model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    if not layer_types and getattr(config, "sliding_window", None) is not None:
-        return False
-    plain = layer_types <= {"full_attention"} and getattr(config, "attn_logit_softcapping", None) is None
-    return plain and model._supports_attention_backend and not has_sinks(model)
+    plain = set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}
+    plain = plain and getattr(config, "attn_logit_softcapping", None) is None
+    plain = plain and not getattr(config, "use_bidirectional_attention", None)
+    return bool(plain and model._supports_attention_backend and not has_sinks(model))
 
 
 def has_sinks(model: Any) -> bool:
@@ -71,43 +92,90 @@ def register() -> None:
     ALL_ATTENTION_FUNCTIONS.register(PAGED_ATTENTION, paged_attention)
 
 
-def plan_decode(cache: Any, request_ids: Sequence[str], position_ids: torch.Tensor, dtype: torch.dtype) -> DecodeStep:
-    """Work out a step with one new token per request, once for all layers.
+def open_to_decoding(cache: Any) -> None:
+    """Let transformers use `cache` by pages in every layer that this attention knows, those with windows included, and
+    leave the tables of pages to `plan_decode`: filled one by one, they take as long as the attention."""
+    cache.max_decode_fast_path_length = 1 << 31
+    cache.fill_block_table = lambda *args: None
+    for allocator in cache.cache_allocators.values():
+        allocator.get_cache_for_block_table = allocator._kv_page_views.__getitem__
+
+
+def plan_decode(
+    cache: Any, request_ids: Sequence[str], positions: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> Step:
+    """Work out a step with one new token per request.
 
     Args:
         cache: transformers' `PagedAttentionCache`.
-        position_ids: position of each new token, shape [1, requests].
-        dtype: of queries and keys.
+        positions: position of each new token.
+        device: where queries and keys are.
+        dtype: theirs.
     """
-    (allocator,) = cache.cache_allocators.values()
+    return _by_layer(cache, lambda allocator: _plan_decode(allocator, request_ids, positions, device, dtype))
+
+
+def plan_mixed(cache: Any, requests: Sequence[tuple[int, int]], device: torch.device) -> Step:
+    """Work out a step with prompts in it.
+
+    Args:
+        requests: of each request, the tokens in the cache before the step, and the new ones.
+    """
+    return _by_layer(cache, lambda allocator: tuple(_pack(allocator, requests, device)))
+
+
+def _by_layer(cache: Any, plan: Callable[[Any], DecodePlan | MixedPlan]) -> Step:
+    plans = {name: plan(allocator) for name, allocator in cache.cache_allocators.items()}
+    return {layer: plans[allocator.layer_type] for layer, allocator in cache.layer_to_allocator.items()}
+
+
+def _plan_decode(
+    allocator: Any, request_ids: Sequence[str], positions: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> DecodePlan:
     page_size, stride = allocator.tokens_per_page, allocator.block_physical_stride // allocator.tokens_per_page
     tables = [allocator.block_table[request_id] for request_id in request_ids]
-    positions = position_ids[0].tolist()
+    window = _window(allocator)  # a ring: the new token takes the place of the one that leaves the window
+    slots = [position % window for position in positions] if window else positions
+    lasts = [min(position, window - 1) for position in positions] if window else positions
     write_index = [
-        table[position // page_size] * stride * page_size + position % page_size
-        for table, position in zip(tables, positions, strict=True)
+        table[slot // page_size] * stride * page_size + slot % page_size
+        for table, slot in zip(tables, slots, strict=True)
     ]
     buckets: dict[int, list[int]] = {}
-    for row, position in enumerate(positions):
-        buckets.setdefault(max(position // page_size, _SHORT_PAGES).bit_length(), []).append(row)
+    for row, last in enumerate(lasts):
+        buckets.setdefault(max(last // page_size, _SHORT_PAGES).bit_length(), []).append(row)
 
     def group(rows: list[int]) -> DecodeGroup:
-        longest = max(positions[row] for row in rows) // page_size + 1  # in pages
+        longest = max(lasts[row] for row in rows) // page_size + 1  # in pages
         # What fills up a row is masked, so any page will do.
         blocks = [tables[row][:longest] + tables[row][:1] * (longest - len(tables[row])) for row in rows]
-        index = torch.tensor([rows, [positions[row] for row in rows]], device=position_ids.device)
-        beyond = torch.arange(longest * page_size, device=index.device) > index[1][:, None]
-        mask = torch.zeros(beyond.shape, dtype=dtype, device=index.device).masked_fill_(beyond, float("-inf"))
-        pages = torch.tensor(blocks, device=index.device).flatten() * stride
-        return DecodeGroup(index[0], pages, mask[:, None, None, :])
+        ends = to_device([lasts[row] for row in rows], device)
+        beyond = torch.arange(longest * page_size, device=device) > ends[:, None]
+        mask = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, float("-inf"))
+        pages = to_device(blocks, device).flatten() * stride
+        return DecodeGroup(to_device(rows, device), pages, mask[:, None, None, :])
 
-    return DecodeStep(torch.tensor(write_index, device=position_ids.device), tuple(map(group, buckets.values())))
+    return DecodePlan(to_device(write_index, device), tuple(map(group, buckets.values())))
 
 
-def plan_mixed(query_ends: torch.Tensor, key_ends: torch.Tensor) -> MixedStep:
-    """Work out a step with prompts in it from the cumulative lengths of queries and keys, both [requests + 1]."""
-    pairs = zip(pairwise(query_ends.tolist()), pairwise(key_ends.tolist()), strict=True)
-    return tuple((*queries, *keys) for queries, keys in pairs)
+def _pack(allocator: Any, requests: Sequence[tuple[int, int]], device: torch.device) -> Iterator[PackedRequest]:
+    window, query, key = _window(allocator), 0, 0
+    for past, new in requests:
+        seen = int(allocator.get_seqlen_k(past, new))
+        mask = None
+        if new > 1 and (new < seen or (window and seen > window)):
+            # A later part of a prompt: the diagonal ends in the lower right corner, and so does the window's.
+            mask = torch.ones(new, seen, dtype=torch.bool, device=device).tril_(seen - new)
+            if window:
+                mask.triu_(seen - new - window + 1)
+        causal = new > 1 and mask is None
+        yield PackedRequest(slice(query, query + new), slice(key, key + seen), mask, causal)
+        query, key = query + new, key + seen
+
+
+def _window(allocator: Any) -> int | None:
+    """Tokens that the layers of an allocator look back on, their own included; None for all."""
+    return getattr(allocator, "sliding_window", None)
 
 
 def paged_attention(
@@ -119,7 +187,7 @@ def paged_attention(
     *,
     scaling: float | None = None,
     cache: Any = None,
-    step: DecodeStep | MixedStep | None = None,
+    step: Step | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer, in transformers' interface, for a `step` that `plan_decode` or `plan_mixed` worked out.
@@ -133,11 +201,13 @@ def paged_attention(
     in_cache = not isinstance(kwargs.get("cu_seq_lens_k"), Mapping)  # the cache takes this layer's out of those of all
     if step is None or (cache is None and not in_cache):
         raise ValueError(f"`{PAGED_ATTENTION}` works only inside continuous batching: use `sdpa` for a plain forward")
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     if not in_cache:
-        key, value = cache.update(key, value, module.layer_idx, kwargs)
-    if isinstance(step, DecodeStep):
-        return _decode(query, key, value, kwargs["k_cache"], kwargs["v_cache"], step, scaling), None
-    return _prefill(query, key, value, step, scaling), None
+        key, value = cache.update(key, value, layer, kwargs)
+    plan = step[layer]
+    if isinstance(plan, DecodePlan):
+        return _decode(query, key, value, kwargs["k_cache"], kwargs["v_cache"], plan, scaling), None
+    return _prefill(query, key, value, plan, scaling), None
 
 
 def _decode(
@@ -146,46 +216,48 @@ def _decode(
     value: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    step: DecodeStep,
+    plan: DecodePlan,
     scaling: float | None,
 ) -> torch.Tensor:
     _, heads, requests, head_size = query.shape
     kv_heads = key.shape[1]
     for pages, new in ((k_cache, key), (v_cache, value)):
-        pages.view(-1, kv_heads, head_size).index_copy_(0, step.write_index, new[0].transpose(0, 1))
+        pages.view(-1, kv_heads, head_size).index_copy_(0, plan.write_index, new[0].transpose(0, 1))
     # The query heads that share a key-value head become its query rows: no key is repeated.
     grouped = query[0].transpose(0, 1).reshape(requests, kv_heads, heads // kv_heads, head_size)
 
     def attend(group: DecodeGroup) -> torch.Tensor:
-        q = grouped if len(step.groups) == 1 else grouped.index_select(0, group.rows)
+        q = grouped if len(plan.groups) == 1 else grouped.index_select(0, group.rows)
         k, v = (
             pages.index_select(0, group.pages).view(len(q), -1, kv_heads, head_size).transpose(1, 2)
             for pages in (k_cache, v_cache)
         )
         return scaled_dot_product_attention(q, k, v, attn_mask=group.mask, scale=scaling)
 
-    if len(step.groups) == 1:
-        return attend(step.groups[0]).reshape(1, requests, heads, head_size)
+    if len(plan.groups) == 1:
+        return attend(plan.groups[0]).reshape(1, requests, heads, head_size)
     out = torch.empty_like(grouped)
-    for group in step.groups:
+    for group in plan.groups:
         out.index_copy_(0, group.rows, attend(group))
     return out.view(1, requests, heads, head_size)
 
 
 def _prefill(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, step: MixedStep, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: MixedPlan, scaling: float | None
 ) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     out = torch.empty_like(query)
-    for q_start, q_end, k_start, k_end in step:
-        q, k, v = query[:, :, q_start:q_end], key[:, :, k_start:k_end], value[:, :, k_start:k_end]
+    for each in plan:
+        q, k, v = query[:, :, each.queries], key[:, :, each.keys], value[:, :, each.keys]
         if groups > 1:
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-        tokens, seen = q_end - q_start, k_end - k_start
-        mask = None
-        if 1 < tokens < seen:  # a later part of a prompt: the mask's diagonal ends in the lower right corner
-            mask = torch.ones(tokens, seen, dtype=torch.bool, device=q.device).tril_(seen - tokens)
-        out[:, :, q_start:q_end] = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=tokens > 1 and mask is None, scale=scaling
+        out[:, :, each.queries] = scaled_dot_product_attention(
+            q, k, v, attn_mask=each.mask, is_causal=each.causal, scale=scaling
         )
     return out.transpose(1, 2).contiguous()
+
+
+def to_device(numbers: Sequence[Any], device: torch.device) -> torch.Tensor:
+    """Whole numbers to the device, without waiting for it."""
+    made = torch.tensor(numbers)
+    return made if device.type == "cpu" else made.pin_memory().to(device, non_blocking=True)
