@@ -56,6 +56,12 @@ async def serve(plan: dict[str, str]) -> None:
         if "pace" in plan:
             pieces = [f"{i} " for i in range(400)]
             server.script(Reply(pieces=pieces, piece_delay=float(plan["pace"]), usage=(5, 400)))
+
+        def sicken() -> None:
+            server.health = 503
+            server.script(Reply.refusal(500, "EngineCore encountered an issue"))
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sicken)
         step("running", plan)
         await asyncio.Event().wait()
 

@@ -217,6 +217,24 @@ def test_a_server_that_dies_is_started_again_and_answers_what_waits(
     assert "it is started again in 0.1 s" in caplog.text
 
 
+def test_a_server_whose_engine_is_dead_is_replaced(
+    python: str, plan: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(keeper, "_NOTICE", 0.1)
+        plan(worker=tmp_path / "pids")
+        async with VllmEngine(engine_python=python) as engine:
+            server, _ = pids(tmp_path / "pids")
+            os.kill(server, signal.SIGUSR1)
+            await asyncio.sleep(0.2)
+            session = Session(engine)
+            asked = [session.answer(Request(f"number {i}", max_new_tokens=9)) for i in range(10)]
+            assert [each.text for each in await asyncio.gather(*asked)] == [f"number {i}" for i in range(10)]
+            assert not alive(server)
+
+    asyncio.run(main())
+
+
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 

@@ -221,7 +221,8 @@ class ManagedEngine:
         extra, sampling = dict(request.extra), request.sampling
         if sampling.temperature is None and self._files.greedy:
             sampling = replace(sampling, temperature=0.0)
-        if ids := [number for number, text in self._files.special_tokens.items() if text in request.stop_tokens]:
+        special = self._files.special_tokens if request.stop_tokens else {}
+        if ids := [number for number, text in special.items() if text in request.stop_tokens]:
             extra["stop_token_ids"] = [*extra.get("stop_token_ids", ()), *ids]
         if request.prompt.tools and self.program == "vllm" and extra.get("tool_choice") in (None, "auto"):
             extra["tool_choice"] = "none"  # it reads calls only with a parser for the model's family, and refuses else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _LOOK_EVERY = 0.2  # seconds between two looks at whether a server answers
 _PORTS = 5  # that are tried
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a server is started again
 _STEADY = 60.0  # seconds after which a server that dies is one that had been well
+_DEAD = re.compile(r"\bHTTP 5\d\d\b|cannot connect|connection dropped")  # in what is said of a server's health
 _NOTICE = 3.0  # seconds for a death to be noticed, once its connections have broken
 
 
@@ -111,8 +113,11 @@ class ServerKeeper:
         return await asyncio.shield(self._next)
 
     async def has_died(self, server: RunningServer) -> bool:
-        """Whether a server whose connection broke has died; waits a moment for that to be seen."""
+        """Whether a server that broke a connection, or failed, has died; waits a moment for that to be seen. One that
+        says on /health that its engine is dead, or does not listen any more, is stopped: vLLM takes a while to end."""
         await asyncio.wait([server.process.ended], timeout=_NOTICE)
+        if server.process.running and _DEAD.search((await server.remote.health()).detail):
+            await server.process.stop()
         return not server.process.running
 
     async def _keep(self, server: RunningServer) -> None:
