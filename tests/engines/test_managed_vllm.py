@@ -23,7 +23,7 @@ SOURCE = Path(suffice.__file__).parents[1]
 START = 600.0  # seconds: a cold start on a machine that others use takes minutes
 PROMPTS = ["Count from 1 to 5.", "Who made you?", "List three fruits.", "你是谁？", "Explain tea in detail."]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def environment(**more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
-    flags = "--num_train_epochs 3 --learning_rate 3e-3 --per_device_train_batch_size 8 --gradient_accumulation_steps 1"
+    flags = "--num_train_epochs 1 --learning_rate 3e-3 --per_device_train_batch_size 8 --gradient_accumulation_steps 1"
     command = [sys.executable, "-m", "suffice.cli.main", "sft", "--dataset", "self_cognition", *flags.split()]
     command += ["--model_name", "小智", "Bot", "--model_author", "张三", "Jane Doe", "--output_dir", str(folder)]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
@@ -104,6 +104,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def memory(pid: int) -> int:
+    """Pages that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -145,12 +150,12 @@ def test_a_server_on_vllm_from_start_to_end(served: Served, adapter: Path) -> No
         many = list(pool.map(lambda i: served.chat(f"Count from {i} to {i + 4}.", max_tokens=20), range(200)))
     assert [status for status, _ in many] == [200] * 200
 
-    # the engine's core is killed, and then the server, with requests on their way
+    # what holds the model is killed, with requests on their way
     before = descendants(served.process.pid)
     with ThreadPoolExecutor(32) as pool:
         waiting = [pool.submit(served.chat, f"Tell a story about {i}.", max_tokens=400) for i in range(64)]
         time.sleep(2)
-        os.kill(before[-1], signal.SIGKILL)
+        os.kill(max(before, key=memory), signal.SIGKILL)
         outcomes = [each.result() for each in waiting]
     assert all(status in (200, 502, 503) for status, _ in outcomes), outcomes
     for status, said in outcomes:
