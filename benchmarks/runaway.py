@@ -1,18 +1,18 @@
 """How early real loops are found, how often a normal answer is stopped, and what it costs per token.
 
-    python benchmarks/runaway.py DATA [--models REGEX] [--frontier]
+    python benchmarks/runaway.py DATA [--files NAME...] [--models REGEX] [--frontier [PNG]]
 
 DATA holds `NAME_full.jsonl.gz` (one row an answer: `id`, `model`, `prompt`, `output`, `finish`) and the tokenizer they
 are cut with, `qwen2-tokenizer/tokenizer.json`. Three detectors read the same tokens in one run: an exact check (4 turns
 of 16 to 1,024 tokens), this project's by token ids, and by text. With `--frontier` it is this project's by token ids
-alone, once as it is and once for each value in `FRONTIER`: what would be bought with what.
+once as it is and once for each value in `FRONTIER`, and the exact check with 2 to 8 turns: what is bought with what, as
+a table and a plot.
 
 An answer is a loop when it ran into its limit and its last 1,024 tokens are repetitive (zlib ratio above 4), and normal
 when the model ended it. A stop of a normal answer is false when the last 160 tokens before it were not repetitive, or
 more than 200 bytes of what it cuts off are new (deflate with the text so far as dictionary). A loop is frozen when it
-repeats itself to the letter at its end (some period of up to 1,024 tokens, twice and for 192 tokens at least). The
-figures are given for all prompts and for two halves of them (by a hash of their id). Time is process CPU time, decoding
-not counted. For answers of models that are not called Qwen, such as rows and tables made by hand: `--models ""`.
+repeats itself to the letter at its end (some period of up to 1,024 tokens, twice and for 192 tokens at least). A stop
+has thrown something away where what it takes back is no copy. Time is process CPU time, decoding not counted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import re
 import statistics
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,42 +35,50 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from suffice.watch import RunawayDetector, numbered_list, repetition_score
+from suffice.watch import Runaway, RunawayDetector, numbered_list, repetition_score
 
 SHORTEST_PERIOD, LONGEST_PERIOD, TURNS = 16, 1024, 4
-HALVES = ("first", "second")
 BARS = ("_SHORT", "_SHORT_POOR", "_SHORT_SIGNS", "_TURNS", "_TURNS_POOR", "_LONG", "_LONG_POOR", "_LEAST_TURNS")
+FACTORS = (0.4, 0.5, 0.7, 0.85, 1.2, 1.5, 2.0, 3.0)
 FRONTIER = (
-    ("all bars", repetition_score, BARS, (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)),
-    ("poor turns", repetition_score, ("_SHORT_POOR", "_SHORT_SIGNS", "_TURNS_POOR", "_LONG_POOR"), (0.7, 1.5, 2.0)),
-    ("commas differ", repetition_score, ("_LOOSE",), (0.5, 2.0, 1000.0)),
+    ("all bars", repetition_score, BARS, FACTORS),
+    ("poor turns", repetition_score, ("_SHORT_POOR", "_SHORT_SIGNS", "_TURNS_POOR", "_LONG_POOR"), (0.7, 1.5)),
+    ("commas differ", repetition_score, ("_LOOSE",), (0.5, 1000.0)),
     ("stuck lists: items", numbered_list, ("_REPEATS",), (0.6, 2.0, 1000.0)),
     ("stuck lists: others before", numbered_list, ("_DIFFERENT_ITEMS",), (0.0, 3.0)),
 )
+EXACT_TURNS = (2, 3, 4, 5, 6, 8)
+FILES = ("ifeval", "zeroeval_mathl5", "zeroeval_crux", "structured")
 HEAD = (
-    f"{'file':22} {'half':7} {'detector':26} {'normal':>6} {'false':>5} {'false %':>7} {'loops':>5} "
-    f"{'recall %':>8} {'frozen %':>8} {'saved %':>7} {'lost %':>6} {'seen p50':>8} {'us/token':>8}"
+    "| answers | detector | normal | false | false % | loops | recall % | frozen found % | thrown | saved % "
+    "| tokens seen p50 | µs a token |\n" + "|---" * 12 + "|"
 )
 
 
-class ExactPeriod:
-    """The plain check: the last TURNS turns of some period are the same."""
+def exact_stops(ids: Sequence[int], turns: Sequence[int]) -> dict[int, int]:
+    """The plain check: after how many tokens the last N turns of some period are the same, for each N of `turns`."""
+    found: dict[int, int] = {}
+    array = np.asarray(ids)
+    for period in _periods(ids):
+        differ = np.flatnonzero(array[period:] != array[:-period])
+        edges = np.concatenate(([-1], differ, [len(array) - period]))
+        runs = np.diff(edges) - 1
+        for count in turns:
+            if runs.max() >= (need := (count - 1) * period):
+                at = int(edges[np.argmax(runs >= need)]) + 1 + need + period
+                found[count] = min(at, found.get(count, at))
+    return found
 
-    def __init__(self) -> None:
-        self._ids = np.full(2 * LONGEST_PERIOD, -1)
-        self._count = LONGEST_PERIOD
-        self._periods = np.arange(SHORTEST_PERIOD, LONGEST_PERIOD + 1)
-        self._same = np.zeros(len(self._periods), int)
 
-    def push(self, token_id: int) -> bool | None:
-        """True once the answer repeats."""
-        if self._count == len(self._ids):
-            self._ids, self._count = np.roll(self._ids, LONGEST_PERIOD), LONGEST_PERIOD
-        before = self._ids[self._count - self._periods]
-        self._ids[self._count] = token_id
-        self._count += 1
-        self._same = np.where(before == token_id, self._same + 1, 0)
-        return bool((self._same >= (TURNS - 1) * self._periods).any()) or None
+def _periods(ids: Sequence[int]) -> set[int]:
+    """The distances at which the same SHORTEST_PERIOD tokens stand, the next ones at least."""
+    places: dict[tuple[int, ...], deque[int]] = {}
+    found: set[int] = set()
+    for at in range(len(ids) - SHORTEST_PERIOD + 1):
+        before = places.setdefault(tuple(ids[at : at + SHORTEST_PERIOD]), deque(maxlen=4 * SHORTEST_PERIOD))
+        found.update(at - place for place in before)
+        before.append(at)
+    return {period for period in found if SHORTEST_PERIOD <= period <= LONGEST_PERIOD}
 
 
 def frozen(ids: Sequence[int]) -> bool:
@@ -86,7 +95,9 @@ class Tally:
     """What one detector did to one file."""
 
     normal: int = 0
+    stopped: int = 0
     false: int = 0
+    thrown: int = 0
     loops: int = 0
     frozen: int = 0
     frozen_found: int = 0
@@ -98,15 +109,26 @@ class Tally:
     seconds: float = 0.0
     seen: list[int] = field(default_factory=list)
 
-    def line(self) -> str:
-        """The figures as a row under HEAD, from `normal` on."""
-        return (
-            f"{self.normal:6} {self.false:5} {100 * self.false / max(1, self.normal):7.3f} {self.loops:5} "
-            f"{100 * len(self.seen) / max(1, self.loops):8.1f} "
-            f"{100 * self.frozen_found / max(1, self.frozen):8.1f} {100 * self.saved / max(1, self.tokens):7.1f} "
-            f"{100 * self.lost / max(1, self.normal_tokens):6.2f} {statistics.median(self.seen or [0]):8.0f} "
-            f"{1e6 * self.seconds / max(1, self.pushed):8.2f}"
+    def row(self, name: str, detector: str) -> str:
+        """The figures as a row under HEAD."""
+        speed = f"{1e6 * self.seconds / self.pushed:.2f}" if self.seconds else ""
+        cells = (
+            *(name, detector, self.normal, self.false, f"{self.false_share:.3f}", self.loops),
+            f"{100 * len(self.seen) / max(1, self.loops):.1f}",
+            f"{100 * self.frozen_found / max(1, self.frozen):.1f}",
+            *(self.thrown, f"{self.saved_share:.2f}", f"{statistics.median(self.seen or [0]):.0f}", speed),
         )
+        return f"| {' | '.join(map(str, cells))} |"
+
+    @property
+    def false_share(self) -> float:
+        """False stops in parts of a hundred normal answers."""
+        return 100 * self.false / max(1, self.normal)
+
+    @property
+    def saved_share(self) -> float:
+        """Tokens that are not generated, in parts of a hundred of all."""
+        return 100 * self.saved / max(1, self.tokens)
 
 
 def ratio(text: bytes) -> float:
@@ -143,6 +165,7 @@ def count(tally: Tally, answer: Answer, at: int | None, false: bool) -> None:
     tally.frozen += answer.frozen
     tally.frozen_found += answer.frozen and at is not None
     tally.normal += kind == "normal"
+    tally.stopped += kind == "normal" and at is not None
     tally.loops += kind == "loop"
     tally.normal_tokens += length if kind == "normal" else 0
     tally.false += false
@@ -161,7 +184,6 @@ class Answer:
     """One answer of a file."""
 
     model: str
-    half: str
     prompt: Any
     ids: list[int]
     kind: str
@@ -180,84 +202,151 @@ def answers(path: Path, tokenizer: Tokenizer, models: re.Pattern[str]) -> Iterat
             kind = "normal"
             if row.get("finish") == "length":
                 kind = "loop" if ratio(tokenizer.decode(ids[-1024:]).encode()) > 4 else "cut"
-            half = HALVES[zlib.crc32(str(row.get("id")).encode()) % 2]
             prompt = row.get("prompt") or row.get("messages")
-            yield Answer(row["model"], half, prompt, ids, kind, kind == "loop" and frozen(ids))
+            yield Answer(row["model"], prompt, ids, kind, kind == "loop" and frozen(ids))
 
 
 class Table:
-    """Tallies by half and by detector."""
+    """Tallies by detector."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        self.name = name
+        self.tallies: dict[str, Tally] = {}
         self._tokenizer = tokenizer
-        self._tallies: dict[tuple[str, str], Tally] = {}
 
-    def add(self, detector: str, answer: Answer, push: Callable[[Any], object], units: Sequence[Any]) -> None:
-        """Let one detector read one answer."""
-        keys = [(half, detector) for half in ("all", answer.half)]
-        mine = [self._tallies.setdefault(key, Tally()) for key in keys]
-        at = stop(push, units, mine)
+    def watch(self, label: str, answer: Answer, detector: RunawayDetector, pieces: Sequence[str] | None = None) -> None:
+        """Let this project's detector read one answer, by tokens or by the `pieces` of its text."""
+        tally = self.tallies.setdefault(label, Tally())
+        push = detector.push if pieces is None else detector.push_text
+        at = stop(push, answer.ids if pieces is None else pieces, [tally])
+        if at is not None and detector.runaway is not None:
+            tally.thrown += thrown(detector.runaway, answer.ids[:at] if pieces is None else "".join(pieces[:at]))
+        self.add(label, answer, at)
+
+    def add(self, label: str, answer: Answer, at: int | None) -> None:
+        """Count an answer that a detector stopped after `at` tokens."""
         false = answer.kind == "normal" and at is not None and harmed(self._tokenizer, answer.ids, at)
-        for tally in mine:
-            count(tally, answer, at, false)
+        count(self.tallies.setdefault(label, Tally()), answer, at, false)
 
-    def print(self, name: str, halves: Sequence[str]) -> None:
-        """A line for each detector and half."""
-        for half in halves:
-            for (of, detector), tally in self._tallies.items():
-                if of == half:
-                    print(f"{name:22} {half:7} {detector:26} {tally.line()}", flush=True)
+    def print(self) -> None:
+        """A row for each detector."""
+        for detector, tally in self.tallies.items():
+            print(tally.row(self.name, detector), flush=True)
 
 
-def measure(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
-    """Print the figures of all detectors on one file."""
-    table = Table(tokenizer)
+def thrown(runaway: Runaway, units: Sequence[Any]) -> bool:
+    """Whether what is taken back differs from the turn before it in more than two units of a hundred."""
+    gone, turn = units[runaway.keep :], units[runaway.onset : len(units) - runaway.period]
+    return sum(one != other for one, other in zip(gone, turn, strict=True)) > 0.02 * len(gone)
+
+
+def measure(table: Table, rows: Iterator[Answer], decode: Callable[[int], str]) -> None:
+    """The figures of all detectors on one file."""
     for answer in rows:
-        pieces = [decode(token) for token in answer.ids]
-        table.add("exact", answer, ExactPeriod().push, answer.ids)
-        table.add("tokens", answer, RunawayDetector(answer.prompt, decode).push, answer.ids)
-        table.add("text", answer, RunawayDetector(answer.prompt).push_text, pieces)
-    table.print(name, ("all", *HALVES))
+        table.add("exact", answer, exact_stops(answer.ids, (TURNS,)).get(TURNS))
+        table.watch("tokens", answer, RunawayDetector(answer.prompt, decode))
+        table.watch("text", answer, RunawayDetector(answer.prompt), [decode(token) for token in answer.ids])
 
 
 @contextmanager
-def scaled(module: Any, names: Sequence[str], factor: float) -> Iterator[None]:
-    """Some constants of a module, times `factor` for a while."""
-    before = {name: getattr(module, name) for name in names}
-    for name, value in before.items():
+def scaled(*changes: tuple[Any, Sequence[str], float]) -> Iterator[None]:
+    """Some constants of some modules, times a factor for a while."""
+    before = [(module, name, getattr(module, name), factor) for module, names, factor in changes for name in names]
+    for module, name, value, factor in before:
         setattr(module, name, value * factor)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for module, name, value, _ in before:
             setattr(module, name, value)
 
 
-def frontier(name: str, rows: Iterator[Answer], tokenizer: Tokenizer, decode: Callable[[int], str]) -> None:
-    """Print what other values of the constants would do to one file."""
-    kept, table = list(rows), Table(tokenizer)
-    for label, module, names, factors in (("as it is", repetition_score, (), (1.0,)), *FRONTIER):
-        for factor in factors:
-            with scaled(module, names, factor):
-                for answer in kept:
-                    push = RunawayDetector(answer.prompt, decode).push
-                    table.add(f"{label} x {factor:g}" if names else label, answer, push, answer.ids)
-    table.print(name, ("all",))
+def frontier(table: Table, rows: Iterator[Answer], decode: Callable[[int], str]) -> None:
+    """What other values of the constants would do to one file, and other numbers of turns."""
+    kept = list(rows)
+    for answer in kept:
+        stops = exact_stops(answer.ids, EXACT_TURNS)
+        for turns in EXACT_TURNS:
+            table.add(f"exact, {turns} turns", answer, stops.get(turns))
+    # What the lowest bars do not stop, no others do.
+    lists = (numbered_list, ("_REPEATS", "_DIFFERENT_ITEMS"), 0.0)
+    with scaled((repetition_score, BARS, min(FACTORS)), (repetition_score, ("_LOOSE",), 0.5), lists):
+        told = [stop(RunawayDetector(answer.prompt, decode).push, answer.ids, ()) is not None for answer in kept]
+    settings = [("as it is", repetition_score, (), 1.0)]
+    settings += [
+        (f"{label} × {each:g}", module, names, each) for label, module, names, all_ in FRONTIER for each in all_
+    ]
+    for label, module, names, factor in settings:
+        with scaled((module, names, factor)):
+            for answer, candidate in zip(kept, told, strict=True):
+                if candidate:
+                    table.watch(label, answer, RunawayDetector(answer.prompt, decode))
+                else:
+                    table.add(label, answer, None)
+
+
+LOOPS_DRAWN = 50  # in a file, at least
+LINES = (
+    ("exact check, 2 to 8 turns", "exact, ", "#b3541e"),
+    ("this detector, all bars × 0.4 to 3", "all bars", "#2a7f62"),
+)
+
+
+def plot(tables: Sequence[Table], path: Path) -> None:
+    """What is saved against what is stopped wrongly, where there are loops enough to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    drawn = [table for table in tables if table.tallies["as it is"].loops >= LOOPS_DRAWN]
+    for axes, table in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        lines = {
+            "exact check: 2 to 8 turns": ("exact, ", "#b3541e"),
+            "this detector: bars × 0.4 to 3": ("all bars", "#2a7f62"),
+        }
+        for label, (begin, colour) in lines.items():
+            named = {name: tally for name, tally in table.tallies.items() if name.startswith(begin)}
+            points = sorted((tally.false_share, tally.saved_share, name.split()[-1]) for name, tally in named.items())
+            axes.plot(*zip(*[point[:2] for point in points], strict=True), "o-", color=colour, ms=4, label=label)
+        for name, tally in table.tallies.items():
+            if name.startswith("exact, "):
+                axes.annotate(
+                    name.split()[1], (tally.false_share, tally.saved_share), (4, -9), textcoords="offset points"
+                )
+        now = table.tallies["as it is"]
+        axes.plot(now.false_share, now.saved_share, "*", color="black", ms=11, label="as it is")
+        axes.set_xscale("symlog", linthresh=0.05)
+        axes.set_xticks([0, 0.05, 0.1, 0.5, 1, 2], ["0", "0.05", "0.1", "0.5", "1", "2"])
+        axes.minorticks_off()
+        axes.set_title(table.name)
+        axes.grid(alpha=0.25)
+    figure.supxlabel("false stops, % of the answers that the model ended", fontsize=10)
+    figure.supylabel("saved, % of all tokens", fontsize=10)
+    figure.axes[-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
-    """Every `*_full.jsonl.gz` in DATA."""
+    """The answers in DATA."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--frontier", action="store_true")
-    parser.add_argument("--models", type=re.compile, default=re.compile("qwen", re.IGNORECASE))
+    parser.add_argument("--files", nargs="+", default=FILES, metavar="NAME")
+    parser.add_argument(
+        "--frontier", nargs="?", type=Path, const=Path("docs/images/runaways-frontier.png"), metavar="PNG"
+    )
+    parser.add_argument("--models", type=re.compile, default=re.compile("qwen|written", re.IGNORECASE))
     args = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(args.data / "qwen2-tokenizer" / "tokenizer.json"))
     decode = functools.lru_cache(None)(lambda token: str(tokenizer.decode([token])))
-    show = frontier if args.frontier else measure
+    tables = []
     print(HEAD)
-    for path in sorted(args.data.glob("*_full.jsonl.gz")):
-        show(path.name.removesuffix("_full.jsonl.gz"), answers(path, tokenizer, args.models), tokenizer, decode)
+    for name in args.files:
+        table = Table(name.removeprefix("zeroeval_"), tokenizer)
+        rows = answers(args.data / f"{name}_full.jsonl.gz", tokenizer, args.models)
+        (frontier if args.frontier else measure)(table, rows, decode)
+        table.print()
+        tables.append(table)
+    if args.frontier:
+        plot(tables, args.frontier)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ INSERTS = "".join(f"INSERT INTO users VALUES ({n}, 'guest');\n" for n in range(1
 RECORDS = "".join(f'  {{\n    "id": {n},\n    "ok": true\n  }},\n' for n in range(1, 500))
 
 
-def told(text: str, prompt: str, size: int = 3) -> Runaway | None:
+def told(text: str, prompt: object, size: int = 3) -> Runaway | None:
     detector = RunawayDetector(prompt)
     return next(
         (found for at in range(0, len(text), size) if (found := detector.push_text(text[at : at + size]))), None
@@ -59,13 +59,24 @@ def test_what_is_far_past_the_number_that_was_asked_for_is_stopped(text, prompt,
         "Count for me.",
         "列出每个字母的五种水果",
         "Continue.",
+        "Count to 1 million.",
+        "Count to 1 000 000.",
+        "Count to 10k.",
+        "Count to 1.000.000.",
+        "从1数到1亿",
+        [
+            {"role": "user", "content": "Name five fruits."},
+            {"role": "assistant", "content": "Apple, pear, plum, fig and lime."},
+            {"role": "user", "content": "And what else is there?"},
+        ],
         "List 5 fruits. " + "They are for a party. " * 40,
         "",
     ],
 )
 def test_a_number_that_may_be_multiplied_bounds_nothing(prompt):
+    assert bounds(prompt) == (math.inf, math.inf, math.inf) or bounds(prompt).items > 500
     assert told(FRUITS, prompt) is None
-    assert told(INSERTS, prompt) is None
+    assert told(COUNT, prompt) is None
 
 
 @pytest.mark.parametrize("prompt", ["Count to 100.", "从1数到100", "Count to 100 in steps of 2."])

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections import deque
 
-__all__ = ["Advance"]
+__all__ = ["LONGEST_ROW", "Advance"]
 
 _DIGITS = re.compile(r"\d+")
 _NUMBERS_ALONE = re.compile(r"[-−\d\s,;.、，]*")
 _NUMBER = re.compile(r"[-−]?\d{1,9}(?!\d)")
 _UNFINISHED = re.compile(r"[-−]?\d{0,9}\Z")
-_LONGEST_ROW = 8  # lines
+LONGEST_ROW = 8  # lines
 
 
 class Advance:
@@ -23,8 +23,10 @@ class Advance:
     def __init__(self) -> None:
         self.counted = 0
         """Numbers in a row with nothing but signs between them, each as much more, or less, as the one before."""
-        self._shapes: deque[str] = deque(maxlen=_LONGEST_ROW)  # the newest first
-        self._alike = [0] * _LONGEST_ROW  # lines in a row that have the shape of the one so many before, less one
+        self.alike = 0
+        """Lines in a row that look like those one row before; no fewer than `rows`, less one."""
+        self._shapes = deque([""] * LONGEST_ROW, LONGEST_ROW)  # of lines, the newest first
+        self._alike = [0] * LONGEST_ROW  # lines in a row that have the shape of the one so many before
         self._unfinished = ""
         self._last: int | None = None
         self._step = 0
@@ -36,21 +38,23 @@ class Advance:
 
     @property
     def lines(self) -> int:
-        """Lines in a row, empty ones aside, that look like those one row before, but for their digits."""
-        return max(alike + back for back, alike in enumerate(self._alike, 1)) if self._shapes else 0
+        """The same, those of the first row included."""
+        return max(alike + back for back, alike in enumerate(self._alike, 1))
 
     @property
     def rows(self) -> int:
-        """The same in rows of one to eight lines."""
-        return max(1 + alike // back for back, alike in enumerate(self._alike, 1)) if self._shapes else 0
+        """Rows in a row, of one to eight lines each, that differ in their digits only."""
+        return max(1 + alike // back for back, alike in enumerate(self._alike, 1))
 
     def read(self, line: str) -> None:
         """Add a whole line."""
         shape = _DIGITS.sub("0", line).strip()
         if not shape:
             return
-        for back, earlier in enumerate(self._shapes):
-            self._alike[back] = self._alike[back] + 1 if shape == earlier else 0
+        self._alike = [
+            alike + 1 if shape == earlier else 0 for alike, earlier in zip(self._alike, self._shapes, strict=True)
+        ]
+        self.alike = max(self._alike)
         self._shapes.appendleft(shape)
 
     def count(self, text: str) -> None:

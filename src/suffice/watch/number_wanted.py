@@ -1,18 +1,21 @@
 """How many items a prompt asks for at most, where it says so beyond doubt: an answer that is far past that may stop.
 
-Read only when an answer has made a hundred and one. A short prompt in English or Chinese that lists a number of things
-("Name five rivers"), makes a number of rows or counts to a number, with no word that multiplies it ("for each", "all",
-"more"). The bound is four times the product of all numbers in the prompt, and a hundred more than that at least.
+Read only when an answer has made a hundred and one. A short prompt in English or Chinese, the first of its
+conversation, that lists a number of things ("Name five rivers"), makes a number of rows or counts to a number, with no
+word that multiplies it ("for each", "all", "more"). The bound is four times the product of all numbers in the prompt,
+and a hundred more than that at least.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from suffice.numerals import chinese_number
+from suffice.prompt import Prompt
+from suffice.watch.repetition_wanted import prompt_text
 
 __all__ = ["LEAST_BOUND", "Bounds", "bounds"]
 
@@ -34,9 +37,10 @@ _MULTIPLIED = re.compile(
     r"\b(?:each|every|per|all|both|many|several|more|least|minimum|long|lots?|plenty|continu\w*|keep"
     r"|go on|extend\w*|complet\w*|full|whole|entire|following|below|above|as (?:many|much)|daily|weekly|monthly|times"
     r"|weeks?|months?|years?|alphabet\w*|a to z|a-z|countries|states|without end|forever|endless\w*"
-    r"|infinite\w*|repeat\w*)\b"
-    r"|\d\+|\d\s*%|[x×*^/]\s*\d|\d\.\d|[:：]"
-    r"|每|各|所有|全|更多|许多|很多|多个|至少|以上|不少于|继续|不断|重复|任意|乘|倍|周|月|年|如下|以下",
+    r"|infinite\w*|repeat\w*|[mb]illions?|trillions?|half|halves|quarters?|scores?|everything|anything|whatever|rest"
+    r"|others?|another|further|next|additional|extra)\b"
+    r"|\d\+|\d\s*%|[x×*^/]\s*\d|\d[.'’_]\d|\d\s\d|\d(?:\s?[km]\b|e\d)|[:：]"
+    r"|每|各|所有|全|更多|许多|很多|多个|至少|以上|不少于|继续|不断|重复|任意|乘|倍|亿|其他|其余|下一|再|周|月|年|如下|以下",
     re.IGNORECASE,
 )
 _ITEMS = re.compile(
@@ -71,15 +75,22 @@ class Bounds(NamedTuple):
     """Numbers counted."""
 
 
-def bounds(prompt: str) -> Bounds:
-    """What `prompt`, all of its messages, bounds."""
-    if not prompt or len(prompt) > _LONGEST or _MULTIPLIED.search(prompt):
+def bounds(prompt: object) -> Bounds:
+    """What `prompt` bounds: a string, a `Prompt` or messages, of which one is the user's."""
+    text = prompt_text(prompt)
+    if not text or len(text) > _LONGEST or _MULTIPLIED.search(text) or not _asked_once(prompt):
         return Bounds()
-    asked = math.prod(number for number in _numbers(prompt) if number)
+    asked = math.prod(number for number in _numbers(text) if number)
     bound = max(_TIMES * asked, asked + _MORE)
-    rows = bound if _ROWS.search(prompt) else math.inf
-    items = bound if _ITEMS.search(prompt) else rows
-    return Bounds(items, rows, bound if _COUNTING.search(prompt) else math.inf)
+    rows = bound if _ROWS.search(text) else math.inf
+    items = bound if _ITEMS.search(text) else rows
+    return Bounds(items, rows, bound if _COUNTING.search(text) else math.inf)
+
+
+def _asked_once(prompt: object) -> bool:
+    """Whether there is nothing before that the last wish may go back to."""
+    messages = Prompt.of(prompt).messages if isinstance(prompt, Prompt | str | Sequence) else ()
+    return sum(message["role"] not in ("system", "developer") for message in messages) <= 1
 
 
 def _numbers(text: str) -> Iterator[int]:

@@ -37,6 +37,7 @@ _TURNS, _TURNS_POOR = 3.1, 4.1  # turns after the first
 _LONG, _LONG_POOR = 500, 655  # units, where that is less
 _LEAST_TURNS = 1.1
 _LINE_ENDS = 24  # units, for line ends alone
+_FIRST_LOOK = _LINE_ENDS  # units; before, a run need not be looked at
 _LOOSE = 2  # times as long where commas and blanks between words differ from turn to turn
 
 
@@ -194,11 +195,11 @@ class VerbatimRun:
         ):
             if self._symbols[place & _MASK] == symbol and self._follows(place, depth):
                 self._source, self.length, self._whole = place + 1, depth + 1, False
-                self._look = self._lowest_bar(self._count - place, symbol) / 2
+                self._look = _FIRST_LOOK
                 return
         self._source = self._source + 1 if self._source >= 0 else -1
         self.length, self._whole = 0, True
-        self._look = self._lowest_bar(self._count + 1 - self._source, symbol) if self._source >= 0 else math.inf
+        self._look = _FIRST_LOOK if self._source >= 0 else math.inf
 
     def _follows(self, place: int, depth: int) -> bool:
         """Whether the `depth` units before `place` are the newest ones, and all of them are still remembered."""

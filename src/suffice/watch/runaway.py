@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from suffice.watch.advance import Advance
+from suffice.watch.advance import LONGEST_ROW, Advance
 from suffice.watch.number_wanted import LEAST_BOUND, Bounds, bounds
 from suffice.watch.numbered_list import NumberedList
 from suffice.watch.repetition_score import VerbatimRun
@@ -131,17 +131,22 @@ class RunawayDetector:
             stuck |= self._list.read(each, self._taken)
             self._advance.read(each)
         self._advance.count(text)
-        if self.notice is None and self._advance.lines >= _NOTICEABLE:
+        return "stuck" if stuck else "past" if self._many() and self._past() else ""
+
+    def _many(self) -> bool:
+        """Whether there is enough of anything to look at; notices rows."""
+        rows = self._advance.alike
+        if self.notice is None and rows >= _NOTICEABLE - LONGEST_ROW and self._advance.lines >= _NOTICEABLE:
             self.notice = Notice(self._advance.lines, self._taken)
-        return "stuck" if stuck else "past" if self._past() else ""
+        return max(rows + 1, self._list.items - 1, self._advance.counted) >= LEAST_BOUND
 
     def _past(self) -> bool:
         """Whether far more was made than the prompt wants, and the last of it is complete."""
-        made = (self._list.items - 1, self._advance.rows, self._advance.counted)  # the last item may go on
-        if max(made) < LEAST_BOUND or (self._line.strip() and not self._advance.between):
+        if self._line.strip() and not self._advance.between:
             return False
         if self._bounds is None:
-            self._bounds = bounds(prompt_text(self._prompt))
+            self._bounds = bounds(self._prompt)
+        made = (self._list.items - 1, self._advance.rows, self._advance.counted)  # the last item may go on
         return any(count >= bound for count, bound in zip(made, self._bounds, strict=True))
 
     def _tell(self, looping: bool, far: str) -> Runaway | None:

@@ -110,8 +110,12 @@ class TextUnits:
 
     def push(self, piece: str) -> list[tuple[int, Unit]]:
         """The units that `piece` completes, each with the position of its first character in the whole text."""
-        text = self._held + piece
-        start = self._start
+        held, start = self._held, self._start
+        word = piece[1:]
+        if piece[:1] == " " and len(word) <= 16 and word.isascii() and word.isalpha() and held and not held.isspace():
+            self._held, self._start = word, start + len(held) + 1  # most pieces are so
+            return [(start, _text_unit(held))]
+        text = held + piece
         found = []
         last = 0
         for match in _UNITS.finditer(text):
