@@ -272,7 +272,7 @@ def frontier(table: Table, rows: Iterator[Answer], decode: Callable[[int], str])
     lists = (numbered_list, ("_REPEATS", "_DIFFERENT_ITEMS"), 0.0)
     with scaled((repetition_score, BARS, min(FACTORS)), (repetition_score, ("_LOOSE",), 0.5), lists):
         told = [stop(RunawayDetector(answer.prompt, decode).push, answer.ids, ()) is not None for answer in kept]
-    settings = [("as it is", repetition_score, (), 1.0)]
+    settings: list[tuple[str, Any, Sequence[str], float]] = [("as it is", repetition_score, (), 1.0)]
     settings += [
         (f"{label} × {each:g}", module, names, each) for label, module, names, all_ in FRONTIER for each in all_
     ]

@@ -413,7 +413,11 @@ def test_two_loops_apart_do_not_add_up():
 
 def test_memory_is_constant():
     def size(detector: RunawayDetector) -> int:
-        parts = [part for owner in (detector, detector._run, detector._list) for part in vars(owner).values()]
+        parts = [
+            part
+            for owner in (detector, detector._run, detector._list, detector._advance)
+            for part in vars(owner).values()
+        ]
         return sum(sys.getsizeof(part) for part in parts if part is not detector._units)
 
     detector = RunawayDetector()
