@@ -31,6 +31,7 @@ _HAS_SERVE = (
 )  # vLLM from which on its older module may be gone
 _GIB = 2**30
 _CPU_CACHE_GIB = 4
+_KEEP_ALIVE = "60"  # seconds: with 5, a busy machine sends requests on connections that are being closed
 _KEYS = ("SUFFICE_API_KEY", "OPENAI_API_KEY")  # for other servers than this one
 _OF_THIS_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -186,6 +187,7 @@ def _dtype(asked: str, files: ModelFiles, plan: LaunchPlan) -> str | None:
 def _environment(installed: Installed, files: ModelFiles, plan: LaunchPlan, key: str) -> dict[str, str]:
     """This process's, with what the server reads from there. What the user has set stays, but for devices and key."""
     usual = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    usual["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = _KEEP_ALIVE
     if files.source.only_here:
         usual["HF_HUB_OFFLINE"] = "1"
     ours = {"VLLM_API_KEY": key}

@@ -189,13 +189,12 @@ class ManagedEngine:
             return Health(False, str(error))
 
     async def _ask(self, what: Callable[[RemoteEngine], Awaitable[_Result]]) -> _Result:
-        """Ask something that can be asked twice; again on the next run of the server, if this one dies."""
+        """Ask what can be asked twice, and is when it fails: of the next run of the server, if this one dies."""
         server = await self._keeper.running()
         try:
             return await what(server.remote)
         except EngineError:
-            if not await self._keeper.has_died(server):
-                raise
+            await self._keeper.has_died(server)
             return await what((await self._keeper.running()).remote)
 
     def _command(self, port: int, key: str, context: int | None) -> LaunchCommand:
