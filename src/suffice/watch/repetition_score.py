@@ -75,6 +75,7 @@ class VerbatimRun:
         self._source = -1  # the unit that the next one is expected to equal
         self._whole = True  # `length` counts all of the run, also what came before it was noticed
         self._look = math.inf  # the length at which the run deserves a look
+        self._loose = False  # turns differ in commas and blanks
         self._looping = False
 
     @property
@@ -129,7 +130,9 @@ class VerbatimRun:
         if self.length >= self._look:
             need, words = self._bar(lag)
             self._look = need = max(need, (self.granted - 1) * lag)
-            if self.length >= need and (exact := self._copied()) < need:
+            exact = self._copied() if self.length >= need else need
+            self._loose = exact < need
+            if self._loose:
                 loose = _LOOSE * need if words else math.inf
                 self._look = min(loose, self.length + need - exact)
         self._looping = self.length >= self._look
@@ -138,11 +141,10 @@ class VerbatimRun:
     def turn(self, end: int) -> tuple[int, int]:
         """Where the first turn begins and where it ends, in positions of the answer, which has come to `end`.
 
-        All that follows it is a copy to the letter; where nothing is, because blanks or commas differ every time, it is
-        the last turn.
+        All that follows it is a copy to the letter; where turns differ in blanks or commas, it is the last turn.
         """
         lag = self._count - self._source
-        copied = self._copied()
+        copied = 0 if self._loose else self._copied()
         second = self._starts[(self._count - copied) & _MASK] if copied else end
         first = self._starts[(self._count - copied - lag) & _MASK]
         return first, second
