@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ __all__ = [
     "card",
     "card_here",
     "cards",
+    "cards_of",
     "known_model",
     "known_names",
     "model_in_folder",
@@ -26,6 +28,9 @@ __all__ = [
 ]
 
 _PACKAGE = files("suffice.memory")
+_BRANDS = re.compile(r"nvidia|amd|huawei|geforce|instinct|tesla|quadro|rtx|[^a-z0-9]")
+_COUNTED = (re.compile(r"(?P<name>.+?)\s*[x×*]\s*(?P<n>\d+)"), re.compile(r"(?P<n>\d+)\s*[x×*]\s*(?P<name>.+)"))
+_MOST_CARDS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Card:
     flops: float | None = None
     """Dense bfloat16 operations per second."""
     source: str = ""
+    link: float | None = None
+    """Bytes per second between this card and others, both directions together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +61,72 @@ class KnownModel:
 
 
 def cards() -> dict[str, Card]:
+    """All cards of the table, by the shortest of their names."""
+    return {key: _card(row) for key, row in _table().items()}
+
+
+def _table() -> dict[str, dict[str, Any]]:
     table = tomllib.loads((_PACKAGE / "cards.toml").read_text("utf-8"))
-    return {
-        key: Card(
-            name=row["name"],
-            memory=round(row["memory"] * 2**30),
-            bandwidth=row["bandwidth"] * 1e9,
-            flops=row["tflops"] * 1e12,
-            source=row["source"],
-        )
-        for key, row in table.items()
-    }
+    return {key: row | {"key": key} for key, row in table.items()}
+
+
+def _card(row: Mapping[str, Any]) -> Card:
+    flops = row["cores"] * 4 * row["boost"] * 1e6 if "cores" in row else row.get("tflops", 0) * 1e12
+    return Card(
+        name=row["name"],
+        memory=round(row["memory"] * 2**30),
+        bandwidth=row.get("bandwidth", 0) * 1e9 or None,
+        flops=flops or None,
+        source=row["source"],
+        link=row.get("link", 0) * 1e9 or None,
+    )
 
 
 def card(name: str) -> Card:
-    """A card by its usual name: `4090`, `RTX 4090`, `A100-80GB`, `h100`.
+    """A card by its usual name: `4090`, `RTX 4090 D`, `A100-80GB`, `NVIDIA H100 80GB HBM3`.
 
     Raises:
         UsageError: there is none, with those there are.
     """
-    known = cards()
-    short = name.lower().replace(" ", "").replace("_", "-")
-    for prefix in ("nvidia", "amd", "geforce", "instinct", "rtx", "-"):
-        short = short.removeprefix(prefix)
-    short = {"a100-80gb": "a100", "a100-80g": "a100", "a100-40gb": "a100-40", "a100-40g": "a100-40"}.get(short, short)
-    if short not in known:
-        raise UsageError(f"no card {name!r} in the table: there are {', '.join(known)}; or give --memory 24GiB")
-    return known[short]
+    table = _table()
+    wanted = _plain(name)
+    for row in table.values():
+        if wanted in _spellings(row):
+            return _card(row)
+    close = get_close_matches(wanted, [_plain(key) for key in table], n=1, cutoff=0.75)
+    meant = f", did you mean {close[0]}?" if close else "."
+    raise UsageError(f"no card {name!r} in the table{meant} There are {', '.join(table)}; or give --memory 24GiB")
+
+
+def cards_of(text: str) -> tuple[Card, int]:
+    """A card and how many of it: `4090`, `4090 x2`, `8xh200`, `2 x RTX 4090`, `l40s*4`.
+
+    Raises:
+        UsageError: there is no such card, or their number is not 1 to 64.
+    """
+    text = text.strip().lower()
+    readings = [(text, 1)]
+    readings += [(each["name"], int(each["n"])) for each in (pattern.fullmatch(text) for pattern in _COUNTED) if each]
+    for name, count in readings:
+        try:
+            found = card(name)
+        except UsageError:
+            continue
+        if not 1 <= count <= _MOST_CARDS:
+            raise UsageError(f"{count} cards: there may be 1 to {_MOST_CARDS}")
+        return found, count
+    return card(readings[min(1, len(readings) - 1)][0]), 1  # which says what there is
+
+
+def _plain(name: str) -> str:
+    """A card's name without brands, blanks and signs."""
+    return _BRANDS.sub("", name.lower())
+
+
+def _spellings(row: Mapping[str, Any]) -> set[str]:
+    """A card's names, each also with its memory behind it, as 4090-24GB."""
+    plain = {_plain(each) for each in (row["key"], row["name"], *row.get("names", ()))}
+    return plain | {f"{each}{row['memory']}{unit}" for each in plain for unit in ("g", "gb")}
 
 
 def card_here() -> Card:

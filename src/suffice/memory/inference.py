@@ -10,6 +10,7 @@ from suffice.errors import UsageError
 from suffice.memory.device import RUNTIME_BYTES, human_bytes
 from suffice.memory.kv import KvLayout, head_size, size_of
 from suffice.memory.parameters import ModelSize, weight_bytes
+from suffice.memory.tensor_parallel import COMMUNICATION_BYTES, share_of_config
 
 __all__ = ["Serving", "ServingMemory", "cache_tokens_that_fit", "kv_shortage", "step_bytes"]
 
@@ -72,6 +73,7 @@ class ServingMemory:
         utilization: float = 1.0,
         extra_parameters: int = 0,
         weights_loaded: bool = False,
+        cards: int = 1,
     ) -> ServingMemory:
         """Divide a device's memory.
 
@@ -83,6 +85,7 @@ class ServingMemory:
             utilization: share of the device that may be used by all (0-1].
             extra_parameters: as `KnownModel` has them.
             weights_loaded: the weights and the runtime are among what is used already.
+            cards: that share the model by tensor parallelism; all figures are of one of them.
 
         Raises:
             UsageError: a setting outside its range, or a model whose parameters cannot be counted.
@@ -91,9 +94,9 @@ class ServingMemory:
             raise UsageError(f"the share of the device to use is {utilization}; it must be above 0 and at most 1")
         weights = overhead = 0
         if not weights_loaded:
-            weights = weight_bytes(ModelSize.from_config(config), serving.weight_bits)
+            weights = weight_bytes(ModelSize.from_config(share_of_config(config, cards)), serving.weight_bits)
             weights += extra_parameters * max(serving.weight_bits, 16) // 8
-            overhead = RUNTIME_BYTES[serving.device.partition(":")[0]]
+            overhead = RUNTIME_BYTES[serving.device.partition(":")[0]] + (COMMUNICATION_BYTES if cards > 1 else 0)
         tokens, requests, reads = serving.step_tokens, serving.step_requests, serving.read_tokens
         return cls(
             device=device_bytes,

@@ -17,6 +17,7 @@ from suffice.memory.cards import Card
 from suffice.memory.inference import Serving
 from suffice.memory.kv import KvLayout, head_size, size_of
 from suffice.memory.parameters import ModelSize, weight_bytes
+from suffice.memory.tensor_parallel import all_reduce_bytes, share_of_config
 
 __all__ = ["Speed", "speed"]
 
@@ -31,6 +32,8 @@ class Speed:
     """Between two tokens of it."""
     concurrency: int
     answer_tokens: float
+    prompt_tokens: float
+    """Read before the first token."""
 
     @property
     def answer_seconds(self) -> float:
@@ -53,13 +56,17 @@ def speed(
     prompt_tokens: float,
     answer_tokens: float,
     concurrency: int,
+    cards: int = 1,
 ) -> Speed | None:
     """Times for a model (its `config.json`) on a card, with requests of one length of which so many run at once.
 
-    None for a card whose bandwidth or speed is not known.
+    With several `cards`, each computes its share, and what they send each other is added, by bandwidth alone.
+    None for a card whose bandwidth, speed, or link to others is not known.
     """
-    if card.bandwidth is None or card.flops is None:
+    if card.bandwidth is None or card.flops is None or (cards > 1 and card.link is None):
         return None
+    sent = all_reduce_bytes(config, cards, 1, serving.compute_bytes) / (card.link / 2) if card.link else 0.0
+    config = share_of_config(config, cards)
     size, layout = ModelSize.from_config(config), KvLayout.from_config(config)
     text_config = config.get("text_config") or config
     width = size_of(text_config, "num_attention_heads") * head_size(text_config)
@@ -70,7 +77,7 @@ def speed(
     kv = layout.bytes_for(round(seen), serving.kv_value_bytes)
     read = min(float(weights), active * concurrency) + concurrency * kv  # more requests wake more experts
     work = concurrency * (2 * size.active + 4 * layers * width * seen)
-    step = max(read / card.bandwidth, work / card.flops)
+    step = max(read / card.bandwidth, work / card.flops) + concurrency * sent
     prompt_work = prompt_tokens * (2 * size.active + 2 * layers * width * prompt_tokens)  # half of it, being causal
     first = max(min(float(weights), active * prompt_tokens) / card.bandwidth, prompt_work / card.flops)
-    return Speed(first, step, concurrency, answer_tokens)
+    return Speed(first + prompt_tokens * sent, step, concurrency, answer_tokens, prompt_tokens)

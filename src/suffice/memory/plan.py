@@ -14,8 +14,11 @@ from suffice.memory.device import human_bytes
 from suffice.memory.inference import Serving, ServingMemory, kv_shortage
 from suffice.memory.kv import KvLayout
 from suffice.memory.latency import Speed, speed
+from suffice.memory.tensor_parallel import share_of_config, sizes_that_divide
 
 __all__ = ["Cell", "ServingPlan", "ServingQuestion", "TrafficFit", "Verdict", "make_plan"]
+
+_MOST_IN_ONE_MACHINE = 8  # cards
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,13 @@ class ServingQuestion:
     max_length: int | None = None
     """Tokens of prompt and answer together, instead of the two."""
     lengths: TrafficLengths | None = None
+    cards: int = 1
+    """Cards that share the model by tensor parallelism; memory is counted on one of them."""
+
+    @property
+    def hardware(self) -> str:
+        """`NVIDIA L4`, or `2 x NVIDIA L4`."""
+        return self.card.name if self.cards == 1 else f"{self.cards} x {self.card.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,12 @@ class ServingPlan:
     verdicts: tuple[Verdict, ...]
     traffic: TrafficFit | None
     speed: Speed | None
+    """None where something is not known, or what is asked for does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is asked for fits, in one of the ways that there are."""
+        return any(each.fits for each in self.verdicts) or not self.verdicts
 
     @property
     def kv_tokens(self) -> int:
@@ -91,6 +107,8 @@ class ServingPlan:
         found: dict[str, Any] = {
             "model": asked.model.name,
             "card": asked.card.name,
+            "cards": asked.cards,
+            "fits": self.fits,
             "memory_bytes": dict(memory.parts()) | {"kv cache": max(0, memory.kv_room), "device": memory.device},
             "weight_bits": asked.serving.weight_bits,
             "kv_bits": asked.serving.kv_bits,
@@ -109,7 +127,7 @@ class ServingPlan:
                 "mean_answer_tokens": answer,
             }
         if self.speed is not None:
-            names = ("first_token", "per_token", "concurrency", "answer_seconds", "answers_per_hour")
+            names = ("prompt_tokens", "first_token", "per_token", "concurrency", "answer_seconds", "answers_per_hour")
             found["at_best"] = {name: getattr(self.speed, name) for name in names}
         return found
 
@@ -120,7 +138,7 @@ def make_plan(question: ServingQuestion) -> ServingPlan:
     Raises:
         UsageError: a setting outside its range, or a model whose memory cannot be computed.
     """
-    layout, memory = KvLayout.from_config(question.model.config), _memory(question, question.serving)
+    layout, memory = _layout(question), _memory(question, question.serving)
     answers = tuple(sorted(set(question.answers)))
     cells = tuple(_cell(question, layout, memory, p, a) for p in sorted(set(question.prompts)) for a in answers)
     traffic = None
@@ -129,17 +147,25 @@ def make_plan(question: ServingQuestion) -> ServingPlan:
         traffic = _traffic(question.lengths, question.serving, layout, max(0, memory.kv_room), max(answers))
         (prompt, answer), at_once = question.lengths.capped(max(answers)).mean(), traffic.paged
     model, serving, card = question.model.config, question.serving, question.card
-    at_once = question.concurrency or max(1, at_once)
-    best = speed(model, serving, card, prompt_tokens=prompt, answer_tokens=answer, concurrency=at_once)
+    verdicts, best = _verdicts(question, layout), None
+    at_once = question.concurrency or at_once
+    if memory.kv_room > 0 and at_once and all(each.fits for each in verdicts):
+        sizes = {"prompt_tokens": prompt, "answer_tokens": answer}
+        best = speed(model, serving, card, **sizes, concurrency=at_once, cards=question.cards)
     return ServingPlan(
         question=question,
         layout=layout,
         memory=memory,
         cells=cells,
-        verdicts=_verdicts(question, layout),
+        verdicts=verdicts,
         traffic=traffic,
         speed=best,
     )
+
+
+def _layout(question: ServingQuestion) -> KvLayout:
+    """What one of the cards keeps."""
+    return KvLayout.from_config(share_of_config(question.model.config, question.cards))
 
 
 def _memory(
@@ -153,6 +179,7 @@ def _memory(
         utilization=1.0 if question.used else question.utilization,
         extra_parameters=question.model.extra_parameters,
         weights_loaded=loaded,
+        cards=question.cards,
     )
 
 
@@ -177,10 +204,12 @@ def _traffic(lengths: TrafficLengths, serving: Serving, layout: KvLayout, room: 
 
 
 def _verdicts(question: ServingQuestion, layout: KvLayout) -> tuple[Verdict, ...]:
-    """Whether what was asked for fits; where something else is on the card, also within its process."""
-    if question.concurrency is None and question.max_length is None and not question.used:
-        return ()
+    """Whether what was asked for fits; where something else is on the card, also within its process. Where nothing was
+    asked, only that nothing fits is an answer."""
     requests = question.concurrency or 1
+    if question.concurrency is None and question.max_length is None and not question.used:
+        least = _verdict(question, layout, requests, min(question.prompts) + min(question.answers))
+        return () if least.fits else (least,)
     tokens = question.max_length or min(question.prompts) + max(question.answers)
     first = _verdict(question, layout, requests, tokens)
     if not question.used:
@@ -195,7 +224,8 @@ def _verdicts(question: ServingQuestion, layout: KvLayout) -> tuple[Verdict, ...
         f"{human_bytes(memory.activations)} of activations; {human_bytes(memory.device - memory.used)} are free"
     )
     first = replace(first, reason=f"with a copy of the model of its own: {first.reason}")
-    return (first, Verdict(need <= memory.kv_room, reason))
+    inside = Verdict(need <= memory.kv_room, reason)
+    return (inside, first) if inside.fits and not first.fits else (first, inside)
 
 
 def _verdict(question: ServingQuestion, layout: KvLayout, requests: int, tokens: int) -> Verdict:
@@ -207,7 +237,8 @@ def _verdict(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
     each = layout.bytes_for(tokens, value)
     if room <= 0:
         parts = " + ".join(f"{name} {human_bytes(size)}" for name, size in memory.parts() if size)
-        reason = f"not even the model fits: {parts}, and the card has {human_bytes(memory.device)}"
+        has = "the card has" if question.cards == 1 else "each card has"
+        reason = f"not even the model fits: {parts}, and {has} {human_bytes(memory.device)}"
     elif requests * each <= room:
         needed = _requests_take(requests, tokens, requests * each)
         return Verdict(True, f"{needed} of {human_bytes(room)}, if every one of them is full")
@@ -243,9 +274,25 @@ def _changes(question: ServingQuestion, layout: KvLayout, requests: int, tokens:
     if requests > 1:
         changes.append("--lengths with your real traffic: most answers are far shorter than their limit")
     if not question.used:
-        bigger = sorted((each for each in cards().values() if fits(serving, each)), key=lambda each: each.memory)
+        changes += _more_cards(question, requests, tokens)
+        makers = {question.card.name.split()[0], "NVIDIA"}
+        known = [each for each in cards().values() if each.name.split()[0] in makers]
+        bigger = sorted((each for each in known if fits(serving, each)), key=lambda each: each.memory)
         changes += [f"a card with {human_bytes(bigger[0].memory)}: {bigger[0].name}"] if bigger else []
     return changes
+
+
+def _more_cards(question: ServingQuestion, requests: int, tokens: int) -> list[str]:
+    """The smallest number of the same card, 8 at most, that would do."""
+    if question.card.link is None:
+        return []
+    value = question.serving.kv_value_bytes
+    for cards_used in sizes_that_divide(question.model.config):
+        if question.cards < cards_used <= _MOST_IN_ONE_MACHINE:
+            wider = replace(question, cards=cards_used)
+            if requests * _layout(wider).bytes_for(tokens, value) <= _memory(wider, wider.serving).kv_room:
+                return [f"{cards_used} of this card: --gpu '{question.card.name} x{cards_used}'"]
+    return []
 
 
 __getattr__ = renamed(__name__, {"tokens_of": "suffice.settings:tokens_of"})

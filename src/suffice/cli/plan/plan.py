@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from suffice.cli.command import Command, options_of
-from suffice.errors import ModelError
+from suffice.errors import ModelError, UsageError
 from suffice.settings import setting
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ suffice plan --model Qwen2.5-7B-Instruct --gpu 4090 --max_length 32k --concurren
 suffice plan --model Qwen2.5-7B-Instruct --gpu 4090 --used 22GiB --max_new_tokens 2048
 suffice plan --model Qwen2.5-7B-Instruct --gpu 4090 --lengths trace.csv.gz --max_new_tokens 2048 --price 0.4
 suffice plan --model Qwen3-30B-A3B --memory 24GiB --weight_bits 4 --kv_bits 8 --plot plan.png
+suffice plan --model Llama-3.1-70B-Instruct --gpu 4090 x8 --max_length 8k --concurrency 16
 suffice plan --model Qwen2.5-7B-Instruct --gpu 4090 --train lora --max_length 2048
 """
 _MODEL, _CARD, _QUESTION, _TRAINING, _OUTPUT = "Model", "Card", "Question", "Training", "Output"
 _BITS = (32, 16, 8, 4)
+_PART_OF_A_CARD = re.compile(
+    r"[x×*]?\d+[x×*]?|[x×*]|d|ti|super|ada|sxm|pcie|\d+gb?|(geforce|rtx|[ahlbt]\d+|\d{4}).*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +44,17 @@ class PlanOptions:
         None, _MODEL, "Bits per weight. [default: the model's own, else 16]", choices=_BITS
     )
     kv_bits: int = setting(16, _MODEL, "Bits per value of the KV cache.", choices=_BITS)
-    gpu: str | None = setting(None, _CARD, "A card's name: 4090, a100, h100 ... [default: the one that is here]")
+    gpu: str | None = setting(
+        None, _CARD, "A card, or several: 4090, '4090 x2', 8xh200 ... [default: the one that is here]"
+    )
+    tp: int | None = setting(
+        None,
+        _CARD,
+        "Cards that share the model (tensor parallelism). [default: all that --gpu names]",
+        minimum=1,
+        maximum=64,
+        aliases=("--tensor-parallel-size",),
+    )
     memory: str | None = setting(None, _CARD, "Memory instead of a card's name, such as 24GiB.", metavar="SIZE")
     used: str | None = setting(None, _CARD, "What other programs take of it, such as 22GiB.", metavar="SIZE")
     utilization: float = setting(
@@ -75,33 +90,44 @@ def _run(**flags: Any) -> int:
     from suffice.memory.device import parse_bytes
 
     options = PlanOptions(**flags)
-    model, device = _model(options.model), _card(options)
+    model, (device, count) = _model(options.model), _cards(options)
     used = parse_bytes(options.used) if options.used else 0
-    (_plan_training if options.train else _plan_serving)(model, device, used, options)
+    fits = (_plan_training if options.train else _plan_serving)(model, device, count, used, options)
     if options.plot is not None:
         print(f"picture: {options.plot}", file=sys.stderr)
-    return 0
+    return 0 if fits else 1
 
 
-def _card(options: PlanOptions) -> Card:
-    from suffice.memory.cards import Card, card, card_here
+def _cards(options: PlanOptions) -> tuple[Card, int]:
+    """The card, and how many of it share the model."""
+    from suffice.memory.cards import Card, card_here, cards_of
     from suffice.memory.device import parse_bytes
 
-    if options.memory is None:
-        return card(options.gpu) if options.gpu else card_here()
-    named = card(options.gpu) if options.gpu else Card("the card", 0)
-    return Card(named.name, parse_bytes(options.memory), named.bandwidth, named.flops)
+    if options.gpu:
+        named, there = cards_of(options.gpu)
+    else:
+        named, there = card_here() if options.memory is None else Card("the card", 0), 1
+    if options.memory is not None:
+        named = replace(named, memory=parse_bytes(options.memory))
+    used = options.tp or there
+    if used > there > 1:
+        raise UsageError(f"--tp {used} needs {used} cards, and --gpu {options.gpu!r} names {there}")
+    if used < there:
+        copies = f", and {there} hold {there // used} such copies" if there // used > 1 else ""
+        print(f"note: planned for one copy of the model on {used} of {there} cards{copies}", file=sys.stderr)
+    return named, used
 
 
-def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptions) -> None:
+def _plan_serving(model: KnownModel, device: Card, count: int, used: int, options: PlanOptions) -> bool:
+    """Print the plan, and say whether what was asked for fits."""
     from suffice.cli.plan.terminal import plan_lines
     from suffice.memory.plan import make_plan
 
-    plan = make_plan(_question(model, device, used, options))
+    plan = make_plan(_question(model, device, count, used, options))
     if options.json:
         record = plan.to_dict()
         if options.price is not None and plan.speed is not None:
-            record["price_per_1000_answers"] = plan.speed.cost(options.price)
+            record["price_per_1000_answers"] = plan.speed.cost(options.price * count)
         print(json.dumps(record, ensure_ascii=False))
     else:
         print("\n".join(plan_lines(plan, options.price)))
@@ -109,9 +135,10 @@ def _plan_serving(model: KnownModel, device: Card, used: int, options: PlanOptio
         from suffice.cli.plan.plot import plot_plan
 
         plot_plan(plan, options.plot)
+    return plan.fits
 
 
-def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) -> ServingQuestion:
+def _question(model: KnownModel, device: Card, count: int, used: int, options: PlanOptions) -> ServingQuestion:
     from suffice.cli.plan.lengths import lengths_of
     from suffice.memory.inference import Serving
     from suffice.memory.parameters import stored_weight_bits
@@ -128,14 +155,18 @@ def _question(model: KnownModel, device: Card, used: int, options: PlanOptions) 
         concurrency=options.concurrency,
         max_length=options.max_length,
         lengths=lengths_of(options.lengths, (*prompts, 512)[0]) if options.lengths else None,
+        cards=count,
         **chosen,
     )
 
 
-def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOptions) -> None:
+def _plan_training(model: KnownModel, device: Card, count: int, used: int, options: PlanOptions) -> bool:
+    """Print the forecast, and say whether it fits."""
     from suffice.cli.plan.terminal import training_lines
     from suffice.memory import what_would_fit
 
+    if count > 1:
+        raise UsageError(f"--train plans one card, and {count} are given: training splits no model over several")
     free, forecast = device.memory - used, _forecast(model, str(options.train), options)
     fits = forecast.total <= free
     changes = [each.change for each in what_would_fit(model.config, forecast.setup, free)]
@@ -153,6 +184,7 @@ def _plan_training(model: KnownModel, device: Card, used: int, options: PlanOpti
         from suffice.cli.plan.plot import plot_training
 
         plot_training(model.name, device.name, forecast, free, options.plot)
+    return fits
 
 
 def _forecast(model: KnownModel, kind: str, options: PlanOptions) -> TrainingForecast:
@@ -197,6 +229,19 @@ def _model(name: str) -> KnownModel:
     return KnownModel(name, json.loads(path.read_text("utf-8")))
 
 
-command = Command(
+class _PlanCommand(Command):
+    """Takes `--gpu 4090 x2` and `--gpu RTX 4090 D` without quotation marks."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word in args:
+            if len(words) > 1 and words[-2] == "--gpu" and _PART_OF_A_CARD.fullmatch(word):
+                words[-1] += f" {word}"
+            else:
+                words.append(word)
+        return super().parse_args(ctx, words)
+
+
+command = _PlanCommand(
     "plan", callback=_run, params=options_of(PlanOptions), help=_run.__doc__, examples=_EXAMPLES, bare="--model"
 )

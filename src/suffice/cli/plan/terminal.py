@@ -23,9 +23,10 @@ def plan_lines(plan: ServingPlan, price: float | None) -> list[str]:
 def training_lines(title: str, forecast: TrainingForecast, free: int, changes: Sequence[str]) -> list[str]:
     """The forecast of a training step against `free` bytes, and the changes that would make it fit."""
     fits = forecast.total <= free
-    verdict = f"{'fits' if fits else 'does not fit'}: {human_bytes(forecast.total)} of {human_bytes(free)}"
-    advice = [f"would fit: {change}" for change in changes] or ["no change would make it fit"]
-    return [title, *forecast.lines(), verdict, *([] if fits else advice)]
+    verdict = f"{'yes' if fits else 'no'}: {title} {'fits' if fits else 'does not fit'}: "
+    verdict += f"{human_bytes(forecast.total)} of {human_bytes(free)}"
+    advice = [f"  would fit: {change}" for change in changes] or ["  no change would make it fit"]
+    return [verdict, *([] if fits else advice), *forecast.lines()]
 
 
 def _verdicts(plan: ServingPlan) -> list[str]:
@@ -57,7 +58,8 @@ def _memory(plan: ServingPlan) -> list[str]:
     else:
         rows.append(("missing", human_bytes(-memory.kv_room), "no room for a KV cache"))
     width = max(len(size) for _, size, _ in rows)
-    head = f"{asked.model.name} on {asked.card.name}, {human_bytes(memory.device)}"
+    head = f"{asked.model.name} on {asked.hardware}, {human_bytes(memory.device)}"
+    head += f" each (tensor parallelism over {asked.cards}); on each card:" if asked.cards > 1 else ""
     about = [f"note: {asked.model.note}"] if asked.model.note else []
     return [head, *(f"  {name:<14} {size:>{width}}  {text}".rstrip() for name, size, text in rows), *about]
 
@@ -98,12 +100,23 @@ def _speed(plan: ServingPlan, price: float | None) -> list[str]:
     best = plan.speed
     if best is None:
         return []
-    first = f"{1000 * best.first_token:.0f} ms to the first token, {1000 * best.per_token:.1f} ms per token"
+    first = f"{1000 * best.first_token:.0f} ms to the first token after a prompt of {best.prompt_tokens:,.0f} tokens, "
+    first += f"{1000 * best.per_token:.1f} ms per token"
     lines = [
-        f"at best, by bandwidth and arithmetic alone, {best.concurrency} at once:",
+        f"at best, by bandwidth and arithmetic alone, {best.concurrency} at once{_links(plan)}:",
         f"  {first}, {best.answer_seconds:.1f} s for an answer of {best.answer_tokens:,.0f} tokens, "
         f"{best.answers_per_hour:,.0f} answers per hour",
     ]
     if price is not None:
-        lines.append(f"  {best.cost(price):.3g} per 1,000 answers at {price:g} per hour")
+        cards = plan.question.cards
+        each = f" for each of {cards} cards" if cards > 1 else ""
+        lines.append(f"  {best.cost(price * cards):.3g} per 1,000 answers at {price:g} per hour{each}")
     return lines
+
+
+def _links(plan: ServingPlan) -> str:
+    """What several cards cost, as far as it is counted."""
+    asked = plan.question
+    if asked.cards == 1 or asked.card.link is None:
+        return ""
+    return f" (cards linked with {asked.card.link / 1e9:,.0f} GB/s, two sums per layer, their start not counted)"
