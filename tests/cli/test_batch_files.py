@@ -114,7 +114,7 @@ def test_what_is_not_as_asked_is_counted(
     results = answered(server, tmp_path, asked(1), asked(1), asked(2, model="fake-model"))
     assert [row["custom_id"] for row in results] == ["request-1", "request-1", "request-2"]
     err = capsys.readouterr().err
-    assert "in 1 rows: custom_id is there more than once" in err
+    assert "in 1 row: custom_id is there more than once" in err
     assert "in 2 rows: model 'm' is asked for, and fake-model answers" in err
 
 
@@ -130,7 +130,7 @@ def test_what_the_flags_say_of_loops_and_systems_reaches_the_rows_that_can_have_
     assert results[1]["response"]["body"]["choices"][0]["finish_reason"] == "length"
     err = capsys.readouterr().err
     assert "loops: 1 (33.3 %)" in err
-    assert "in 1 rows: --system is not used" in err
+    assert "in 1 row: --system is not used" in err
 
 
 def test_an_answer_that_breaks_off_keeps_what_was_written(server: FakeOpenAI, tmp_path: Path) -> None:

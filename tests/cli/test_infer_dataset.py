@@ -57,6 +57,7 @@ def test_a_sample_keeps_the_lines_of_the_file(server: FakeOpenAI, tmp_path: Path
         ("not valid JSON: Expecting value at column 3, near 'x'", "not valid JSON"),
         ("the prompt has 2,000 tokens and max_length is 9: shorten it", "the prompt has … tokens and max_length is …"),
         ("127.0.0.1:80: HTTP 500: out of luck", "127.0.0.1:80: HTTP 500"),
+        ("not UTF-8 (byte 0xc4 at position 1), it looks like GBK: convert it", "not UTF-8 …, it looks like GBK"),
         ('turn 3 of messages has the unknown role "x"', "turn … of messages has the unknown role …"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from suffice.cli.command import Command, TokenLimit, options_of
+from suffice.cli.standard_input import standard_input
 from suffice.settings import setting
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _run(prompt: str, **flags: Any) -> int:
 
     options = BudgetOptions(**flags)
     budget = Budgeter.load(options.rules, options.length_model).decide(
-        sys.stdin.read() if prompt == "-" else prompt,
+        standard_input() if prompt == "-" else prompt,
         Limits(max_new_tokens=options.max_new_tokens, max_length=options.max_length, tier=options.tier),
         engine=EngineInfo(context_tokens=options.context),
     )

@@ -4,7 +4,6 @@ one flag), and shows its help."""
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 from suffice.cli.completed_values import complete
 from suffice.cli.examples import example_lines
 from suffice.cli.find_flags import show_flags_with, word_to_find
+from suffice.cli.notes import tell
 from suffice.cli.values import Number, OneOf, TokenLimit, number_type
 from suffice.cli.wrong_call import TYPED, no_such_command, stray_words
 from suffice.numerals import COUNT_EXAMPLES
@@ -142,7 +142,7 @@ class Command(_HelpOption):
         if not ctx.resilient_parsing:
             self._refuse_stray_words(ctx, normal)
             for notice in notices:
-                print(f"notice: {notice}", file=sys.stderr)
+                tell(f"notice: {notice}")
         ctx.meta[_ARGUMENTS] = (ctx.command_path, normal)
         return super().parse_args(ctx, list(normal))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from suffice.checkpoints.model_source import DTYPES
 from suffice.cli.command import Command, options_of
+from suffice.cli.notes import tell
 from suffice.errors import UsageError
 from suffice.settings import setting
 
@@ -43,7 +43,7 @@ def _run(*, merge: bool, adapters: tuple[str, ...], output: str | None, **others
         raise UsageError("--merge is missing: only a merged model can be exported; an adapter needs no export")
     from suffice.train.export import export_merged
 
-    print(f"merged model: {export_merged(adapters, output, **others)}", file=sys.stderr)
+    tell(f"merged model: {export_merged(adapters, output, **others)}")
     return 0
 
 

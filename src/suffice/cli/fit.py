@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, options_of
+from suffice.cli.notes import tell
 from suffice.errors import DataError, UsageError, packages_of
 from suffice.settings import setting
 
@@ -59,7 +60,7 @@ def _run(dataset: tuple[str, ...], **flags: Any) -> int:
     if options.plot is not None:
         _plot(figures.coverage, options.plot)
     if not options.force and (reason := _reason_to_keep(figures.ratio, options.output)):
-        print(f"not saved: {reason}", file=sys.stderr)
+        tell(f"not saved: {reason}")
         return 1
     with ProgressBar("training on all answers", None, "steps") as progress:
         model = LengthModel.fit(records, on_step=lambda done, total: progress.update(done, f"of {total}"))
@@ -87,7 +88,7 @@ def _read(dataset: tuple[str, ...], rows: int, seed: int) -> tuple[list[dict[str
     if len(records) < _MIN_ROWS:
         raise DataError(f"{len(records)} answers are too few to learn from and to measure: give {_MIN_ROWS} or more")
     if len(records) > rows:
-        print(f"notice: the last {rows} of {len(records)} answers are used; --rows takes more", file=sys.stderr)
+        tell(f"notice: the last {rows} of {len(records)} answers are used; --rows takes more")
         records = records[-rows:]
     return records, learned
 

@@ -12,7 +12,7 @@ import click
 
 from suffice.cli.command import CommandGroup
 from suffice.cli.examples import example_lines
-from suffice.cli.terminal import visible
+from suffice.cli.notes import tell
 from suffice.cli.wrong_call import explain
 from suffice.errors import SufficeError
 from suffice.version import __version__
@@ -90,13 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         status = error.exit_code
     except click.ClickException as error:
-        print(f"error: {visible(explain(error))}", file=sys.stderr)
+        tell(f"error: {explain(error)}")
         status = 2
     except SufficeError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        tell(f"error: {error!s}")
         status = 2
     except (KeyboardInterrupt, click.Abort):
-        print("stopped", file=sys.stderr)
+        tell("stopped")
         status = 130
     sys.exit(status or 0)
 

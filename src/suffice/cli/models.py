@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, CommandGroup, OneOf, Option
+from suffice.cli.notes import tell
 from suffice.errors import ModelError, UsageError
 from suffice.nearest import did_you_mean
 
@@ -161,7 +162,7 @@ def _pull(name: str, hub: str) -> int:
         folder = _fetch(source.location, hub)
     print(f"{source.location} is in {folder}")
     flag = " --hub modelscope" if hub == "modelscope" else ""
-    print(f"try it: suffice infer --model {name}{flag}", file=sys.stderr)
+    tell(f"try it: suffice infer --model {name}{flag}")
     return 0
 
 
@@ -171,11 +172,11 @@ def _fetch(model_id: str, hub: str) -> Path:
 
     if hub == "hf":
         found = look_up(model_id)
-        print(f"{model_id}: {human_bytes(found.bytes)}, {human_bytes(found.missing)} to fetch", file=sys.stderr)
+        tell(f"{model_id}: {human_bytes(found.bytes)}, {human_bytes(found.missing)} to fetch")
     try:
         return fetch_model(model_id, hub, bars=sys.stderr.isatty())
     except KeyboardInterrupt:
-        print(f"stopped; suffice models pull {model_id} continues where this ended", file=sys.stderr)
+        tell(f"stopped; suffice models pull {model_id} continues where this ended")
         raise
 
 
@@ -223,7 +224,7 @@ def _confirm(chosen: Sequence[CachedModel]) -> None:
     if not sys.stdin.isatty():
         raise UsageError("nobody can be asked here: --yes deletes without a question")
     for model in chosen:
-        print(f"{model.name}: {human_bytes(model.bytes)} in {model.folder}", file=sys.stderr)
+        tell(f"{model.name}: {human_bytes(model.bytes)} in {model.folder}")
     if not click.confirm("delete?", err=True):
         raise click.Abort
 

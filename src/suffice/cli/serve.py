@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 
 import click
 
 from suffice.cli.command import Command, Option, options_of
+from suffice.cli.notes import tell
 from suffice.errors import packages_of
 from suffice.serve.config import ServeSettings, ignored_variables, settings_and_origins
 from suffice.serve.logging_setup import set_up_logging
@@ -35,7 +35,7 @@ def _run(config: str | None, check: bool, **flags: Any) -> int:
         from suffice.serve.preflight import show_check
 
         for line in ignored_variables():
-            print(f"warning: {line}", file=sys.stderr)
+            tell(f"warning: {line}")
         return show_check(settings, origins)
     set_up_logging(settings.log_level, settings.log_format)
     for line in ignored_variables():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from suffice.cli.notes import tell
 from suffice.errors import UsageError
 from suffice.nearest import did_you_mean
 from suffice.numerals import token_count
@@ -77,5 +77,5 @@ class TokenLimit(click.ParamType):
             numbers = f"give a number of tokens, {self.range}, such as 2048 or 32k (= 32,768){words}"
             raise UsageError(f"{flag} is {text!r}: {numbers}{did_you_mean(text, self.words)}")
         if text[-1:].isalpha() and ctx is not None and not ctx.resilient_parsing:
-            print(f"notice: {flag} {text} is {tokens:,} tokens", file=sys.stderr)
+            tell(f"notice: {flag} {text} is {tokens:,} tokens")
         return tokens

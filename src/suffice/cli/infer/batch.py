@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from suffice.batch import BatchSummary, DescribedLines, ResultLines, Row, run_ba
 from suffice.cli.command import command_line
 from suffice.cli.infer.answer_view import answer_json
 from suffice.cli.infer.output_file import discard_empty, latest_output, new_output
-from suffice.cli.infer.row_failures import RowFailures
+from suffice.cli.infer.row_failures import RowFailures, rows_text
 from suffice.cli.infer.scores import Scores
 from suffice.cli.infer.stop_signals import STOPPED, StopSignals
+from suffice.cli.notes import tell
 from suffice.cli.progress import ProgressBar
 from suffice.data import (
     Conversation,
@@ -63,7 +63,7 @@ def infer_dataset(options: InferOptions) -> int:
         ) as writer,
     ):
         for notice in writer.notices:
-            print(f"notice: {notice}", file=sys.stderr)
+            tell(f"notice: {notice}")
         try:
             asyncio.run(run.answer(writer, stop))
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -91,9 +91,9 @@ def _output(options: InferOptions, dataset: dict[str, Any], settings: dict[str, 
         return Path(options.output), options.resume
     found = latest_output(dataset, settings) if options.resume else None
     if found is None and options.resume:
-        print("notice: output/ has no answers to this dataset that could be continued", file=sys.stderr)
+        tell("notice: output/ has no answers to this dataset that could be continued")
     output = found or new_output(options.dataset)
-    print(f"results: {output}" + (" (continued)" if found else ""), file=sys.stderr)
+    tell(f"results: {output}" + (" (continued)" if found else ""))
     return output, found is not None
 
 
@@ -145,7 +145,7 @@ class _Run:
         self.engine = options.open_patient_engine(_MAX_WAIT, self.show)
         async with self.engine as engine:
             if isinstance(engine.engine, Metered):
-                self.memory = LiveMemory(engine.engine.memory_meter(), partial(print, "warning:", file=sys.stderr))
+                self.memory = LiveMemory(engine.engine.memory_meter(), lambda line: tell(f"warning: {line}"))
             with ProgressBar("answering", self.total) as self.progress:
                 await run_batch(
                     options.session(engine),
@@ -183,7 +183,7 @@ class _Run:
         waits = engine is not None and engine.waiting > 0
         if self.progress is None:
             if engine is not None and waits and engine.refused == 1:
-                print("notice: the server is busy: waiting for it", file=sys.stderr)
+                tell("notice: the server is busy: waiting for it")
             return
         speed = f"{summary.answer_tokens / max(summary.seconds, 1e-9):.0f} tokens/s"
         note = "waiting for the server" if waits else speed
@@ -201,20 +201,21 @@ class _Run:
         if self.engine is not None and self.engine.refused:
             lines.append(f"waited for the server: {self.engine.waited:.0f} s, after {self.engine.refused} refusals")
         if self.requests is not None:
-            lines += [f"in {count} rows: {what}" for what, count in self.requests.notes.most_common()]
+            lines += [f"in {rows_text(count)}: {what}" for what, count in self.requests.notes.most_common()]
         lines += self.scores.describe(read_results(output))
         lines.append(f"results: {output}")
         if not whole:
             of = "" if self.total is None else f" of {self.total}"
             there = ["--resume"] if self.options.output else ["--output", str(output), "--resume"]
             lines.append(f"stopped: {self.summary.answered + self.summary.already_done}{of} answered; continue with")
-            lines.append("  " + command_line(without=("--resume", "--overwrite"), then=there))
-        print(*lines, sep="\n", file=sys.stderr)
+        tell("\n".join(lines))
+        if not whole:  # spaces that fill rows would be copied, and some may stand within quotation marks
+            print("  " + command_line(without=("--resume", "--overwrite"), then=there), file=sys.stderr)
 
 
 def _describe(summary: BatchSummary) -> list[str]:
     lines = [
-        f"{summary.rows} rows in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
+        f"{rows_text(summary.rows)} in {summary.seconds:.1f} s: {summary.answered} answered, {summary.failed} failed"
         + (f"; {summary.already_done} were there already" if summary.already_done else "")
     ]
     if summary.answered:

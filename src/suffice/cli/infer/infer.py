@@ -12,6 +12,8 @@ from click.core import ParameterSource
 
 from suffice.cli.command import Command
 from suffice.cli.infer.options import InferOptions, infer_options, options_from
+from suffice.cli.notes import tell
+from suffice.cli.standard_input import standard_input
 from suffice.errors import UsageError
 
 __all__ = ["command"]
@@ -51,13 +53,13 @@ def _run(**flags: Any) -> int:
 async def _answer_once(options: InferOptions) -> int:
     from suffice.cli.infer.answer_view import answer_json, show_answer
 
-    prompt = _standard_input() if options.prompt in (None, "-") else options.prompt
+    prompt = standard_input() if options.prompt in (None, "-") else options.prompt
     if not prompt or not prompt.strip():
         raise UsageError("the prompt is empty: give --prompt 'text', or pipe text into the command")
 
     def say() -> None:
         if engine.waiting and engine.refused == 1:
-            print("notice: the server is busy: waiting for it", file=sys.stderr)
+            tell("notice: the server is busy: waiting for it")
 
     engine = options.open_patient_engine(_MAX_WAIT, say)
     async with engine:
@@ -69,14 +71,6 @@ async def _answer_once(options: InferOptions) -> int:
         else:
             answer = await show_answer(session, request, stream=options.stream, raw=options.raw)
     return 1 if answer.finish.reason == "error" else 0
-
-
-def _standard_input() -> str:
-    """All of it: in UTF-8, with or without a mark, in the UTF-16 of Windows' pipes, or in the terminal's encoding."""
-    from suffice.data.encodings import decode_text
-
-    hint = " before it comes here, or name its encoding in PYTHONIOENCODING"
-    return decode_text(sys.stdin.buffer.read(), "standard input", encoding=sys.stdin.encoding, hint=hint)
 
 
 command = Command(

@@ -14,6 +14,7 @@ import click
 
 from suffice.checkpoints.model_source import DTYPES
 from suffice.cli.command import OneOf, Option, TokenLimit, number_type, options_of
+from suffice.cli.notes import tell
 from suffice.engines.base import Sampling, SamplingField
 from suffice.errors import UsageError
 from suffice.nearest import did_you_mean
@@ -254,7 +255,7 @@ class InferOptions:
             return open_engine(self.model, upstream=self.upstream, tokenizer=self.tokenizer)
         kind = self._engine_kind()
         if self.model is None and not self.adapters and kind in ("transformers", "local"):
-            print("notice: no --model given, so this is the bundled toy model, suffice-tiny", file=sys.stderr)
+            tell("notice: no --model given, so this is the bundled toy model, suffice-tiny")
         settings = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
         if kind in MANAGED:
             settings |= {"context_tokens": self.max_length, "tell": partial(_say, kind)}
@@ -270,7 +271,7 @@ class InferOptions:
             return str(self.engine)
         choice = choose_engine(self.model, adapters=self.adapters, device=self.device, engine_python=self.engine_python)
         if choice.worth_saying or self.engine == "auto":
-            print(f"notice: {choice.reason}", file=sys.stderr)
+            tell(f"notice: {choice.reason}")
         return choice.kind
 
     def open_patient_engine(self, usual_wait: float, on_wait: Callable[[], None]) -> PatientEngine:
@@ -314,7 +315,7 @@ def _preset(name: str) -> Preset:
 
     presets = load_settings().presets
     if name == "standard" and name not in presets:
-        print("notice: --preset standard is called medium now", file=sys.stderr)
+        tell("notice: --preset standard is called medium now")
         name = "medium"
     if name not in presets:
         raise UsageError(f"--preset is {name!r}; there are: {', '.join(presets)}{did_you_mean(name, presets)}")
@@ -330,7 +331,7 @@ def _check_encoding(flag: str, text: str) -> None:
 
 def _say(engine: str, step: str) -> None:
     """One step of a server's start."""
-    print(f"{engine}: {step}", file=sys.stderr, flush=True)
+    tell(f"{engine}: {step}")
 
 
 def _notice(line: str) -> None:
@@ -378,6 +379,6 @@ def _with_new_names(flags: dict[str, Any]) -> dict[str, Any]:
     if on_length is not None:
         given.append((f"--on-length {on_length}", *_ON_LENGTH[on_length]))
     for old, new, values in given:
-        print(f"notice: {old} is deprecated: use {new}", file=sys.stderr)
+        tell(f"notice: {old} is deprecated: use {new}")
         flags |= values
     return flags

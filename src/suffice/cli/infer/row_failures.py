@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 
 from suffice.batch import Row
+from suffice.cli.notes import tell
 
-__all__ = ["RowFailures"]
+__all__ = ["RowFailures", "rows_text"]
 
 _SHOWN = 3  # rows of one reason that are said as they come
 _REASONS = 20  # that are counted on lines of their own
 _VALUE = re.compile(r"""\(.*\)|"[^"]*"|'[^']*'""")
-_NUMBER = re.compile(r"(?<!HTTP )\b\d[\d.,:]*")
+_NUMBER = re.compile(r"(?<!HTTP )(?<![\w-])\d[\d.,:]*")  # not of a name, such as UTF-8
 
 
 class RowFailures:
@@ -31,14 +31,14 @@ class RowFailures:
             return
         where = f"{row.source}, {row.unit} {row.line}" if self._several and row.source else f"{row.unit} {row.line}"
         more = "; more like this are only counted" if self._counts[kind] == _SHOWN else ""
-        print(_printable(f"{where}: {reason}{more}"), file=sys.stderr)
+        tell(_printable(f"{where}: {reason}{more}"))
 
     def describe(self) -> list[str]:
         """Lines such as "not answered: 12 rows (9 not valid JSON; 3 the prompt is empty)"."""
         if not self._counts:
             return []
         counts = self._counts.most_common()
-        lines = [f"not answered: {_rows(self._counts.total())}, each with its error in the results"]
+        lines = [f"not answered: {rows_text(self._counts.total())}, each with its error in the results"]
         lines += [_printable(f"  {count:>6} {kind}") for kind, count in counts[:_REASONS]]
         if rest := counts[_REASONS:]:
             lines.append(f"  {sum(count for _, count in rest):>6} for {len(rest)} other reasons")
@@ -52,7 +52,7 @@ def _kind(reason: str) -> str:
     return ": ".join([*parts[: heads - 1], _NUMBER.sub("…", parts[heads - 1])])
 
 
-def _rows(count: int) -> str:
+def rows_text(count: int) -> str:
     return f"{count} row" if count == 1 else f"{count} rows"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from suffice.cli.command import Command, options_of
+from suffice.cli.notes import tell
 from suffice.errors import ModelError, UsageError
 from suffice.settings import setting
 
@@ -94,7 +95,7 @@ def _run(**flags: Any) -> int:
     used = parse_bytes(options.used) if options.used else 0
     fits = (_plan_training if options.train else _plan_serving)(model, device, count, used, options)
     if options.plot is not None:
-        print(f"picture: {options.plot}", file=sys.stderr)
+        tell(f"picture: {options.plot}")
     return 0 if fits else 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, options_of
+from suffice.cli.notes import tell
 from suffice.errors import UsageError
 from suffice.settings import setting
 
@@ -171,7 +171,7 @@ def _memory(options: ProfileOptions, limits: Sequence[RowLimit]) -> MemoryFacts:
         )
         training = {limit.max_length: forecast(max_length=limit.max_length).total for limit in limits}
     except UsageError as error:
-        print(f"notice: no memory figures: {error}", file=sys.stderr)
+        tell(f"notice: no memory figures: {error}")
         return MemoryFacts()
     setup = f"peak on a CUDA card, batch size {options.batch_size}, LoRA rank {options.lora_rank}, 16-bit weights, "
     return MemoryFacts(str(options.model), kv_bytes, training, setup + "gradient checkpointing (forecast)")
@@ -201,7 +201,7 @@ def _draw_pictures(options: ProfileOptions, report: Report) -> None:
             from suffice.profiling.plot import draw
 
             for notice in draw(report, options.plot):
-                print(f"notice: {notice}", file=sys.stderr)
+                tell(f"notice: {notice}")
         if options.html is not None:
             from suffice.profiling.html import report_page
 
@@ -209,7 +209,7 @@ def _draw_pictures(options: ProfileOptions, report: Report) -> None:
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
     for path in filter(None, (options.plot, options.html)):
-        print(f"written: {path}", file=sys.stderr)
+        tell(f"written: {path}")
 
 
 _PARAMETERS = [click.Argument(["source"], nargs=-1, required=True, type=click.Path()), *options_of(ProfileOptions)]

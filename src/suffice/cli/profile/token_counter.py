@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suffice.cli.notes import tell
 from suffice.data import Turn
 from suffice.errors import ModelError, first_line, packages_of
 
@@ -60,7 +60,7 @@ def load_counter(model: str | None, hub: str = "hf") -> TemplateCounter:
     source = _located(model, hub)
     if model is None:
         notice = "counted with the tokenizer of the bundled toy model"
-        print(f"notice: {notice}; for the lengths that your model sees give --model", file=sys.stderr)
+        tell(f"notice: {notice}; for the lengths that your model sees give --model")
     with packages_of("local", "rows without token counts are here, and counting needs"):
         import transformers
         from transformers import AutoTokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from prompt_toolkit.history import FileHistory
 
 from suffice.cli.infer.chat.texts import agrees, declines
+from suffice.cli.notes import tell
 
 __all__ = ["InputHistory"]
 
@@ -72,4 +72,4 @@ class InputHistory(FileHistory):
 
     def _give_up(self, error: OSError) -> None:
         self._kept = False
-        print(f"notice: no history is kept: {self.filename!s} ({error.strerror or error})", file=sys.stderr)
+        tell(f"notice: no history is kept: {self.filename!s} ({error.strerror or error})")

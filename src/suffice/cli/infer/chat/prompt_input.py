@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -51,9 +53,14 @@ class PromptInput:
 
     def read(self, prompt: str) -> str:
         try:
-            return self._runner.run(self._session.prompt_async(prompt))
+            return self._runner.run(self._session.prompt_async(_on_rows(prompt)))
         finally:
             keep_pastes_whole()
+
+
+def _on_rows(prompt: str) -> str:
+    """A question that is longer than a row, broken at words; the editor itself would break it anywhere."""
+    return f"{textwrap.fill(prompt, shutil.get_terminal_size().columns - 1, break_on_hyphens=False)} "
 
 
 def _is_command(text: str) -> bool:

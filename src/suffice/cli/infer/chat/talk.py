@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,7 @@ from suffice.cli.infer.chat.inputs import ChatInput
 from suffice.cli.infer.chat.interrupts import interruptible
 from suffice.cli.infer.chat.room import Shortening
 from suffice.cli.infer.chat.texts import agrees, declines
-from suffice.cli.notes import note
-from suffice.cli.terminal import visible
+from suffice.cli.notes import note, tell
 from suffice.errors import PromptTooLongError, SufficeError
 from suffice.session import Answer, Session
 
@@ -31,7 +29,7 @@ _MAX_WAIT = 60.0  # seconds that an answer waits for a busy server, where nothin
 
 def complain(error: SufficeError) -> None:
     """One line about what went wrong, whoever it quotes."""
-    print(f"error: {visible(str(error))}", file=sys.stderr)
+    tell(f"error: {error!s}")
 
 
 def opened(options: InferOptions) -> PatientEngine:
