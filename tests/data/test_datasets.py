@@ -175,6 +175,7 @@ def test_the_answer_is_kept_whole() -> None:
     assert read_row({"query": "a", "answer": 4}).answer == {"role": "assistant", "content": "4"}
     empty = {"role": "assistant", "content": ""}
     assert read_row({"messages": [user, empty]}).answer is None
+    assert read_row({"messages": [user, {**empty, "content": None}]}).answer is None
     assert read_row({"messages": [user, empty], "answer": "b"}).reference == "b"
     half = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "\ud83d"}}]}
     with pytest.raises(RowProblem, match="half a character"):

@@ -198,8 +198,8 @@ def _read_turn(turn: object, where: str) -> Turn:
     if ours is None:
         raise RowProblem(f"{where} has the unknown role {_shown(role)}, expected user, assistant, system or tool")
     content = turn[content_key] if content_key else None
-    if content is None and turn.get("tool_calls"):
-        content = ""  # OpenAI's shape for an assistant that only calls tools
+    if content is None and ours == "assistant":
+        content = ""  # OpenAI's shape for one that only calls tools, and what others leave where there is no answer yet
     return _turn(ours, _content(content, where), {key: turn[key] for key in _KEPT_KEYS if turn.get(key)})
 
 
