@@ -194,6 +194,11 @@ def test_honest_repetition_is_spared(name, watch):
         ("Make sure that the letter e appears at least 50 times", 0),
         ("The word story should appear at least 40 times", 0),
         ("Write an essay about rivers", 0),
+        ("Drum tab of 16 bars of rock", 20),
+        ("16x16 all-ones matrix in Python", 320),
+        ("100 inserts", 125),
+        ("Why are there 16 bars in a verse?", 0),
+        ("The story is about a river with 16 bridges, and about a town with nobody in it", 0),
         ("", 0),
     ],
 )

@@ -13,6 +13,7 @@ from suffice.watch.units import TextUnits
 __all__ = ["prompt_text", "turns_wanted"]
 
 _LONGEST = 10_000  # characters read at each end
+_TERSE = 60  # characters of a prompt that may name what it wants without a verb: "drum tab of 16 bars"
 _SHOWN = 60  # units that a repetition in the prompt has at least; half of what can be a loop at all
 _MARGIN = 4  # one in so many turns more, and one at least: models miscount
 _MOST = 10**9  # turns
@@ -38,6 +39,7 @@ _NUMBER = re.compile(
     rf"|(?<!{_NUMERAL})(?P<chinese>{_NUMERAL}{{1,16}})(?=\s*[遍次行回份个條条項项列组張张節节])",
     re.IGNORECASE,
 )
+_IDEOGRAPH = re.compile("[\u2e80-\uffff]")  # so many Chinese characters are no terse prompt
 _TIMES = re.compile(r"\s*(?:x|×|\*|by|乘)\s*", re.IGNORECASE)
 # "500 words" and "in 1956" say nothing about repetition, nor does "the word river should appear 40 times".
 _MEASURE = re.compile(
@@ -75,20 +77,25 @@ def turns_wanted(prompt: str) -> int:
     """
     text = prompt if len(prompt) <= 2 * _LONGEST else f"{prompt[:_LONGEST]}\n{prompt[-_LONGEST:]}"
     endless = _ENDLESS if _WITHOUT_END.search(text) else 0
-    asked = [count for sentence in _SENTENCE.split(text) for count in _counts(sentence)]
+    asked = [count for sentence in _SENTENCE.split(text) for count in _counts(sentence, _terse(text))]
     turns = max([0, endless, _shown(text), *asked])
     return turns + max(1, turns // _MARGIN) if turns > 1 else 0
 
 
-def _counts(sentence: str) -> Iterator[int]:
+def _terse(prompt: str) -> bool:
+    """Whether it names a thing, such as "a 16x16 matrix of ones", and asks no question."""
+    return len(prompt) <= _TERSE and "?" not in prompt and not _IDEOGRAPH.search(prompt)
+
+
+def _counts(sentence: str, terse: bool) -> Iterator[int]:
     """The numbers of things that `sentence` asks for, and their products ("20 by 30")."""
     verb = _MAKE.search(sentence)
-    if verb is None:
+    if verb is None and not terse:
         return
     content = _CONTENT.search(sentence)
     content_end = content.end() if content else len(sentence)
     product, end = 1, -1
-    for match in _NUMBER.finditer(sentence, verb.end()):
+    for match in _NUMBER.finditer(sentence, verb.end() if verb and not terse else 0):
         year = _YEAR.fullmatch(match.group().strip()) and not _THINGS.match(sentence, match.end())
         often = content_end <= match.start() and _HOW_OFTEN.match(sentence, match.end())
         if year or often or _MEASURE.match(sentence, match.end()):
