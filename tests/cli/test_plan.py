@@ -65,6 +65,15 @@ def test_the_check_value() -> None:
 EXPERTS = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
 LATENT = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "v_head_dim": 20, "n_routed_experts": 6}
 
+CHUNKS = {"attention_chunk_size": 8, "head_dim": 12}
+LINEAR = {
+    "num_hidden_layers": 5,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+}
+
 
 @pytest.mark.parametrize(
     ("family", "extra"),
@@ -74,6 +83,12 @@ LATENT = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "v_
         ("qwen3_moe", {"num_experts": 6, "head_dim": 16, "decoder_sparse_step": 2}),
         ("deepseek_v2", LATENT | {"n_shared_experts": 2, "first_k_dense_replace": 1, "q_lora_rank": None}),
         ("deepseek_v3", LATENT | {"n_shared_experts": 1, "first_k_dense_replace": 2, "q_lora_rank": 24}),
+        ("gpt_oss", {"num_local_experts": 6, "head_dim": 16, "sliding_window": 8}),
+        (
+            "llama4_text",
+            {"num_local_experts": 6, "interleave_moe_layer_step": 2, "intermediate_size_mlp": 100, **CHUNKS},
+        ),
+        ("qwen3_next", {"num_experts": 6, "shared_expert_intermediate_size": 40, "head_dim": 16, **LINEAR}),
     ],
 )
 def test_mixtures_count_to_the_modules_of_transformers(family: str, extra: dict[str, Any]) -> None:
@@ -87,6 +102,65 @@ def test_mixtures_count_to_the_modules_of_transformers(family: str, extra: dict[
     size = ModelSize.from_config(config.to_dict())
     assert size.total == sum(parameter.numel() for parameter in model.parameters())
     assert size.active < size.total
+
+
+def test_phi_counts_to_the_modules_of_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    config = transformers.AutoConfig.for_model("phi3", **SMALL)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert ModelSize.from_config(config.to_dict()).total == sum(each.numel() for each in model.parameters())
+
+
+def test_linear_attention_keeps_as_much_as_transformers_does() -> None:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    extra = {"num_experts": 6, "shared_expert_intermediate_size": 40, "head_dim": 16, **EXPERTS, **LINEAR}
+    config = transformers.AutoConfig.for_model("qwen3_next", **SMALL | extra)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        cache = model(torch.ones(1, 9, dtype=torch.long), use_cache=True).past_key_values
+    layout = KvLayout.from_config(config.to_dict())
+    assert layout.layers[0][1] == 1  # one layer of five has keys and values
+    linear = [each for each in cache.layers if hasattr(each, "recurrent_states")]
+    states = [state for each in linear for state in each.recurrent_states.values()]
+    windows = [state for each in linear for state in each.conv_states.values()]
+    assert len(states) == 4
+    kept = sum(each.numel() for each in states)
+    kernel = config.linear_conv_kernel_dim  # transformers keeps one column more than the convolution still needs
+    kept += sum(each.numel() * (kernel - 1) // each.shape[-1] for each in windows)
+    assert layout.state == kept
+    assert layout.bytes_for(100) - layout.bytes_for(50) == 50 * layout.bytes_per_token()
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "gib"),
+    [
+        ("Qwen2.5-7B-Instruct-AWQ", 4.156, 5.19),  # 5.57 GB on the hub
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", 4.156, 5.19),
+        ("Qwen2.5-7B-Instruct-GPTQ-Int8", 8, 8.1),
+        ("Qwen3-8B-FP8", 8, 8.8),
+        ("Llama-3.1-8B-Instruct-GGUF:Q4_K_M", 4.894, 4.58),  # llama.cpp's README: 4.58 GiB
+        ("llama-3.1-8b-instruct-q8_0.gguf", 8.501, 7.95),  # likewise: 7.95 GiB
+        ("Llama-3.1-8B-Instruct-bnb-4bit", 4, 5.4),
+        ("gpt-oss-20b", 4.25, 12.8),  # 13.8 GB on the hub
+        ("Qwen3-8B", 16, 15.3),
+    ],
+)
+def test_names_of_quantised_models(capsys: pytest.CaptureFixture[str], name: str, bits: float, gib: float) -> None:
+    record = json.loads(run(capsys, "--model", name, "--gpu", "4090", "--json")[1])
+    assert record["weight_bits"] == pytest.approx(bits, abs=0.001)
+    assert record["memory_bytes"]["weights"] / GIB == pytest.approx(gib, rel=0.02)
+
+
+def test_a_gguf_has_to_say_which_file_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--model", "Qwen2.5-7B-Instruct-GGUF", "--gpu", "4090")
+    assert status == 2
+    assert "Qwen2.5-7B-Instruct-GGUF:Q4_K_M" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_weights_shrink_with_their_bits() -> None:

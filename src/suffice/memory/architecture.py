@@ -33,6 +33,8 @@ class _Family:
     """Whether input and output embeddings are one where the config does not say."""
     fused_mlp: bool = False
     """Gate and up projection are one matrix, which LoRA adapts as one."""
+    fused_qkv: bool = False
+    """Likewise queries, keys and values."""
 
     def with_biases(self, attention: bool, mlp: bool) -> _Family:
         """The family, where what is None is as the config says."""
@@ -52,6 +54,7 @@ _FAMILIES: Mapping[str, _Family] = {
     "gemma": _Family(qkv_bias=None, output_bias=None, tied=True),
     "gemma2": _Family(qkv_bias=None, output_bias=None, norms_per_layer=4, tied=True),
     "gemma3_text": _Family(qkv_bias=None, output_bias=None, head_norms=True, norms_per_layer=4, tied=True),
+    "phi3": _Family(fused_mlp=True, fused_qkv=True),
     "glm": _Family(qkv_bias=None, fused_mlp=True),
     "glm4": _Family(qkv_bias=None, norms_per_layer=4, fused_mlp=True),
 }
@@ -112,10 +115,9 @@ class Architecture:
         family = self.family
         qkv, mlp = bool(family.qkv_bias), bool(family.mlp_bias)
         up = (2 * self.intermediate,) if family.fused_mlp else (self.intermediate, self.intermediate)
+        widths = (self.query_size, self.kv_size, self.kv_size)
         return (
-            (self.hidden, self.query_size, qkv),
-            (self.hidden, self.kv_size, qkv),
-            (self.hidden, self.kv_size, qkv),
+            *((self.hidden, outputs, qkv) for outputs in ((sum(widths),) if family.fused_qkv else widths)),
             (self.query_size, self.hidden, bool(family.output_bias)),
             *((self.hidden, outputs, mlp) for outputs in up),
             (self.intermediate, self.hidden, mlp),

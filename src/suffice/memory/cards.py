@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suffice.errors import ModelError, UsageError
+from suffice.memory.quantised_names import read_quantised_name
 
 __all__ = [
     "Card",
@@ -58,6 +59,8 @@ class KnownModel:
     extra_parameters: int = 0
     """Parameters that the config does not describe: those of an image encoder."""
     note: str = ""
+    weight_bits: float | None = None
+    """That its name says."""
 
 
 def cards() -> dict[str, Card]:
@@ -155,11 +158,24 @@ def known_names() -> list[str]:
 
 
 def known_model(name: str) -> KnownModel | None:
-    """A model of the bundled table by its hub id, with or without its organisation; None if it is not there."""
-    short = name.rsplit("/", 1)[-1].lower()
+    """A model of the bundled table by its hub id, with or without its organisation, also where the name says how it is
+    quantised; None if it is not there.
+
+    Raises:
+        ModelError: a GGUF whose quantisation is not said, or not known.
+    """
+    short = name.rsplit("/", 1)[-1]
+    if found := _in_table(short):
+        return found
+    original, bits = read_quantised_name(short)
+    found = _in_table(original)
+    return replace(found, name=short, weight_bits=bits) if found else None
+
+
+def _in_table(name: str) -> KnownModel | None:
     for entry in _models():
         for each in entry["names"]:
-            if each.lower() == short:
+            if each.lower() == name.lower():
                 return KnownModel(each, entry["config"], entry.get("extra_parameters", 0), entry.get("note", ""))
     return None
 

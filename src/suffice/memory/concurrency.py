@@ -109,10 +109,11 @@ def _fitting(mean: float, variance: float, room: int) -> int:
 
 
 def _bytes(layout: KvLayout, tokens: float, bytes_per_value: float) -> float:
-    return bytes_per_value * sum(
+    kept = sum(
         layer.values * count * (tokens if layer.window is None else min(tokens, layer.window))
         for layer, count in layout.layers
     )
+    return bytes_per_value * kept + max(2, bytes_per_value) * layout.state
 
 
 def _quantile(pairs: tuple[tuple[int, int, int], ...], column: int, share: float) -> int:

@@ -19,7 +19,8 @@ __all__ = ["Serving", "ServingMemory", "cache_tokens_that_fit", "kv_shortage", "
 class Serving:
     """Settings of serving that memory depends on."""
 
-    weight_bits: int = 16
+    weight_bits: float = 16
+    """Per weight; what is quantised has a mean that may be no whole number."""
     kv_bits: int = 16
     page_size: int = 16
     """Tokens of KV cache that are set aside at once: vLLM's default is 16."""
@@ -95,7 +96,7 @@ class ServingMemory:
         weights = overhead = 0
         if not weights_loaded:
             weights = weight_bytes(ModelSize.from_config(share_of_config(config, cards)), serving.weight_bits)
-            weights += extra_parameters * max(serving.weight_bits, 16) // 8
+            weights += round(extra_parameters * max(serving.weight_bits, 16) / 8)
             overhead = RUNTIME_BYTES[serving.device.partition(":")[0]] + (COMMUNICATION_BYTES if cards > 1 else 0)
         tokens, requests, reads = serving.step_tokens, serving.step_requests, serving.read_tokens
         return cls(

@@ -25,7 +25,7 @@ _NAMES = {
 }
 """What older configs call these sizes."""
 
-_FULL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "exaone4": 4}
+_FULL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "exaone4": 4, "llama4_text": 4}
 """Families in which every n-th layer attends to everything, where the config has no `layer_types`."""
 
 _UNEVEN = ("gemma4", "mimo_v2", "inkling")
@@ -53,6 +53,8 @@ class KvLayout:
     """Layers of a model as its cache sees them: (layer, how many such layers)."""
 
     layers: tuple[tuple[LayerCache, int], ...]
+    state: int = 0
+    """Numbers that layers with linear attention keep of a request, however long it is."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KvLayout:
@@ -60,7 +62,7 @@ class KvLayout:
 
         Raises:
             UsageError: a size is missing, heads differ from layer to layer, or a layer keeps something other than
-                keys and values (a state-space or linear-attention layer).
+                keys and values that is not known here (a state-space layer).
         """
         config = config.get("text_config") or config
         if str(config.get("model_type")).startswith(_UNEVEN):
@@ -69,13 +71,17 @@ class KvLayout:
         shared = config.get("num_kv_shared_layers") or 0  # the last ones read the keys of earlier ones
         window = config.get("sliding_window") or config.get("attention_chunk_size")
         counted: Counter[LayerCache] = Counter()
+        state = 0
         for kind in kinds[: len(kinds) - shared]:
+            if kind == "linear_attention" and config.get("linear_num_value_heads"):
+                state += _state(config)
+                continue
             if kind not in ("full_attention", *_WINDOWED):
                 raise UsageError(f"no memory arithmetic for layers of type {kind!r}: they keep no keys and values")
             if kind in _WINDOWED and not isinstance(window, int):
                 raise UsageError(f"the model's config has layers of type {kind!r} and sliding_window {window!r}")
             counted[LayerCache(_values(config, kind), window if kind in _WINDOWED else None)] += 1
-        return cls(tuple(counted.items()))
+        return cls(tuple(counted.items()), state)
 
     @property
     def values_per_token(self) -> int:
@@ -106,7 +112,7 @@ class KvLayout:
         values = sum(
             -(-layer.tokens(tokens) // page_size) * page_size * layer.values * count for layer, count in self.layers
         )
-        return math.ceil(values * bytes_per_value)
+        return math.ceil(values * bytes_per_value + self.state * max(2, bytes_per_value))  # no state is quantised
 
     def paged_bytes(self, tokens: int, page_size: int, bytes_per_value: int = 2) -> int:
         """Bytes of the tensor that transformers' `PagedAttentionCache` (5.23) allocates.
@@ -141,7 +147,10 @@ def _layer_kinds(config: Mapping[str, Any]) -> list[str]:
     layers = size_of(config, "num_hidden_layers")
     if config.get("layer_types"):
         return list(config["layer_types"])
-    window, family = config.get("sliding_window"), str(config.get("model_type"))
+    window, family = config.get("sliding_window") or config.get("attention_chunk_size"), str(config.get("model_type"))
+    if config.get("linear_num_value_heads"):
+        every = config.get("full_attention_interval") or 4
+        return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
     if "use_sliding_window" in config:  # Qwen: a window for the upper layers, if at all
         first = config.get("max_window_layers") or layers if config["use_sliding_window"] and window else layers
         return ["full_attention"] * min(first, layers) + ["sliding_attention"] * max(0, layers - first)
@@ -160,6 +169,15 @@ def _values(config: Mapping[str, Any], kind: str) -> int:
     heads = size_of(config, "num_attention_heads")
     kv_heads = 1 if config.get("multi_query") else size_of(config, "num_key_value_heads", heads)
     return kv_heads * head_size(config) * 2
+
+
+def _state(config: Mapping[str, Any]) -> int:
+    """Numbers that a layer of gated delta-rule attention keeps of a request (Yang et al. 2024, "Gated Delta Networks"):
+    a matrix for each value head, and what its convolution still has to see."""
+    keys, key_size = size_of(config, "linear_num_key_heads"), size_of(config, "linear_key_head_dim")
+    values, value_size = size_of(config, "linear_num_value_heads"), size_of(config, "linear_value_head_dim")
+    channels = 2 * keys * key_size + values * value_size
+    return values * key_size * value_size + channels * (size_of(config, "linear_conv_kernel_dim") - 1)
 
 
 def head_size(config: Mapping[str, Any]) -> int:

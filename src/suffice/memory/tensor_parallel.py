@@ -20,7 +20,8 @@ COMMUNICATION_BYTES = 2 * 32 * 4 * 2**20
 """Buffers of NCCL on each card, an allowance: 4 MiB (the default of NCCL_BUFFSIZE) for each of 32 channels (the most
 it opens) to send and to receive."""
 
-_WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
+_WIDTHS = ("intermediate_size", "intermediate_size_mlp", "moe_intermediate_size", "shared_expert_intermediate_size")
+_LINEAR_HEADS = ("linear_num_key_heads", "linear_num_value_heads")
 _MOST_CARDS = 64
 _VOCABULARY_STEP = 64  # vLLM pads the vocabulary to a multiple of this for each card
 
@@ -40,7 +41,7 @@ def share_of_config(config: Mapping[str, Any], cards: int) -> Mapping[str, Any]:
         raise UsageError(f"tensor parallelism over {cards} cards: {reason}; it can be split over {sizes}: give --tp")
     heads = size_of(config, "num_attention_heads")
     step = _VOCABULARY_STEP * cards
-    shared = {name: config[name] // cards for name in _WIDTHS if config.get(name)}
+    shared = {name: config[name] // cards for name in (*_WIDTHS, *_LINEAR_HEADS) if config.get(name)}
     return {
         **config,
         **shared,
@@ -75,10 +76,10 @@ def _why_not(config: Mapping[str, Any], cards: int) -> str:
     if kv_heads % cards and cards % kv_heads:
         return f"{kv_heads} KV heads can neither be divided among {cards} cards nor be held by equally many of them"
     group = (config.get("quantization_config") or {}).get("group_size") or 1
-    for name in _WIDTHS:
+    for name in (*_WIDTHS, *_LINEAR_HEADS):
         width = config.get(name) or 0
         if width % cards:
             return f"{name} {width:,} does not divide by {cards}"
-        if group > 1 and width // cards % group:
+        if group > 1 and name in _WIDTHS and width // cards % group:
             return f"{name} {width:,} does not divide by {cards} in whole groups of {group} quantised weights"
     return ""

@@ -146,11 +146,12 @@ def _question(model: KnownModel, device: Card, count: int, used: int, options: P
     from suffice.memory.plan import ServingQuestion
 
     prompts, answers = options.prompt_tokens, options.max_new_tokens
+    bits = options.weight_bits or model.weight_bits or stored_weight_bits(model.config)
     chosen: dict[str, Any] = {name: given for name, given in (("prompts", prompts), ("answers", answers)) if given}
     return ServingQuestion(
         model,
         device,
-        Serving(weight_bits=options.weight_bits or stored_weight_bits(model.config), kv_bits=options.kv_bits),
+        Serving(weight_bits=bits, kv_bits=options.kv_bits),
         used=used,
         utilization=options.utilization,
         concurrency=options.concurrency,

@@ -42,7 +42,7 @@ def plot_plan(plan: ServingPlan, path: Path) -> None:
     parts += [("KV cache", max(0, plan.memory.kv_room)), ("left unused", plan.memory.unused)]
     _stack(bar, parts, plan.memory.device)
     asked = plan.question
-    bar.set_title(f"{asked.model.name} ({asked.serving.weight_bits}-bit) on {asked.hardware}")
+    bar.set_title(f"{asked.model.name} ({asked.serving.weight_bits:.3g}-bit) on {asked.hardware}")
     _frontier(frontier, plan)
     figure.savefig(path, dpi=130)
 

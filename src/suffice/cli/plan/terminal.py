@@ -41,7 +41,7 @@ def _memory(plan: ServingPlan) -> list[str]:
     asked, memory = plan.question, plan.memory
     serving = asked.serving
     notes = {
-        "weights": f"{serving.weight_bits}-bit",
+        "weights": f"{serving.weight_bits:.3g}-bit",
         "activations": f"{serving.step_tokens} tokens in one step, logits of {serving.step_requests} requests",
         "overhead": "the runtime: an allowance",
         "left unused": f"--utilization {asked.utilization:g}",
