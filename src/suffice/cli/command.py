@@ -255,11 +255,16 @@ def normalise(args: Sequence[str], options: Iterable[click.Option]) -> tuple[lis
             if stripped != values:
                 notices.append(f"stripped the comma between the values of {name}: {' '.join(map(repr, stripped))}")
             normal += [part for item in stripped for part in (name, item)] or [name]
-        elif option is not None and not option.is_flag and not equals and rest:
+        elif option is not None and _needs_value(option) and not equals and rest:
             normal += [name, rest.pop(0)]  # whatever it begins with
         else:
             normal.append(name + equals + value)
     return normal, notices
+
+
+def _needs_value(option: click.Option) -> bool:
+    """Whether a value has to follow; `--resume` can stand alone."""
+    return not option.is_flag and not isinstance(option.flag_value, str)
 
 
 def _switch(option: click.Option, name: str, value: str) -> str:
