@@ -42,7 +42,7 @@ def environment(**more: str) -> dict[str, str]:
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     flags = "--num_train_epochs 1 --learning_rate 3e-3 --per_device_train_batch_size 8 --gradient_accumulation_steps 1"
-    command = [sys.executable, "-m", "suffice.cli.main", "sft", "--dataset", "self_cognition", *flags.split()]
+    command = [sys.executable, "-m", "suffice.cli.main", "sft", "--dataset", "self_cognition#200", *flags.split()]
     command += ["--model_name", "小智", "Bot", "--model_author", "张三", "Jane Doe", "--output_dir", str(folder)]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     return next(folder.glob("v0-*/last"))
