@@ -206,7 +206,7 @@ def table(results: Sequence[PartResult]) -> list[str]:
     lines = []
     for result in results:
         lines.append(f"\n{result.part} ({result.seconds:.1f} s)")
-        lines += [f"  {line}" for line in _columns(result.rows)]
+        lines += [f"  {line}" for line in _columns(result.rows) if result.rows]
         lines += [f"  FAILED: {each.what}: {each.said}" for each in result.checks if not each.ok]
     return lines
 
