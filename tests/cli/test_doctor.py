@@ -37,7 +37,7 @@ def test_a_report_of_this_machine(
     assert "suffice infer runs here" in out or json.loads(out)["ready"]
     assert "~/budget.toml" in out
     for secret in ("secretsecret", "pass9word", "k9ey", str(Path.home())):
-        assert secret not in out.replace("/work/", "")
+        assert secret not in out
     if as_json:
         report = json.loads(out)
         assert report["hub"]["answers"] == "not asked, because HF_HUB_OFFLINE is set"
