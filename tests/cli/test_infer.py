@@ -10,31 +10,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from suffice.cli.main import main
+from infer_command import dataset, rows_of, run
 from suffice.engines import ENGINES
 from suffice.testing.fake_openai import FakeOpenAI, Reply
 
 INFER = [sys.executable, "-m", "suffice.cli.main", "infer"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["infer", *arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def dataset(path: Path, prompts: list[str]) -> str:
-    path.write_text("".join(json.dumps({"query": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-    return str(path)
 
 
 def test_one_prompt_goes_to_standard_output_and_the_story_to_standard_error(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from suffice.budget import Budgeter
 from suffice.engines import MANAGED, Engine, choose_engine, open_engine
 from suffice.engines.pool import Pool
+from suffice.engines.settings import ENGINE_SETTINGS
 from suffice.serve.api.routes import ROUTES
 from suffice.serve.auth.api_keys import KeyRing
 from suffice.serve.auth.tiers import load_budgeter
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["build_app", "engines_of", "open_service", "with_engine"]
 
 _LOG = logging.getLogger(__name__)
-_ENGINE_SETTINGS = (
-    *("adapters", "hub", "dtype", "device"),
-    *("engine_python", "engine_args", "tensor_parallel_size", "memory_utilization", "kv_tokens"),
-)
-"""Settings that an engine gets which runs a model here, those of them that it has."""
 _RELEASE_SECONDS = 5.0  # for answers that were cancelled at shutdown to give back what they hold
 
 
@@ -70,7 +66,7 @@ def engines_of(settings: ServeSettings) -> list[Engine]:
             open_engine(settings.model, upstream=url, engine=settings.engine, read_timeout=timeout, api_key=key)
             for url in settings.upstreams
         ]
-    given: dict[str, Any] = {name: getattr(settings, name) for name in _ENGINE_SETTINGS}
+    given: dict[str, Any] = {name: getattr(settings, name) for name in ENGINE_SETTINGS}
     if settings.engine in MANAGED:
         given["read_timeout"] = settings.upstream_timeout
     return [open_engine(settings.model, engine=settings.engine, **given)]

@@ -11,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from suffice.engines import MANAGED
+from suffice.engines.settings import (
+    ENGINE,
+    ENGINE_ARGS,
+    ENGINE_PYTHON,
+    KV_TOKENS,
+    MEMORY_UTILIZATION,
+    TENSOR_PARALLEL_SIZE,
+)
 from suffice.errors import UsageError
 from suffice.serve.logging_setup import FORMATS, LEVELS
 from suffice.settings import data_folder, load_settings, setting
@@ -43,33 +51,12 @@ class ServeSettings:
         metavar="URL",
     )
     """They serve the same model; none runs the local engine."""
-    engine: str | None = setting(
-        None,
-        _MODEL,
-        "auto (vLLM on a GPU where it is installed, else transformers), transformers, vllm, sglang, openai, or one "
-        "that an installed package adds. [default: openai with --upstream, else auto]",
-        metavar="KIND",
-    )
-    engine_python: str | None = setting(
-        None,
-        _MODEL,
-        "The Python or virtual environment that has vLLM or SGLang. [default: SUFFICE_ENGINE_PYTHON, else this one]",
-        metavar="PATH",
-    )
-    engine_args: str = setting(
-        "", _MODEL, "More flags of vLLM or SGLang, in quotes; they win over Suffice's own.", metavar="FLAGS"
-    )
-    tensor_parallel_size: int = setting(1, _MODEL, "GPUs that share the model.", aliases=("--tp",), minimum=1)
-    memory_utilization: float | None = setting(
-        None,
-        _MODEL,
-        "Share of the device's memory for model and KV cache. [default: most of what is free]",
-        above=0,
-        maximum=1,
-    )
-    kv_tokens: int | None = setting(
-        None, _MODEL, "Size of the KV cache. [default: what fits]", minimum=256, unit="tokens"
-    )
+    engine: str | None = setting(**ENGINE)
+    engine_python: str | None = setting(**ENGINE_PYTHON)
+    engine_args: str = setting(**ENGINE_ARGS)
+    tensor_parallel_size: int = setting(**TENSOR_PARALLEL_SIZE)
+    memory_utilization: float | None = setting(**MEMORY_UTILIZATION)
+    kv_tokens: int | None = setting(**KV_TOKENS, text="Size of the KV cache. [default: what fits]")
     on_runaway: str | None = setting(
         None,
         _MODEL,

@@ -16,6 +16,15 @@ from suffice.checkpoints.model_source import DTYPES
 from suffice.cli.command import OneOf, Option, TokenLimit, number_type, options_of
 from suffice.cli.notes import tell
 from suffice.engines.base import Sampling, SamplingField
+from suffice.engines.settings import (
+    ENGINE,
+    ENGINE_ARGS,
+    ENGINE_PYTHON,
+    ENGINE_SETTINGS,
+    KV_TOKENS,
+    MEMORY_UTILIZATION,
+    TENSOR_PARALLEL_SIZE,
+)
 from suffice.errors import UsageError
 from suffice.nearest import did_you_mean
 from suffice.settings import setting
@@ -31,10 +40,7 @@ __all__ = ["InferOptions", "infer_options", "options_from"]
 
 _MODEL, _WHAT, _LENGTH = "Model", "What to answer (nothing: chat)", "Length"
 _SAMPLING, _OUTPUT = "Sampling", "Output"
-_ENGINE_SETTINGS = (
-    *("upstream", "tokenizer", "adapters", "hub", "dtype", "device", "trust_remote_code"),
-    *("engine_python", "engine_args", "tensor_parallel_size", "memory_utilization", "kv_tokens"),
-)
+_ENGINE_FLAGS = ("upstream", "tokenizer", "trust_remote_code", *ENGINE_SETTINGS)
 """Flags that engines get, those of them that have such a setting."""
 _ON_LENGTH: dict[str, tuple[str, dict[str, Any]]] = {
     "continue": ("--no-ask-on-length", {"ask_on_length": False}),
@@ -60,34 +66,13 @@ class InferOptions:
     tokenizer: str | None = setting(
         None, _MODEL, "The server's tokenizer, to count prompts and continue exactly.", metavar="MODEL", answers=False
     )
-    engine: str | None = setting(
-        None,
-        _MODEL,
-        "auto (vLLM on a GPU where it is installed, else transformers), transformers, vllm, sglang, openai, or one "
-        "that an installed package adds. [default: openai with --upstream, else auto]",
-        metavar="KIND",
-    )
-    engine_python: str | None = setting(
-        None,
-        _MODEL,
-        "The Python or virtual environment that has vLLM or SGLang. [default: SUFFICE_ENGINE_PYTHON, else this one]",
-        metavar="PATH",
-        answers=False,
-    )
-    engine_args: str = setting(
-        "", _MODEL, "More flags of vLLM or SGLang, in quotes; they win over Suffice's own.", metavar="FLAGS"
-    )
-    tensor_parallel_size: int = setting(1, _MODEL, "GPUs that share the model.", aliases=("--tp",), minimum=1)
-    memory_utilization: float | None = setting(
-        None,
-        _MODEL,
-        "Share of the device's memory for model and KV cache. [default: most of what is free]",
-        above=0,
-        maximum=1,
-        answers=False,
-    )
+    engine: str | None = setting(**ENGINE)
+    engine_python: str | None = setting(**ENGINE_PYTHON, answers=False)
+    engine_args: str = setting(**ENGINE_ARGS)
+    tensor_parallel_size: int = setting(**TENSOR_PARALLEL_SIZE)
+    memory_utilization: float | None = setting(**MEMORY_UTILIZATION, answers=False)
     kv_tokens: int | None = setting(
-        None, _MODEL, "Size of the KV cache. [default: what the work needs]", minimum=256, unit="tokens", answers=False
+        **KV_TOKENS, text="Size of the KV cache. [default: what the work needs]", answers=False
     )
     prompt: str | None = setting(None, _WHAT, "Answer this and exit; - reads standard input.", answers=False)
     dataset: tuple[str, ...] = setting(
@@ -256,7 +241,9 @@ class InferOptions:
         kind = self._engine_kind()
         if self.model is None and not self.adapters and kind in ("transformers", "local"):
             tell("notice: no --model given, so this is the bundled toy model, suffice-tiny")
-        settings = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
+        settings = {
+            name: getattr(self, name) for name in (*ENGINE_SETTINGS, "upstream", "tokenizer", "trust_remote_code")
+        }
         if kind in MANAGED:
             settings |= {"context_tokens": self.max_length, "tell": partial(_say, kind)}
         chats = not self.dataset and self.prompt is None and sys.stdin.isatty()
