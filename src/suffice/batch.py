@@ -82,9 +82,8 @@ class BatchSummary:
         self.cap_tokens += answer.budget.max_new_tokens
         self.loops += answer.finish.looped
         self.runaways += answer.repetition is not None or answer.finish.looped
-        self.advancing += answer.notice is not None
-        loop = answer.repetition
-        self.closed_thinking += loop is not None and loop.thinking and loop.stopped and not answer.finish.looped
+        self.advancing += "advancing" in answer.runaway_kinds
+        self.closed_thinking += "closed" in answer.runaway_kinds
         if answer.finish.cut:
             self.limits[answer.finish.by] += 1
 

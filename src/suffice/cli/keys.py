@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from suffice.cli.command import Command, CommandGroup, Option, TokenLimit, number_type
+from suffice.cli.command import Command, CommandGroup, OneOf, Option, TokenLimit, number_type
 from suffice.errors import UsageError, packages_of
 from suffice.nearest import did_you_mean
 
@@ -165,7 +165,7 @@ _CREATE_OPTIONS = [
     Option(["--tokens-per-day"], type=TokenLimit(), **_PERMITS, help="Tokens per day, prompts included."),
     Option(
         ["--on-runaway"],
-        type=click.Choice(["stop", "warn", "off"]),
+        type=OneOf(["stop", "warn", "off"]),
         **_PERMITS,
         help="When an answer repeats itself. [default: as the tier or the server says]",
     ),

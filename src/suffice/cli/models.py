@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suffice.cli.command import Command, CommandGroup, OneOf, Option
+from suffice.cli.completed_values import fetched_models
 from suffice.cli.notes import tell
 from suffice.errors import ModelError, UsageError
 from suffice.nearest import did_you_mean
@@ -233,13 +234,7 @@ def _command(name: str, callback: Callable[..., int], *params: click.Parameter, 
     return Command(name, callback=callback, params=list(params), help=callback.__doc__, examples=examples)
 
 
-_MODEL_NAMES: Any = {"metavar": "MODEL", "shell_complete": lambda ctx, param, begun: _completed(begun)}
-
-
-def _completed(begun: str) -> list[str]:
-    from suffice.checkpoints.model_cache import fetched_names
-
-    return [name for name in fetched_names() if name.lower().startswith(begun.lower())]
+_MODEL_NAMES: Any = {"metavar": "MODEL", "shell_complete": lambda ctx, param, begun: fetched_models(begun)}
 
 
 command = CommandGroup("models", help="Show, fetch and delete models.")

@@ -46,7 +46,7 @@ _BY = ("key", "tier", "model", "day")
 _OPTIONS = [
     Option(
         ["--by"],
-        type=OneOf(["key", "tier", "model", "day"]),
+        type=OneOf(_BY),
         default="key",
         show_default=True,
         help="What each line adds up.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from suffice.data.answers import AnswerSummary, read_answers
 from suffice.data.dataset import DatasetRows, count_rows, dataset_fingerprint, read_dataset
 from suffice.data.results import ResultWriter, read_results
-from suffice.data.sidecar import known_differences, known_of
+from suffice.data.sidecar import known_differences, known_of, sidecar_path
 from suffice.data.types import Conversation, DatasetSummary, Turn, UnusableRow
 from suffice.deprecated import renamed
 
@@ -24,6 +24,7 @@ __all__ = [
     "read_answers",
     "read_dataset",
     "read_results",
+    "sidecar_path",
 ]
 
 __getattr__ = renamed(__name__, {"RowError": "UnusableRow"})

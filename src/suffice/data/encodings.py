@@ -81,7 +81,8 @@ def decode_text(content: bytes, what: str, *, encoding: str = "utf-8", hint: str
 def not_utf8(content: bytes, position: int, hint: str = "") -> str:
     """ "not UTF-8 (byte 0xc4 at position 1); it looks like GBK: convert it, ..."; `position` from 0."""
     where = f"byte 0x{content[position]:02x} at position {position + 1}"
-    found = looks_like(content)
+    begin = position if position > _BLOCK else 0  # of a large file, a part tells as much
+    found = looks_like(content[begin : position + _BLOCK])
     if found is None:
         return f"not UTF-8 ({where}): save it as UTF-8"
     name, codec = found

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from suffice.data.types import ParsedRow, RowFormat, RowProblem, Turn
+from suffice.data.types import BATCH_FORMAT, ParsedRow, RowFormat, RowProblem, Turn
 from suffice.errors import UsageError
 
-__all__ = ["COLUMNS", "check_columns", "parse_columns", "read_row"]
+__all__ = ["COLUMNS", "check_columns", "field_asked", "parse_columns", "read_row"]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
@@ -95,23 +95,36 @@ def read_row(row: object, columns: Mapping[str, str] | None = None) -> ParsedRow
 
 def _from_request(row: Mapping[str, Any], body: Mapping[str, Any], cells: _Cells) -> ParsedRow:
     """A line of OpenAI's batch files: a request of its API, and perhaps the reference beside it."""
-    url = str(row.get("url") or "").rstrip("/").removeprefix("/v1")
+    url = _url(row)
     if url not in _URLS or row.get("method", "POST") != "POST":
         asked = f"{row.get('method', 'POST')} {row.get('url')}"
         raise RowProblem(f"{_shown(asked)} is not answered here: POST /v1/chat/completions or /v1/completions")
-    needed = _URLS[url] or ("prompt" if "prompt" in body else "messages")
+    needed = field_asked(row, body)
     if needed not in body:
         raise RowProblem(f"body has {_names(body) or 'nothing'}, expected {needed}")
     if needed == "prompt":
         prompt = _turn("user", _text(body["prompt"], "prompt of body", column=False))
-        return _checked([prompt], _answer(cells), "openai batch")
+        return _checked([prompt], _answer(cells), BATCH_FORMAT)
     listed = body["messages"]
     if not isinstance(listed, list):
         raise RowProblem(f"messages of body is {_kind(listed)}, expected a list of turns with role and content")
     turns = [_read_turn(turn, f"turn {number} of messages") for number, turn in enumerate(listed, 1)]
     if turns and turns[-1]["role"] == "assistant":
         turns.pop()  # the begin of an answer that is to be continued
-    return _checked(turns, _answer(cells), "openai batch")
+    return _checked(turns, _answer(cells), BATCH_FORMAT)
+
+
+def field_asked(row: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """What a request of a batch file has to hold: `messages` for a chat, `prompt` for text to be continued.
+
+    Raises:
+        KeyError: its URL is not answered here.
+    """
+    return _URLS[_url(row)] or ("prompt" if "prompt" in body else "messages")
+
+
+def _url(row: Mapping[str, Any]) -> str:
+    return str(row.get("url") or "").rstrip("/").removeprefix("/v1")
 
 
 class _Cells:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from suffice.errors import DataError
 
-__all__ = ["Sidecar", "known_differences", "known_of"]
+__all__ = ["Sidecar", "known_differences", "known_of", "sidecar_path"]
 
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -24,7 +24,7 @@ class Sidecar:
         Raises:
             DataError: another process writes this result file, or the folder cannot be written.
         """
-        self.path = _path_beside(result_path)
+        self.path = sidecar_path(result_path)
         self._results = result_path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Sidecar:
 def known_of(result_path: Path) -> dict[str, Any]:
     """What is remembered beside a result file: `dataset`, `settings`; {} if nothing readable is."""
     try:
-        return _parsed(_path_beside(result_path).read_bytes())
+        return _parsed(sidecar_path(result_path).read_bytes())
     except OSError:
         return {}
 
@@ -94,7 +94,7 @@ def known_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
     return [f"{name} is {now.get(name)} (was {before.get(name)})" for name in changed]
 
 
-def _path_beside(result_path: Path) -> Path:
+def sidecar_path(result_path: Path) -> Path:
     return result_path.with_name(result_path.name + ".meta.json")
 
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
-__all__ = ["Conversation", "DatasetSummary", "ParsedRow", "RowFormat", "RowProblem", "Turn", "Unit", "UnusableRow"]
+__all__ = [
+    "BATCH_FORMAT",
+    "Conversation",
+    "DatasetSummary",
+    "ParsedRow",
+    "RowFormat",
+    "RowProblem",
+    "Turn",
+    "Unit",
+    "UnusableRow",
+]
 
 RowFormat = Literal["messages", "sharegpt", "alpaca", "query/response", "text", "openai batch"]
+BATCH_FORMAT: Final = "openai batch"
+"""The format of OpenAI's batch files: a request of its API on each line."""
 Unit = Literal["line", "row"]
 
 

@@ -23,7 +23,7 @@ from suffice.engines.base import (
     TokenCount,
     Usage,
 )
-from suffice.engines.choice import EngineChoice, choose_engine
+from suffice.engines.choice import EngineChoice, choose_engine, settle_engine
 from suffice.errors import UsageError
 from suffice.nearest import did_you_mean
 
@@ -45,6 +45,7 @@ __all__ = [
     "Usage",
     "choose_engine",
     "open_engine",
+    "settle_engine",
 ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EngineChoice", "choose_engine"]
+__all__ = ["EngineChoice", "choose_engine", "settle_engine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,22 @@ def choose_engine(
     if len(adapters) > 1:
         return _transformers("it merges several adapters, and vLLM does not: suffice export --merge does it for good")
     return EngineChoice("vllm", f"engine: vLLM {vllm.version} on {gpus[0].name} (--engine transformers for the other)")
+
+
+def settle_engine(
+    asked: str | None,
+    model: str | Path | None = None,
+    *,
+    adapters: Sequence[str | Path] = (),
+    device: str = "auto",
+    engine_python: str | None = None,
+) -> tuple[str, str]:
+    """The kind of engine that was asked for; where that is None or `auto`, the one that is chosen, and why it is that
+    one, or '' where there was no choice. Arguments and errors are those of `choose_engine`."""
+    if asked not in (None, "auto"):
+        return str(asked), ""
+    choice = choose_engine(model, adapters=adapters, device=device, engine_python=engine_python)
+    return choice.kind, choice.reason if choice.worth_saying or asked == "auto" else ""
 
 
 def _transformers(why: str, *, worth_saying: bool = True) -> EngineChoice:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from suffice.budget import Budgeter
-from suffice.engines import MANAGED, Engine, choose_engine, open_engine
+from suffice.engines import MANAGED, Engine, open_engine, settle_engine
 from suffice.engines.pool import Pool
 from suffice.engines.settings import ENGINE_SETTINGS
 from suffice.serve.api.routes import ROUTES
@@ -43,13 +43,16 @@ _RELEASE_SECONDS = 5.0  # for answers that were cancelled at shutdown to give ba
 def with_engine(settings: ServeSettings) -> tuple[ServeSettings, str]:
     """The settings with the engine that is run where they leave it open, and why it is that one; '' where there was no
     choice. Raises as `choose_engine`."""
-    if settings.upstreams or settings.engine not in (None, "auto"):
+    if settings.upstreams:
         return settings, ""
-    choice = choose_engine(
-        settings.model, adapters=settings.adapters, device=settings.device, engine_python=settings.engine_python
+    kind, reason = settle_engine(
+        settings.engine,
+        settings.model,
+        adapters=settings.adapters,
+        device=settings.device,
+        engine_python=settings.engine_python,
     )
-    said = choice.reason if choice.worth_saying or settings.engine == "auto" else ""
-    return replace(settings, engine=choice.kind), said
+    return replace(settings, engine=kind), reason
 
 
 def engines_of(settings: ServeSettings) -> list[Engine]:

@@ -208,10 +208,10 @@ class ChunkReader:
 
     def _with_limit(self, finish: Finish) -> Finish:
         """An engine knows its own limits (context, memory); whose limit the cap was, the budget knows."""
-        if finish.told or finish.looped:
-            finish = replace(finish, told=(), reason="length" if finish.looped else finish.reason)
         if finish.looped:
-            return finish
+            return replace(finish, reason="length", told=())
+        if finish.told:
+            finish = replace(finish, told=())
         if finish.reason != "length":
             return finish
         if finish.by in ("context", "memory", "reservation"):

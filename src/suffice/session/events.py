@@ -110,6 +110,22 @@ class Answer:
         begin, end = (self.repetition and self.repetition.copies) or (0, 0)
         return self.text[:begin] + self.text[end:]
 
+    @property
+    def runaway_kinds(self) -> tuple[str, ...]:
+        """How it repeated itself: `stopped`, `told` (nothing was done about it), `closed` (in its thinking, and an
+        answer followed); `advancing` where line after line differed in numbers only. Mostly none."""
+        return _runaway_kinds(self.finish, self.repetition, self.notice)
+
+
+def _runaway_kinds(finish: Finish | None, loop: Repetition | None, notice: Notice | None) -> tuple[str, ...]:
+    if finish is not None and finish.looped:
+        kinds: tuple[str, ...] = ("stopped",)
+    elif loop is not None:
+        kinds = ("closed",) if loop.stopped and loop.thinking else ("told",)
+    else:
+        kinds = ()
+    return kinds if notice is None else (*kinds, "advancing")
+
 
 @dataclass(slots=True, kw_only=True)
 class AnswerBuilder:
@@ -154,14 +170,8 @@ class AnswerBuilder:
 
     @property
     def runaway_kinds(self) -> tuple[str, ...]:
-        """How it repeated itself: `stopped`, `told` (`on_runaway="warn"`), `closed` (in its thinking, and an answer
-        followed); `advancing` where line after line differed in numbers only. Mostly none."""
-        loop, finish = self.repetition, self.finish
-        if finish is not None and finish.looped:
-            kinds: tuple[str, ...] = ("stopped",)
-        else:
-            kinds = () if loop is None else ("told",) if not loop.stopped else ("closed",)
-        return kinds if self.notice is None else (*kinds, "advancing")
+        """As `Answer.runaway_kinds`, so far."""
+        return _runaway_kinds(self.finish, self.repetition, self.notice)
 
     @property
     def failed(self) -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from suffice.numerals import chinese_number
 from suffice.prompt import Prompt
-from suffice.watch.repetition_wanted import prompt_text
+from suffice.watch.repetition_wanted import NUMERAL, prompt_text
 
 __all__ = ["LEAST_BOUND", "Bounds", "bounds"]
 
@@ -28,10 +28,9 @@ _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven
 _WORDS |= {"eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17}
 _WORDS |= {"eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 _WORDS |= {"seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "thousand": 1000, "dozen": 12, "twice": 2}
-_NUMERAL = "[零〇一二两三四五六七八九十百千万]"
 _A_NUMBER = rf"(?:\d[\d,]{{0,9}}|(?:{'|'.join(_WORDS)})\b(?:[ -](?:{'|'.join(_WORDS)})\b){{0,3}})"
-_A_CHINESE_NUMBER = rf"(?:\d{{1,6}}|{_NUMERAL}{{1,8}})"
-_NUMBERS = re.compile(rf"\d[\d,]*|\b(?:{'|'.join(_WORDS)})(?=s?\b)|{_NUMERAL}{{1,16}}", re.IGNORECASE)
+_A_CHINESE_NUMBER = rf"(?:\d{{1,6}}|{NUMERAL}{{1,8}})"
+_NUMBERS = re.compile(rf"\d[\d,]*|\b(?:{'|'.join(_WORDS)})(?=s?\b)|{NUMERAL}{{1,16}}", re.IGNORECASE)
 
 _MULTIPLIED = re.compile(
     r"\b(?:each|every|per|all|both|many|several|more|least|minimum|long|lots?|plenty|continu\w*|keep"

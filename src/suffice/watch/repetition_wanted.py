@@ -10,7 +10,7 @@ from suffice.prompt import Prompt
 from suffice.watch.repetition_score import VerbatimRun
 from suffice.watch.units import TextUnits
 
-__all__ = ["prompt_text", "turns_wanted"]
+__all__ = ["NUMERAL", "prompt_text", "turns_wanted"]
 
 _LONGEST = 10_000  # characters read at each end
 _TERSE = 60  # characters of a prompt that may name what it wants without a verb: "drum tab of 16 bars"
@@ -30,13 +30,13 @@ _MAKE = re.compile(
     r"|重复|反复|写|说|抄|输出|打印|念|复制|列|画|生成|给|做|编|填|造|建|繰り返|書|作|挙げ|並べ|出力|描",
     re.IGNORECASE,
 )
-_NUMERAL = "[零〇一二两三四五六七八九十百千万]"
+NUMERAL = "[零〇一二两三四五六七八九十百千万]"
 _NUMBER = re.compile(
     rf"\b(?P<named>{'|'.join(_NAMED)})s?\b"
     rf"|\b(?P<few>{'|'.join(_FEW)})(?=\s(?:\w{{1,12}}\s)?(?:times|copies))"
     r"|(?<![^\s\u2e80-\uffffx×(])(?P<number>\d{1,3}(?:,\d{3}){1,5}|\d{1,6})"
     r"(?=\s*[a-z\u00c0-\u024f\u2e80-\uffff×*]|-[a-z]|\W*$)\s?(?P<kilo>kib|kb|k)?(?![a-wyz])"
-    rf"|(?<!{_NUMERAL})(?P<chinese>{_NUMERAL}{{1,16}})(?=\s*[遍次行回份个條条項项列组張张節节])",
+    rf"|(?<!{NUMERAL})(?P<chinese>{NUMERAL}{{1,16}})(?=\s*[遍次行回份个條条項项列组張张節节])",
     re.IGNORECASE,
 )
 _IDEOGRAPH = re.compile("[\u2e80-\uffff]")  # so many Chinese characters are no terse prompt

@@ -115,7 +115,7 @@ class RunawayDetector:
         far = self._far(piece)
         return self._tell(looping, far) if looping or far else None
 
-    def _far(self, text: str) -> Literal["", "stuck", "past"]:
+    def _far(self, text: str) -> Literal["", "stuck_list", "beyond_request"]:
         """Whether `text` ends an item that leaves a list stuck, or is far past what was asked for."""
         pieces = self._pieces
         pieces.append(text)
@@ -131,7 +131,7 @@ class RunawayDetector:
             stuck |= self._list.read(each, self._taken)
             self._advance.read(each)
         self._advance.count(text)
-        return "stuck" if stuck else "past" if self._many() and self._past() else ""
+        return "stuck_list" if stuck else "beyond_request" if self._many() and self._past() else ""
 
     def _many(self) -> bool:
         """Whether there is enough of anything to look at; notices rows."""
@@ -149,19 +149,19 @@ class RunawayDetector:
         made = (self._list.items - 1, self._advance.rows, self._advance.counted)  # the last item may go on
         return any(count >= bound for count, bound in zip(made, self._bounds, strict=True))
 
-    def _tell(self, looping: bool, far: str) -> Runaway | None:
+    def _tell(self, looping: bool, far: RunawayKind | Literal[""]) -> Runaway | None:
         """The report, unless the prompt asks for as much."""
         if self._granted is None:
             self._run.granted = self._granted = turns_wanted(prompt_text(self._prompt))
             looping = looping and self._run.look()
-        kind: RunawayKind = "verbatim"
         if looping:
             begin, end = self._run.turn(self._taken)
-        elif far == "past":
-            (begin, end), kind = (self._begin, self._taken), "beyond_request"
+        elif far == "beyond_request":
+            begin, end = self._begin, self._taken
         elif far and self._list.number > self._granted:
-            (begin, end), kind = self._list.last_item, "stuck_list"
+            begin, end = self._list.last_item
         else:
             return None
+        kind: RunawayKind = "verbatim" if looping or not far else far
         self.runaway = Runaway(begin, end - begin, self._taken, kind)
         return self.runaway

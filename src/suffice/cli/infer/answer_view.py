@@ -10,11 +10,11 @@ from typing import Any
 
 from suffice.budget import Budget
 from suffice.cli.infer.screen import Screen
-from suffice.cli.notes import dim, note
+from suffice.cli.notes import note
 from suffice.engines.base import Finish
 from suffice.session import Answer, AnswerBuilder, Request, Session
 
-__all__ = ["CHAT_HINTS", "answer_json", "answer_line", "dim", "show_answer", "why_it_ended"]
+__all__ = ["CHAT_HINTS", "answer_json", "answer_line", "show_answer", "why_it_ended"]
 
 _FLAG_HINTS = {
     **dict.fromkeys(("auto", "caller", "model"), "a larger --max-new-tokens allows more"),

@@ -30,6 +30,7 @@ from suffice.data import (
     read_results,
 )
 from suffice.data.rows import parse_columns
+from suffice.data.types import BATCH_FORMAT
 from suffice.errors import SufficeError, UsageError
 from suffice.memory import LiveMemory, Metered
 
@@ -136,7 +137,7 @@ class _Run:
         first = list(islice(rows, _LOOKED_AT))
         self.rows = (replace(row, index=index) for index, row in enumerate(chain(first, rows)))
         formats = [row.format for row in first if isinstance(row, Conversation)]
-        is_batch_file = bool(formats) and formats[0] == "openai batch"
+        is_batch_file = bool(formats) and formats[0] == BATCH_FORMAT
         self.as_batch_file = {"auto": is_batch_file, "openai": True, "suffice": False}[self.options.output_format]
 
     async def answer(self, writer: ResultWriter, stop: StopSignals) -> None:
@@ -161,7 +162,7 @@ class _Run:
                 )
 
     def request(self, row: Conversation) -> Request:
-        if row.format != "openai batch":
+        if row.format != BATCH_FORMAT:
             return self.options.request(row.messages)
         from suffice.cli.infer.batch_file import BatchFileRequests  # imports the server's API
 

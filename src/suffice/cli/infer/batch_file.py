@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from suffice.batch import Row, place_of
 from suffice.budget.types import Tier
 from suffice.data import Conversation, UnusableRow
+from suffice.data.rows import field_asked
+from suffice.data.types import BATCH_FORMAT
 from suffice.engines.base import Engine, Sampling
 from suffice.errors import EngineError, SufficeError, UsageError
 from suffice.serve.api.request_reader import read_chat, read_completion
@@ -27,9 +29,8 @@ from suffice.session import Answer, Request, Text, Thinking, ToolCallPiece
 if TYPE_CHECKING:
     from suffice.cli.infer.options import InferOptions
 
-__all__ = ["BATCH_FORMAT", "BatchFileLines", "BatchFileRequests"]
+__all__ = ["BatchFileLines", "BatchFileRequests"]
 
-BATCH_FORMAT = "openai batch"
 """What `suffice.data` calls rows with a request of OpenAI's API."""
 _SYSTEM = ("system", "developer")
 _CAPS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
@@ -52,8 +53,6 @@ class BatchFileRequests:
             Problem: a field of the body cannot be honoured.
             UsageError: the body asks for more than one answer.
         """
-        if row.format != BATCH_FORMAT:
-            return self._options.request(row.messages)
         body, is_chat = self._with_flags(row.row["body"]), is_chat_row(row)
         origin = cast(RequestOrigin, {"id": uuid.uuid4().hex})
         read = read_chat if is_chat else read_completion
@@ -148,8 +147,7 @@ def is_chat_row(row: Conversation) -> bool:
     """Whether a row asks for a chat completion, and not for raw text to be continued."""
     if row.format != BATCH_FORMAT:
         return True
-    url = str(row.row.get("url") or "").rstrip("/")
-    return url.endswith("/chat/completions") if url else "prompt" not in row.row["body"]
+    return field_asked(row.row, row.row["body"]) == "messages"
 
 
 def _replay(answer: Answer, choices: Choices, choice: Choice) -> None:

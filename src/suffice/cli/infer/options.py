@@ -247,19 +247,19 @@ class InferOptions:
         if kind in MANAGED:
             settings |= {"context_tokens": self.max_length, "tell": partial(_say, kind)}
         chats = not self.dataset and self.prompt is None and sys.stdin.isatty()
-        settings |= {"cache_for_work": not chats, "concurrency": 1 if chats else None, "notify": _notice}
+        settings |= {"cache_for_work": not chats, "concurrency": 1 if chats else None, "notify": tell}
         return open_engine(self.model, engine=kind, **settings)
 
     def _engine_kind(self) -> str:
         """The engine that was asked for, or the one that is chosen, which is said where there is a choice."""
-        from suffice.engines import choose_engine
+        from suffice.engines import settle_engine
 
-        if self.engine not in (None, "auto"):
-            return str(self.engine)
-        choice = choose_engine(self.model, adapters=self.adapters, device=self.device, engine_python=self.engine_python)
-        if choice.worth_saying or self.engine == "auto":
-            tell(f"notice: {choice.reason}")
-        return choice.kind
+        kind, reason = settle_engine(
+            self.engine, self.model, adapters=self.adapters, device=self.device, engine_python=self.engine_python
+        )
+        if reason:
+            tell(f"notice: {reason}")
+        return kind
 
     def open_patient_engine(self, usual_wait: float, on_wait: Callable[[], None]) -> PatientEngine:
         """The same, which waits for a server that is busy: `--max-wait` seconds, or what is usual."""
@@ -319,11 +319,6 @@ def _check_encoding(flag: str, text: str) -> None:
 def _say(engine: str, step: str) -> None:
     """One step of a server's start."""
     tell(f"{engine}: {step}")
-
-
-def _notice(line: str) -> None:
-    """What an engine has decided."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def infer_options() -> list[click.Parameter]:

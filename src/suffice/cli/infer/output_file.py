@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suffice.data import known_differences, known_of
+from suffice.data import known_differences, known_of, sidecar_path
 from suffice.errors import UsageError
 
 __all__ = ["discard_empty", "latest_output", "new_output"]
@@ -53,4 +53,4 @@ def discard_empty(output: Path) -> None:
     """Remove a result file, and what is remembered beside it, if nothing was answered."""
     if output.exists() and output.stat().st_size == 0:
         output.unlink()
-        output.with_name(output.name + ".meta.json").unlink(missing_ok=True)
+        sidecar_path(output).unlink(missing_ok=True)

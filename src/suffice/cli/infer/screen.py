@@ -10,7 +10,7 @@ from suffice.cli.notes import dim
 from suffice.cli.terminal import columns_of, is_live, visible
 from suffice.session import Event, Progress, Repetition, Text, Thinking
 
-__all__ = ["Screen", "dim"]
+__all__ = ["Screen"]
 
 
 class Screen:

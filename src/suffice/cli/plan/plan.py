@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,7 +114,7 @@ def _cards(options: PlanOptions) -> tuple[Card, int]:
         raise UsageError(f"--tp {used} needs {used} cards, and --gpu {options.gpu!r} names {there}")
     if used < there:
         copies = f", and {there} hold {there // used} such copies" if there // used > 1 else ""
-        print(f"note: planned for one copy of the model on {used} of {there} cards{copies}", file=sys.stderr)
+        tell(f"note: planned for one copy of the model on {used} of {there} cards{copies}")
     return named, used
 
 

@@ -81,15 +81,17 @@ class EngineSize:
     def smaller(self, needed: int = 0) -> EngineSize | None:
         """What to try where this did not fit: a quarter of the step, and half of the cache while that holds the
         `needed` tokens of a single request. None where there is nothing left to give up."""
-        step, cache = max(_LEAST_STEP, self.step_tokens // 4), self.kv_tokens // 2
+        cache = self.kv_tokens // 2
         if self.step_tokens <= _LEAST_STEP and cache < _LEAST_RETRIED:
             return None
         if cache < needed and self.step_tokens > _LEAST_STEP:
             cache = self.kv_tokens
-        step = min(step, self.step_tokens)
-        return replace(
-            self, kv_tokens=cache, step_tokens=step, step_requests=min(self.step_requests, step), bound="memory"
-        )
+        return replace(self.with_step(self.step_tokens // 4), kv_tokens=cache, bound="memory")
+
+    def with_step(self, tokens: int) -> EngineSize:
+        """With shorter steps, but not with less than the least."""
+        step = min(max(_LEAST_STEP, tokens), self.step_tokens)
+        return replace(self, step_tokens=step, step_requests=min(self.step_requests, step))
 
 
 def cpu_or_cuda(model: Any) -> str:
@@ -133,8 +135,7 @@ def fitted_size(model: Any, wanted: EngineSize, wish: CacheWish) -> EngineSize |
             best = replace(size, kv_tokens=fitting, bound="memory")
         if fitting >= _STEPS_IN_CACHE * size.step_tokens or size.step_tokens <= _LEAST_STEP:
             break
-        step = max(_LEAST_STEP, size.step_tokens // 4)
-        size = replace(size, step_tokens=step, step_requests=min(size.step_requests, step))
+        size = size.with_step(size.step_tokens // 4)
     least = wanted.kv_tokens if wish.kv_tokens is not None else min(wanted.kv_tokens, _LEAST_KV_TOKENS)
     return best if best.kv_tokens >= least else None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from suffice.engines.local.paged_attention import DecodeGroup, DecodePlan, Step, to_device
+from suffice.engines.local.paged_attention import DecodeGroup, DecodePlan, Step, by_layer, to_device, window_of
 
 __all__ = ["DecodeTables"]
 
@@ -54,16 +54,15 @@ class DecodeTables:
 
     def plan(self, requests: int) -> Step:
         """The step's plan, worked out on the device alone."""
-        plans = {name: self._plan(name, allocator, requests) for name, allocator in self._allocators.items()}
-        return {layer: plans[allocator.layer_type] for layer, allocator in self._cache.layer_to_allocator.items()}
+        return by_layer(self._cache, lambda allocator: self._plan(allocator, requests))
 
-    def _plan(self, name: str, allocator: Any, requests: int) -> DecodePlan:
+    def _plan(self, allocator: Any, requests: int) -> DecodePlan:
         page_size, stride = allocator.tokens_per_page, allocator.block_physical_stride // allocator.tokens_per_page
-        window = getattr(allocator, "sliding_window", None)
+        window = window_of(allocator)
         positions = self._positions[:requests]
         slots = positions % window if window else positions
         lasts = positions.clamp(max=window - 1) if window else positions
-        blocks = self._blocks[name][:requests, : self.pages]
+        blocks = self._blocks[allocator.layer_type][:requests, : self.pages]
         page = blocks.gather(1, (slots // page_size)[:, None])[:, 0]
         beyond = torch.arange(blocks.shape[1] * page_size, device=self._device) > lasts[:, None]
         mask = torch.zeros(beyond.shape, dtype=self._dtype, device=self._device).masked_fill_(beyond, float("-inf"))
@@ -73,7 +72,7 @@ class DecodeTables:
 
 def _most_pages(allocator: Any) -> int:
     """That one request can have, padded where there is no window."""
-    window = getattr(allocator, "sliding_window", None)
+    window = window_of(allocator)
     pages = _padded(allocator.num_blocks)
     return min(pages, -(-window // allocator.tokens_per_page)) if window else pages
 

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 __all__ = [
     "PAGED_ATTENTION",
     "Step",
+    "by_layer",
     "has_sinks",
     "open_to_decoding",
     "plan_decode",
@@ -24,6 +25,7 @@ __all__ = [
     "register",
     "supports",
     "to_device",
+    "window_of",
 ]
 
 PAGED_ATTENTION = "suffice_paged"
@@ -112,7 +114,7 @@ def plan_decode(
         device: where queries and keys are.
         dtype: theirs.
     """
-    return _by_layer(cache, lambda allocator: _plan_decode(allocator, request_ids, positions, device, dtype))
+    return by_layer(cache, lambda allocator: _plan_decode(allocator, request_ids, positions, device, dtype))
 
 
 def plan_mixed(cache: Any, requests: Sequence[tuple[int, int]], device: torch.device) -> Step:
@@ -121,10 +123,10 @@ def plan_mixed(cache: Any, requests: Sequence[tuple[int, int]], device: torch.de
     Args:
         requests: of each request, the tokens in the cache before the step, and the new ones.
     """
-    return _by_layer(cache, lambda allocator: tuple(_pack(allocator, requests, device)))
+    return by_layer(cache, lambda allocator: tuple(_pack(allocator, requests, device)))
 
 
-def _by_layer(cache: Any, plan: Callable[[Any], DecodePlan | MixedPlan]) -> Step:
+def by_layer(cache: Any, plan: Callable[[Any], DecodePlan | MixedPlan]) -> Step:
     plans = {name: plan(allocator) for name, allocator in cache.cache_allocators.items()}
     return {layer: plans[allocator.layer_type] for layer, allocator in cache.layer_to_allocator.items()}
 
@@ -134,7 +136,7 @@ def _plan_decode(
 ) -> DecodePlan:
     page_size, stride = allocator.tokens_per_page, allocator.block_physical_stride // allocator.tokens_per_page
     tables = [allocator.block_table[request_id] for request_id in request_ids]
-    window = _window(allocator)  # a ring: the new token takes the place of the one that leaves the window
+    window = window_of(allocator)  # a ring: the new token takes the place of the one that leaves the window
     slots = [position % window for position in positions] if window else positions
     lasts = [min(position, window - 1) for position in positions] if window else positions
     write_index = [
@@ -159,7 +161,7 @@ def _plan_decode(
 
 
 def _pack(allocator: Any, requests: Sequence[tuple[int, int]], device: torch.device) -> Iterator[PackedRequest]:
-    window, query, key = _window(allocator), 0, 0
+    window, query, key = window_of(allocator), 0, 0
     for past, new in requests:
         seen = int(allocator.get_seqlen_k(past, new))
         mask = None
@@ -173,7 +175,7 @@ def _pack(allocator: Any, requests: Sequence[tuple[int, int]], device: torch.dev
         query, key = query + new, key + seen
 
 
-def _window(allocator: Any) -> int | None:
+def window_of(allocator: Any) -> int | None:
     """Tokens that the layers of an allocator look back on, their own included; None for all."""
     return getattr(allocator, "sliding_window", None)
 

@@ -88,9 +88,6 @@ class PlainGenerator:
         self._thread = threading.Thread(target=self._work, name="suffice-generate", daemon=True)
         self._thread.start()
 
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
     def submit(
         self,
         prompt: list[int],

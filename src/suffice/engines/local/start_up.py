@@ -168,8 +168,7 @@ def _what_would_fit(model: Any, wanted: EngineSize, problem: str) -> str:
     """The one line where nothing could be started."""
     device = str(model.device)
     free = free_memory(device)
-    least = replace(wanted, step_tokens=min(32, wanted.step_tokens), step_requests=min(32, wanted.step_requests))
-    fitting = tokens_that_fit(model, least, free)
+    fitting = tokens_that_fit(model, wanted.with_step(0), free)
     fits = f"{fitting:,} tokens would fit (--kv-tokens {fitting})" if fitting else "none would fit"
     other = "" if device == "cpu" else ", or --device cpu"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -120,6 +121,7 @@ def _installed_here(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+@functools.cache  # once to choose the engine, once to start it
 def _installed_there(interpreter: str, packages: tuple[str, ...]) -> dict[str, str]:
     try:
         asked = [interpreter, "-I", "-c", _ASK, *packages]

@@ -21,6 +21,8 @@ class Shortening:
     turns: int
     tokens: int
     """What they take."""
+    whole: int
+    """Tokens of the conversation with them."""
     shorter: Dialogue
 
     @classmethod
@@ -38,4 +40,7 @@ class Shortening:
         fits = bisect_left(range(1, most), True, key=lambda n: count(asked.without_oldest(n)) <= limit * _PROMPT_SHARE)
         shorter = asked.without_oldest(fits + 1)
         left = count(shorter)
-        return cls(fits + 1, count(asked) - left, shorter) if left < limit else None
+        if left >= limit:
+            return None
+        whole = count(asked)
+        return cls(fits + 1, whole - left, whole, shorter)

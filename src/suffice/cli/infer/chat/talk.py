@@ -191,7 +191,7 @@ class Talk:
         if found is None:
             note(f"({self._too_long(asked, limit)})")
             return None
-        note(f"(the conversation has {self.count(asked)} tokens and the context {limit}; /clear forgets all of it)")
+        note(f"(the conversation has {found.whole} tokens and the context {limit}; /clear forgets all of it)")
         oldest = "turn" if found.turns == 1 else f"{found.turns} turns"
         then = "continue" if asked.answered else "answer"
         if self.agrees(f"drop the oldest {oldest} ({found.tokens} tokens) and {then}?"):
@@ -201,9 +201,9 @@ class Talk:
         return None
 
     def _too_long(self, asked: Dialogue, limit: int) -> str:
-        tokens = self.count(asked.without_oldest(asked.turns - 1))
         if asked.answered:
             return f"this turn alone fills the context of {limit} tokens: /clear begins a new conversation"
+        tokens = self.count(asked.without_oldest(asked.turns - 1))
         system = " with the system prompt" if asked.system else ""
         return (
             f"your message alone{system} has {tokens} tokens and the context {limit}: shorten it; the up arrow brings "
