@@ -23,7 +23,7 @@ from suffice.engines.local import engine
 _BATCHING = "transformers.generation.continuous_batching"
 NAMES = {
     f"{_BATCHING}.continuous_api:ContinuousBatchingManager": (
-        "background_thread_status batch_processor cancel_request continuous_batching_config input_queue is_running "
+        "background_thread_status batch_processor cancel_request continuous_batching_config input_queue "
         "logit_processor model output_router start stop switch_to_cb_friendly_attn warmup "
         "_create_batch_processor _generation_step _generation_thread _handle_critical_error _wake_up_loop"
     ),
